@@ -128,7 +128,6 @@ ENGINES = [
 ]
 ANSWERS: dict[tuple[str, str], Any] = {
     ("GET", "/v1/models/instances"): [INSTANCE, INSTANCE | {"model_uid": "m"}],
-    ("GET", "/v1/stats"): {"t": [NOW + 5], "all": {}, "host": {}, "models": {UID: RATES}},
     ("GET", "/v1/devices"): {"host": {"owners": [OWNER]}, "gpus": [{"owners": [OWNER]}]},
     ("GET", "/v1/launch_history"): [RECORD, RECORD | {"model_uid": "m"}],
     ("GET", "/v1/keys"): [KEY, KEY | {"name": "k"}],
@@ -147,6 +146,9 @@ def server(canned: Canned, monkeypatch: pytest.MonkeyPatch) -> Canned:
     monkeypatch.setenv("COLUMNS", str(COLUMNS))
     monkeypatch.setattr(table, "sys", SimpleNamespace(stdout=SimpleNamespace(isatty=lambda: True)))
     canned.answers.update({request: Answer(answer) for request, answer in ANSWERS.items()})
+    # The samples are new, whenever this test runs: older ones are not shown.
+    samples = {"t": [time.time() + 5], "all": {}, "host": {}, "models": {UID: RATES}}
+    canned.answers["GET", "/v1/stats"] = Answer(samples)
     return canned
 
 

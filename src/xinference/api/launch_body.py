@@ -96,7 +96,7 @@ class LaunchBody(BaseModel):
     )
     replica: int = Field(default=1, description="Number of copies to run")
     n_worker: Annotated[int, Field(ge=1, le=64)] = Field(
-        default=1, description="Number of nodes of a cluster that compute each replica together (vLLM, SGLang)"
+        default=1, description="Number of nodes of a cluster that compute each replica together"
     )
     allow_plain_gang: bool = Field(
         default=False, description="Let the nodes of a replica talk in clear text over a network that is not private"

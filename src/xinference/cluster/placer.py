@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import msgspec
@@ -13,7 +13,7 @@ from xinference.cluster.members import Member, Members
 from xinference.deployments.context import NodesView
 from xinference.engines.base import Engine
 from xinference.error_codes import Code
-from xinference.errors import Problem, bad_request
+from xinference.errors import Problem, bad_request, join_names
 from xinference.hardware.devices import Host
 from xinference.hosts import LOCAL_NODE
 from xinference.launch.model_shape import ModelShape
@@ -94,7 +94,7 @@ class Placer:
         """See `NodePlacer.size`."""
         request, engine = launch.request, self._engines[launch.engine]
         pins = self._pins(request)
-        _check_ranks(request, engine)
+        _check_ranks(request, engine, self._engines.values())
 
         def fit(node_id: str, count: int) -> SizedPlan:
             host = view.hosts[node_id]
@@ -195,17 +195,18 @@ _NO_WORKER = (
 )
 
 
-def _check_ranks(request: LaunchRequest, engine: Engine) -> None:
+def _check_ranks(request: LaunchRequest, engine: Engine, engines: Iterable[Engine]) -> None:
     """Refuse an engine that cannot compute a replica on several nodes.
 
     Raises:
         Problem: 400 ``engine_unsupported``.
     """
     if request.n_worker > 1 and engine.table.ranks_refusal is not None:
+        able = [each.table.engine for each in engines if each.table.ranks_refusal is None]
         raise bad_request(
             f"{engine.table.engine} can't compute a replica on {request.n_worker} machines: "
             f"{engine.table.ranks_refusal}.",
-            hint="Launch with vLLM or SGLang, or leave out --n-worker; --replica is the number of copies.",
+            hint=f"{join_names(able)} can. Without --n-worker, each of the --replica copies is on one machine.",
             code=Code.ENGINE_UNSUPPORTED,
         )
 

@@ -51,7 +51,7 @@ def further_options(command: Callable[..., None]) -> Callable[..., None]:
         click.option("--worker-ip", metavar="NODES",
             help="The only nodes of a cluster to use, by id, name or address, separated by commas. [default: all]"),
         click.option("--n-worker", type=IntegerRange(1, 64), default=1, show_default=True,
-            help="Number of workers of a cluster that compute each replica together (vLLM, SGLang)."),
+            help="Number of workers of a cluster that compute each replica together."),
         click.option("--allow-plain-gang", is_flag=True,
             help="Let the workers of a replica talk in clear text, even if they lack the label fabric=private."),
         click.option("-ev", "--env", "envs", nargs=2, multiple=True, metavar="NAME VALUE", callback=_as_mapping,
