@@ -34,6 +34,8 @@ from xinference.store.database import Store
 from xinference.store.event_log import TransferProgress
 
 SNAPSHOT = ReplicaSnapshot("r", ReplicaState.READY, 1, "http://127.0.0.1:1", "key", {}, Path("/log"), 2, 3, 4.0)
+#: The fields of a replica that only a cluster has.
+IN_CLUSTER = ("nodes", "node_names")
 FAILED = Problem(Code.ENGINE_DIED, "It died.", stage="start", hint="Add memory.", log_tail=["out of memory"])
 PLAN = planned_entry(PlannedLaunch(launch_of(options={"seed": 1}), plan_of()))
 LAUNCHES = {
@@ -101,10 +103,12 @@ async def test_an_instance_has_every_field_that_its_schema_has(failing: httpx2.A
     instances = {each["model_uid"]: each for each in await get(failing, "/v1/models/instances")}
     demand_only = {".ttl", ".pin", ".priority"}
     pooled_only = {".dimensions", ".max_tokens", ".language"}
-    assert absent(schemas.Instance, instances["on-demand"]) == pooled_only
-    assert absent(schemas.Instance, instances["failing"]) == demand_only | pooled_only
+    cluster_only = {f".{name}.[].{field}" for name in ("replicas", "replica_statuses") for field in IN_CLUSTER}
+    assert absent(schemas.Instance, instances["on-demand"]) == pooled_only | cluster_only
+    assert absent(schemas.Instance, instances["failing"]) == demand_only | pooled_only | cluster_only
     assert absent(schemas.Model, await get(failing, "/v1/models/on-demand")) == pooled_only | {".alias_of", ".parent"}
-    assert all(absent(schemas.ReplicaAnswer, r) == set() for r in await get(failing, "/v1/models/failing/replicas"))
+    for replica in await get(failing, "/v1/models/failing/replicas"):
+        assert absent(schemas.ReplicaAnswer, replica) == {f".{field}" for field in IN_CLUSTER}
 
 
 async def test_a_dry_run_has_exactly_the_fields_of_its_schema(empty: httpx2.AsyncClient) -> None:
@@ -161,7 +165,10 @@ def test_the_check_finds_a_field_too_much_and_one_too_few() -> None:
     assert undescribed(list[schemas.LaunchPlanAnswer], [plan | {"memory": plan["memory"] | {"x": 1}}]) == {
         ".[].memory.x"
     }
-    assert absent(schemas.ReplicaAnswer, {**_replica(), "engine_pid": 1}) == {".keeper_pid"}
+    assert absent(schemas.ReplicaAnswer, {**_replica(), "engine_pid": 1}) == {
+        ".keeper_pid",
+        *(f".{field}" for field in IN_CLUSTER),
+    }
 
 
 def _replica() -> dict[str, Any]:

@@ -62,6 +62,12 @@ def test_each_node_gets_a_replica_and_answers(cluster: ClusterProcesses, spread:
     assert sorted(name for names in listed.values() for name in names) == [f"{UID}-rep0", f"{UID}-rep1"]
     models = [list(each["models"]) for each in cluster.get("/v1/workers")]
     assert models.count([UID]) == 2
+    named = {node["node_id"]: ([node["name"]], node["address"]) for node in cluster.nodes()}
+    (instance,) = cluster.get("/v1/models/instances")
+    for replica in (*instance["replicas"], *cluster.replicas(UID)):
+        names, address = named[replica["node"]]
+        assert replica["worker_address"] == address
+        assert replica["node_names"] in (names, [replica["node"]]), "both workers may have the name of this machine"
 
 
 def test_engines_outlive_their_worker_and_the_next_one_takes_them_over(

@@ -168,8 +168,14 @@ class ReplicaAnswer(Answer):
     replica_id: int
     replica_model_uid: str
     replica_uid: str | None = Field(description="The name of its process; it changes with each restart")
-    worker_address: str | None = Field(description="The server's address; null within an instance")
+    worker_address: str | None = Field(
+        description="The address of its machine; null within an instance if the server is one machine"
+    )
     node: str = Field(description="The machine on which it runs or is to run; `local` is the server's own")
+    nodes: list[str] | None = Field(
+        default=None, description="The machines that compute it together, `node` first; only if there are several"
+    )
+    node_names: list[str] | None = Field(default=None, description="The names of its machines; only in a cluster")
     model_address: str | None
     address: str | None = Field(description="The same as `model_address`")
     accelerators: list[str]

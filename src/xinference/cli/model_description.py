@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from shlex import quote
 from typing import Any
 
-from xinference.cli import model_figures
+from xinference.cli import model_figures, replica_nodes
 from xinference.cli.output import clean, duration, size, size_in_billions
 
 Json = dict[str, Any]
@@ -186,7 +186,7 @@ def _replica(replica: Json) -> str:
         f"engine pid {replica['engine_pid']}" if replica.get("engine_pid") else None,
         f"keeper pid {replica['keeper_pid']}" if replica.get("keeper_pid") else None,
         f"GPU {_joined(replica['gpu_idx'])}" if replica.get("gpu_idx") else None,
-        f"node {replica['node']}" if replica.get("node") not in (None, "local") else None,
+        replica_nodes.place_text(replica),
         replica.get("error_message"),
     ]
     return ", ".join(str(part) for part in parts if part)

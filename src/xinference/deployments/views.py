@@ -185,6 +185,7 @@ def _replica_entry(deployment: DeploymentSnapshot, replica: ReplicaView) -> dict
         "replica_uid": process.replica_id if process else None,
         "worker_address": None,
         "node": process.node_id if process else place.node_id,
+        **({"nodes": list(place.nodes)} if place.ranks else {}),
         "model_address": process.base_url if process else None,
         "address": process.base_url if process else None,
         "accelerators": [str(index) for index in devices],

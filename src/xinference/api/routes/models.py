@@ -8,8 +8,9 @@ from fastapi import APIRouter
 from fastapi.responses import StreamingResponse
 
 from xinference.api import schemas
-from xinference.api.dependencies import ControllerDep, KeyDep
+from xinference.api.dependencies import AddressDep, ControllerDep, KeyDep
 from xinference.api.errors import ERROR_RESPONSES, problems
+from xinference.api.replica_nodes import instances_with_machines
 from xinference.api.responses import EVENT_STREAM, event_stream
 from xinference.api.strict import StrictRoute
 from xinference.deployments.views import alias_entry, listing_entry
@@ -22,10 +23,14 @@ router = APIRouter(tags=["models"], route_class=StrictRoute, responses=ERROR_RES
 
 @router.get("/v1/models/instances", response_model=list[schemas.Instance], response_model_exclude_unset=True)
 async def instances(
-    controller: ControllerDep, key: KeyDep, model_name: str | None = None, model_uid: str | None = None
+    controller: ControllerDep,
+    address: AddressDep,
+    key: KeyDep,
+    model_name: str | None = None,
+    model_uid: str | None = None,
 ) -> list[dict[str, Any]]:
     """List all deployments with their status, including loading and failed ones."""
-    every = [deployment.instance for deployment in controller.deployments()]
+    every = instances_with_machines(controller, address)
     visible = [instance for instance in every if sees(key, instance["model_uid"])]
     return [i for i in visible if model_name in (None, i.get("model_name")) and model_uid in (None, i["model_uid"])]
 

@@ -11,7 +11,7 @@ from xinference.api import schemas
 from xinference.api.dependencies import AddressDep, ControllerDep
 from xinference.api.errors import ERROR_RESPONSES, problems
 from xinference.api.launch_body import Count, ReplicaConfig, Text
-from xinference.api.node_entries import worker_address
+from xinference.api.replica_nodes import with_machine
 from xinference.api.strict import StrictRoute
 from xinference.deployments.deployment import Deployment
 from xinference.engines.registry import all_engines
@@ -43,13 +43,10 @@ class ReplicaBody(BaseModel):
         return config if isinstance(config, list) else [config] * self.replica
 
 
-@router.get("", response_model=list[schemas.ReplicaAnswer], responses=problems(404))
+@router.get("", response_model=list[schemas.ReplicaAnswer], response_model_exclude_unset=True, responses=problems(404))
 async def replicas(controller: ControllerDep, address: AddressDep, model_uid: str) -> list[dict[str, Any]]:
     """List the replicas, including loading and failed ones."""
-    return [
-        replica | {"worker_address": worker_address(controller, replica["node"], address)}
-        for replica in controller.deployment(model_uid).replicas
-    ]
+    return [with_machine(controller, replica, address) for replica in controller.deployment(model_uid).replicas]
 
 
 @router.post(

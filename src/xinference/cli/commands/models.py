@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from xinference.cli import model_figures
+from xinference.cli import model_figures, replica_nodes
 from xinference.cli.connection import Target, with_server_options
 from xinference.cli.options.completion import complete_uid
 from xinference.cli.options.json_option import json_option
@@ -41,7 +41,7 @@ def list_models(target: Target, shows_failed: bool, as_json: bool, wide: bool) -
         print_json(instances)
         return
     instances = [model_figures.with_figures(instance, rates, planned) for instance in instances]
-    columns = WIDE if wide else _narrow(instances)
+    columns = _wide(instances) if wide else _narrow(instances)
     now = time.time()
     rows = [[COLUMNS[name](instance, now) for name in columns] for instance in instances]
     print_table(columns, rows, wide=wide, optional=("Planned", "Age", "Context", "Engine"))
@@ -99,24 +99,34 @@ COLUMNS: Mapping[str, Callable[[Json, float], Any]] = {
     "Memory": lambda instance, now: model_figures.measured_memory(instance),
     "Planned": lambda instance, now: instance[model_figures.PLANNED],
     "Replicas": lambda instance, now: model_figures.replicas(instance),
+    "Node": lambda instance, now: replica_nodes.nodes_text(instance),
     "Requests": lambda instance, now: model_figures.in_flight(instance),
     "Tokens/s": lambda instance, now: model_figures.tokens_per_second(instance),
     "Age": _age,
     "Until": lambda instance, now: _until(instance),
     "Status": lambda instance, now: instance.get("status"),
 }
-WIDE = [name for name in COLUMNS if name != "Version"]
+WIDE = [name for name in COLUMNS if name not in ("Version", "Node")]
+
+
+def _wide(instances: Sequence[Json]) -> list[str]:
+    """The columns for a wide terminal: the node only if a replica is on a further machine."""
+    if not any(map(replica_nodes.runs_elsewhere, instances)):
+        return WIDE
+    at = WIDE.index("Replicas") + 1
+    return [*WIDE[:at], "Node", *WIDE[at:]]
 
 
 def _narrow(instances: Sequence[Json]) -> list[str]:
-    """The columns for a narrow terminal: replicas, requests and the time of unloading only if some model has them."""
+    """The columns for a narrow terminal: those of replicas, nodes, requests and unloading only if necessary."""
     several = any(len(instance.get("replicas") or ()) > 1 for instance in instances)
     on_demand = any(instance.get("on_demand") for instance in instances)
     busy = any(any(instance[model_figures.RATES].values()) for instance in instances)
     planned = any(instance[model_figures.PLANNED] for instance in instances)
+    elsewhere = any(map(replica_nodes.runs_elsewhere, instances))
     shown = {"UID": True, "Version": True, "Engine": True, "Context": True, "Memory": True, "Planned": planned,
-        "Replicas": several, "Requests": busy, "Tokens/s": busy, "Age": True, "Until": on_demand,
-        "Status": True}  # fmt: skip
+        "Replicas": several, "Node": elsewhere, "Requests": busy, "Tokens/s": busy, "Age": True,
+        "Until": on_demand, "Status": True}  # fmt: skip
     return [name for name, is_shown in shown.items() if is_shown]
 
 

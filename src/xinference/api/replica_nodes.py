@@ -1,0 +1,48 @@
+"""The fields about machines in the entries of replicas, for a server that may have a cluster."""
+
+from __future__ import annotations
+
+import socket
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+from xinference.api.node_entries import worker_address
+from xinference.control.controller import Controller
+from xinference.hosts import LOCAL_NODE
+
+
+def with_machine(controller: Controller, replica: Mapping[str, Any], address: str) -> dict[str, Any]:
+    """A replica's entry with the address of its machine and, in a cluster, the names of all its machines.
+
+    `address` is that of the supervisor.
+    """
+    entry = {**replica, "worker_address": worker_address(controller, replica["node"], address)}
+    return entry if controller.cluster is None else entry | {"node_names": _names(replica, names_of(controller))}
+
+
+def instances_with_machines(controller: Controller, address: str) -> list[dict[str, Any]]:
+    """The entries of all deployments. On one machine the addresses of replicas are null, as in older versions."""
+    instances = [deployment.instance for deployment in controller.deployments()]
+    if controller.cluster is None:
+        return instances
+    return [_instance(controller, instance, address) for instance in instances]
+
+
+def names_of(controller: Controller) -> dict[str, str]:
+    """Id of each node of a cluster -> its name, or its id if another node has the same name."""
+    if controller.cluster is None:
+        return {}
+    names = {LOCAL_NODE: socket.gethostname()} | {each.node_id: each.name for each in controller.cluster.members}
+    counts = Counter(names.values())
+    return {node_id: name if name and counts[name] == 1 else node_id for node_id, name in names.items()}
+
+
+def _instance(controller: Controller, instance: dict[str, Any], address: str) -> dict[str, Any]:
+    entries = [with_machine(controller, replica, address) for replica in instance["replicas"]]
+    return {**instance, "replicas": entries, "replica_statuses": entries}
+
+
+def _names(replica: Mapping[str, Any], names: Mapping[str, str]) -> list[str]:
+    nodes = replica.get("nodes") or [replica["node"]]
+    return [names.get(node_id, node_id) for node_id in nodes]
