@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING
+
+from xinference.gc_pause import without_collections
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
@@ -41,8 +42,8 @@ class Management:
         await app(scope, receive, send)
 
     async def _load(self) -> ASGIApp:
-        self._app = app = await asyncio.to_thread(self._build)
-        gc.freeze()  # as the server does with what it has loaded before: no collection visits it in a stream
+        with without_collections():
+            self._app = app = await asyncio.to_thread(self._build)
         return app
 
 

@@ -15,6 +15,7 @@ from xinference.cli.options.server_options import ServerOptions
 from xinference.cli.output import note
 from xinference.config import MAX_GATEWAY_WORKERS, Settings
 from xinference.errors import bad_request
+from xinference.gc_pause import without_collections
 
 _PROGRAM = {"help_option_names": ["-h", "--help"]}
 
@@ -243,5 +244,6 @@ def serve_from_options(host: str | None, port: int | None, log_level: str | None
 def run(options: ServerOptions) -> None:
     """Serve until stopped."""
     # By name, because the command line must not import the server, except here.
-    server = import_module("xinference.server").run
+    with without_collections():
+        server = import_module("xinference.server").run
     raise SystemExit(server(**options.overrides()))
