@@ -33,7 +33,7 @@ async def test_following_ends_with_the_deployment_after_its_last_words(
 
     received = ""
     async with asyncio.timeout(30):
-        pieces = {first: read_last_lines(first, 9)}
+        pieces: dict[followed_logs.Log, Piece] = {first: read_last_lines(first, 9)}
         async for part in follow_logs(pieces, b"old\n", current, lambda: present[0], StopNotice()):
             received += part.decode()
             match received.splitlines()[-1]:
@@ -53,7 +53,7 @@ async def test_following_ends_with_a_line_when_the_server_stops(tmp_path: Path) 
     log.write_text("old\n")
     received = b""
     async with asyncio.timeout(30):
-        pieces = {log: read_last_lines(log, 9)}
+        pieces: dict[followed_logs.Log, Piece] = {log: read_last_lines(log, 9)}
         async for part in follow_logs(pieces, b"old\n", lambda: {"m-rep1": log}, lambda: True, notice):
             received += part
             notice.give()
@@ -67,12 +67,12 @@ async def test_the_output_of_several_replicas_is_below_their_names(
     paths = {name: tmp_path / f"{name}.log" for name in ("m-rep1", "m-rep2")}
     for name, path in paths.items():
         path.write_text(f"old of {name}\n")
-    tails = logs._tails(paths, 10)
+    tails = await logs._tails(paths, 10)
     text = joined({name: piece.data.decode() for name, piece in tails.items()})
     assert text == "==> m-rep1 <==\nold of m-rep1\n==> m-rep2 <==\nold of m-rep2\n"
     for path in reversed(paths.values()):
         path.write_text(path.read_text() + "new\n")
-    pieces = {paths[name]: piece for name, piece in tails.items()}
+    pieces: dict[followed_logs.Log, Piece] = {paths[name]: piece for name, piece in tails.items()}
     followed = follow_logs(pieces, b"", lambda: paths, lambda: False, StopNotice())
     received = b"".join([part async for part in followed]).decode()
     assert received == "==> m-rep1 <==\nnew\n==> m-rep2 <==\nnew\n"

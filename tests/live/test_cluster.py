@@ -68,6 +68,10 @@ def test_each_node_gets_a_replica_and_answers(cluster: ClusterProcesses, spread:
         names, address = named[replica["node"]]
         assert replica["worker_address"] == address
         assert replica["node_names"] in (names, [replica["node"]]), "both workers may have the name of this machine"
+    text = httpx2.get(f"{cluster.home.url}/v1/models/{UID}/logs", timeout=60).text
+    for replica in instance["replicas"]:
+        _, _, output = text.partition(f"==> {replica['replica_model_uid']} on {replica['node_names'][0]} <==\n")
+        assert output and not output.startswith("==>")
 
 
 def test_engines_outlive_their_worker_and_the_next_one_takes_them_over(

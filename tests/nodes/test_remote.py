@@ -17,6 +17,7 @@ from xinference.errors import Problem
 from xinference.fabric.fabric import Event
 from xinference.hardware.devices import Host
 from xinference.launch.model_shape import ModelShape
+from xinference.log_position import LogPosition, Piece
 from xinference.nodes import messages
 from xinference.nodes.message_codec import decode_answer, decode_event, encode
 from xinference.nodes.node import Node, Report, Step, WeightsHeader
@@ -39,6 +40,7 @@ class Machine:
         self.may_fetch = asyncio.Event()
         self.fetches: list[str] = []
         self.hosts = [HOST]
+        self.reads: list[tuple[Path, int, LogPosition | None]] = []
 
     async def host(self) -> Host:
         return self.hosts[0]
@@ -76,8 +78,9 @@ class Machine:
     async def measure(self, replica: Any) -> None:
         return None
 
-    async def log_tail(self, paths: Any, lines: int) -> str:
-        return "x" * 1_000_000
+    async def read_log(self, path: Path, lines: int, position: LogPosition | None) -> Piece:
+        self.reads.append((path, lines, position))
+        return Piece(b"\xffsaid\n", LogPosition("r1.2a", 6))
 
 
 @dataclass
@@ -305,7 +308,15 @@ async def test_the_host_and_a_header_are_those_of_the_node(link: Linked, machine
     assert await link.remote.host() == HOST
     header = await link.remote.read_header(LAUNCH, Path("w"))
     assert header == await machine.read_header(LAUNCH, Path("w"))
-    assert len(await link.remote.log_tail([Path("r1.log")], 40)) < 300_000
+
+
+@pytest.mark.parametrize("position", [None, LogPosition("", 0), LogPosition("r1.2a", 2**40)])
+async def test_a_log_is_read_on_the_node_byte_by_byte(
+    link: Linked, machine: Machine, position: LogPosition | None
+) -> None:
+    piece = await link.remote.read_log(Path("/logs/r1.log"), 40, position)
+    assert piece == Piece(b"\xffsaid\n", LogPosition("r1.2a", 6))
+    assert machine.reads == [(Path("/logs/r1.log"), 40, position)]
 
 
 async def test_a_report_of_the_host_is_used_until_it_is_old(machine: Machine) -> None:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import socket
 from collections import Counter
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from xinference.api.node_entries import worker_address
 from xinference.control.controller import Controller
+from xinference.control.linked_log import LinkedLog
 from xinference.hosts import LOCAL_NODE
+from xinference.process.node_log import EngineLog
 
 
 def with_machine(controller: Controller, replica: Mapping[str, Any], address: str) -> dict[str, Any]:
@@ -36,6 +39,19 @@ def names_of(controller: Controller) -> dict[str, str]:
     names = {LOCAL_NODE: socket.gethostname()} | {each.node_id: each.name for each in controller.cluster.members}
     counts = Counter(names.values())
     return {node_id: name if name and counts[name] == 1 else node_id for node_id, name in names.items()}
+
+
+def readable_logs(controller: Controller, logs: Mapping[str, EngineLog]) -> dict[str, Path | LinkedLog]:
+    """The logs by the names of their replicas; those of other nodes are read over the links."""
+    if all(isinstance(log, Path) for log in logs.values()):
+        return {name: log for name, log in logs.items() if isinstance(log, Path)}
+    names, nodes = names_of(controller), controller.planner.nodes
+    return {
+        name: log
+        if isinstance(log, Path)
+        else LinkedLog(log.node_id, log.path, names.get(log.node_id, log.node_id), nodes)
+        for name, log in logs.items()
+    }
 
 
 def _instance(controller: Controller, instance: dict[str, Any], address: str) -> dict[str, Any]:

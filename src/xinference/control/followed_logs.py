@@ -1,4 +1,7 @@
-"""Follows the logs of replicas: the size of each is asked twice a second, and a log is read only if it has grown."""
+"""Follows the logs of replicas: the size of each is asked twice a second, and a log is read only if it has grown.
+
+The log of another node is read twice a second: its link has no cheaper question.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 
+from xinference.control.linked_log import LinkedLog
 from xinference.control.stop_notice import StopNotice
 from xinference.errors import SERVER_STOPPING
 from xinference.log_position import LogPosition, Piece
@@ -13,10 +17,11 @@ from xinference.process.log_links import heading
 from xinference.process.log_reader import has_more, read_from
 
 LOG_POLL_SECONDS = 0.5
+Log = Path | LinkedLog
 _BEGIN = LogPosition("", 0)
 
 
-async def follow_log(path: Path, piece: Piece, has_ended: Callable[[], bool], stop: StopNotice) -> AsyncIterator[bytes]:
+async def follow_log(path: Log, piece: Piece, has_ended: Callable[[], bool], stop: StopNotice) -> AsyncIterator[bytes]:
     """A piece of one log, then what is written to it until its process has ended, and nothing else.
 
     The client counts these bytes, so the stop of the server is no line of it.
@@ -34,9 +39,9 @@ async def follow_log(path: Path, piece: Piece, has_ended: Callable[[], bool], st
 
 
 async def follow_logs(
-    pieces: Mapping[Path, Piece],
+    pieces: Mapping[Log, Piece],
     text: bytes,
-    read_logs: Callable[[], Mapping[str, Path]],
+    read_logs: Callable[[], Mapping[str, Log]],
     goes_on: Callable[[], bool],
     stop: StopNotice,
 ) -> AsyncIterator[bytes]:
@@ -56,15 +61,24 @@ async def follow_logs(
         for name, path in paths.items():
             async for new in _read_all(path, positions.get(path, _BEGIN)):
                 if name != last and len(paths) > 1:
-                    yield heading(name).encode()
+                    yield heading(labelled(name, path)).encode()
                 last, positions[path] = name, new.end
                 yield new.data
     if stops:
         yield f"\n{SERVER_STOPPING}\n".encode()
 
 
-async def _read_all(path: Path, position: LogPosition) -> AsyncIterator[Piece]:
+def labelled(name: str, log: Log) -> str:
+    """The name of a replica with that of its node, if that is another one."""
+    return f"{name} on {log.name}" if isinstance(log, LinkedLog) else name
+
+
+async def _read_all(path: Log, position: LogPosition) -> AsyncIterator[Piece]:
     """What was written after a place, in pieces."""
+    if isinstance(path, LinkedLog):
+        async for piece in path.read_all(position):
+            yield piece
+        return
     while has_more(path, position):
         piece = await asyncio.to_thread(read_from, path, position)
         if not piece.data:

@@ -45,6 +45,7 @@ from xinference.errors import Problem
 from xinference.launch.plan import LaunchPlan, SizedPlan
 from xinference.nodes.node import ReplicaLike
 from xinference.process.log_links import replica_name
+from xinference.process.node_log import EngineLog
 from xinference.routing.table import Route
 
 
@@ -161,15 +162,14 @@ class Deployment:
 
     @property
     def log_paths(self) -> list[Path]:
-        """The log files of the running replicas, or that of the last replica if none runs."""
-        last = self.snapshot.last_log
-        return [process.log_path for process in self.snapshot.running] or ([last] if last else [])
+        """The log files of this machine: of the running replicas, or that of the last replica if none runs."""
+        return [log for log in self.replica_logs.values() if isinstance(log, Path)]
 
     @property
-    def replica_logs(self) -> dict[str, Path]:
-        """Name of a replica -> its log file; the same files as `log_paths`."""
+    def replica_logs(self) -> dict[str, EngineLog]:
+        """Name of a replica -> its log: of the running replicas, or that of the last replica if none runs."""
         running = {
-            replica_name(self.uid, replica.number): replica.process.log_path
+            replica_name(self.uid, replica.number): replica.process.log
             for replica in self.snapshot.replicas
             if replica.process is not None
         }
@@ -340,12 +340,12 @@ class BrokenDeployment:
 
     @property
     def log_paths(self) -> list[Path]:
-        return [process.snapshot.log_path for process in self.adopted]
+        return [log for log in self.replica_logs.values() if isinstance(log, Path)]
 
     @property
-    def replica_logs(self) -> dict[str, Path]:
-        """Name of a process -> its log file; the numbers of the replicas are not known."""
-        return {process.snapshot.replica_id: process.snapshot.log_path for process in self.adopted}
+    def replica_logs(self) -> dict[str, EngineLog]:
+        """Name of a process -> its log; the numbers of the replicas are not known."""
+        return {process.snapshot.replica_id: process.snapshot.log for process in self.adopted}
 
     @property
     def progress(self) -> dict[str, Any]:

@@ -41,6 +41,7 @@ from xinference.planning.plan import MAX_REPLICAS
 from xinference.planning.replicas import lowest_free_number, positions
 from xinference.process.command import Fault
 from xinference.process.log_files import remove_log
+from xinference.process.node_log import EngineLog
 from xinference.process.snapshot import ReplicaSnapshot
 from xinference.routing.interfaces import ReplicaLoad
 from xinference.routing.table import Crash
@@ -93,8 +94,8 @@ class ReplicaSet:
         self._replicas: dict[int, _Replica] = {}
         self._restart_problems: dict[int, Problem] = {}
         """The problems of the replicas that are not started again, by number; oldest first."""
-        self.last_log: Path | None = None
-        """The log file of the replica that exited last."""
+        self.last_log: EngineLog | None = None
+        """The log of the replica that exited last."""
         self._crashes: deque[Crash] = deque(maxlen=MAX_CRASHES)
 
     # -- current state ----------------------------------------------------------------------------------------
@@ -337,8 +338,8 @@ class ReplicaSet:
 
     def _forget(self, process: ReplicaLike) -> None:
         """Delete the row and the request count of a process that has exited, and the log of the one before it."""
-        before, self.last_log = self.last_log, process.snapshot.log_path
-        if before is not None and before != self.last_log:
+        before, self.last_log = self.last_log, process.snapshot.log
+        if isinstance(before, Path) and before != self.last_log:
             remove_log(before)
         self._store.remove_replica(process.snapshot.replica_id)
         self._load.forget(process.snapshot.replica_id)

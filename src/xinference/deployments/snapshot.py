@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum, StrEnum, auto
-from pathlib import Path
 
 from xinference.errors import Problem
 from xinference.launch.plan import LaunchPlan, ResolvedLaunch, SizedPlan
 from xinference.nodes.memory_use import MemoryUse
+from xinference.process.node_log import EngineLog
 from xinference.process.snapshot import ReplicaSnapshot, ReplicaState
 from xinference.routing.table import Crash
 
@@ -133,8 +133,8 @@ class DeploymentSnapshot:
     refusal: Problem | None = None
     """The reason of the last failed load."""
     replicas: tuple[ReplicaView, ...] = ()
-    last_log: Path | None = None
-    """The log file of the replica that exited last."""
+    last_log: EngineLog | None = None
+    """The log of the replica that exited last."""
     crashes: tuple[Crash, ...] = ()
     """The engines that ended last without a request of the server, oldest first."""
 

@@ -25,9 +25,6 @@ from xinference.routing.table import Target
 
 log = logging.getLogger(__name__)
 
-#: Maximum length of the lines of logs in one message.
-MAX_LOG_TEXT = 256 * 1024
-
 
 @dataclass
 class Agent:
@@ -152,9 +149,9 @@ class Agent:
                 return messages.ReplicaIs(await self._replicas.adopt(ask.replica_id))
             case messages.Measure():
                 return messages.MemoryIs(await self._replicas.measure(ask.replica_id))
-            case messages.ReadLogs():
-                text = await node.log_tail(ask.paths, ask.lines)
-                return messages.TextIs(text[-MAX_LOG_TEXT:])
+            case messages.ReadLog():
+                piece = await node.read_log(ask.path, ask.lines, ask.position)
+                return messages.PieceIs(piece.data, piece.end)
             case _:
                 raise Problem(Code.NODE_MESSAGE_REFUSED, f"{type(ask).__name__} is an order, and has no answer.")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +19,13 @@ from xinference.hardware.devices import Host, read_host
 from xinference.hosts import LOCAL_NODE
 from xinference.hubs.base import Hub
 from xinference.launch.plan import LaunchPlan, ResolvedLaunch
+from xinference.log_position import LogPosition, Piece
 from xinference.nodes.engine_guard import guard_of
 from xinference.nodes.memory_use import MemoryUse, measure
-from xinference.nodes.node import NodeAddress, Report, Step, WeightsHeader
+from xinference.nodes.node import MAX_LOG_BYTES, NodeAddress, Report, Step, WeightsHeader
 from xinference.process.command import EngineCommand
 from xinference.process.engine_watch import Guard
-from xinference.process.log_reader import read_last_lines
+from xinference.process.log_reader import read_from, read_last_lines
 from xinference.process.replica import Replica
 from xinference.process.snapshot import ReplicaSnapshot
 from xinference.routing.interfaces import ReplicaLoad
@@ -129,12 +130,11 @@ class LocalNode:
         pid = replica.engine_pid
         return None if pid is None else await asyncio.to_thread(measure, pid)
 
-    async def log_tail(self, paths: Sequence[Path], lines: int) -> str:
-        return await asyncio.to_thread(_tails, paths, lines)
+    async def read_log(self, path: Path, lines: int, position: LogPosition | None) -> Piece:
+        if position is not None:
+            return await asyncio.to_thread(read_from, path, position, MAX_LOG_BYTES)
+        piece = await asyncio.to_thread(read_last_lines, path, lines)
+        return Piece(piece.data[-MAX_LOG_BYTES:], piece.end)
 
     def _guard(self, context: Mapping[str, Any]) -> Guard:
         return guard_of(context, self._settings, self._load)
-
-
-def _tails(paths: Sequence[Path], lines: int) -> str:
-    return b"".join(read_last_lines(path, lines).data for path in paths).decode(errors="replace")

@@ -14,6 +14,7 @@ import msgspec
 from xinference.catalog.models import ModelVersion
 from xinference.hardware.devices import Host
 from xinference.launch.model_shape import ModelShape
+from xinference.log_position import LogPosition
 from xinference.nodes.memory_use import MemoryUse
 from xinference.nodes.node import Step
 from xinference.process.command import EngineCommand, Exit, Fault
@@ -89,11 +90,12 @@ class Measure(Message, frozen=True):
     replica_id: str
 
 
-class ReadLogs(Message, frozen=True):
-    """Read the last lines of logs. Answer: `TextIs`."""
+class ReadLog(Message, frozen=True):
+    """Read the last lines of a log or, with `position`, what was written after it. Answer: `PieceIs`."""
 
-    paths: tuple[Path, ...]
+    path: Path
     lines: int
+    position: LogPosition | None = None
 
 
 Ask = (
@@ -106,7 +108,7 @@ Ask = (
     | Start
     | Adopt
     | Measure
-    | ReadLogs
+    | ReadLog
 )
 
 # -- orders of the server without an answer -----------------------------------------------------------------------
@@ -165,10 +167,11 @@ class MemoryIs(Message, frozen=True):
     used: MemoryUse | None
 
 
-class TextIs(Message, frozen=True):
-    """Lines of logs."""
+class PieceIs(Message, frozen=True):
+    """A piece of a log, and the place of its end."""
 
-    text: str
+    data: bytes
+    end: LogPosition
 
 
 class ReplicaReport(Message, frozen=True):
@@ -205,7 +208,7 @@ class Refused(Message, frozen=True):
     problem: dict[str, Any]
 
 
-Answer = Done | HostIs | PathIs | HeaderIs | MemoryIs | TextIs | ReplicaIs | Refused
+Answer = Done | HostIs | PathIs | HeaderIs | MemoryIs | PieceIs | ReplicaIs | Refused
 
 # -- events of the node -------------------------------------------------------------------------------------------
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
@@ -13,10 +13,13 @@ from xinference.errors import Problem
 from xinference.hardware.devices import Host
 from xinference.launch.model_shape import ModelShape
 from xinference.launch.plan import LaunchPlan, ResolvedLaunch
+from xinference.log_position import LogPosition, Piece
 from xinference.nodes.memory_use import MemoryUse
 from xinference.process.command import EngineCommand, Exit
 from xinference.process.snapshot import ReplicaSnapshot
 
+#: Maximum number of bytes of a log that a node reads at once.
+MAX_LOG_BYTES = 256 * 1024
 Step = Literal["fetch", "convert", "environment"]
 """A step of a preparation that can take long."""
 
@@ -143,8 +146,11 @@ class Node(Protocol):
         """Measure the memory of a replica's processes; None: it cannot be measured."""
         ...
 
-    async def log_tail(self, paths: Sequence[Path], lines: int) -> str:
-        """The last lines of each of these logs of engines."""
+    async def read_log(self, path: Path, lines: int, position: LogPosition | None) -> Piece:
+        """The last lines of an engine's log or, with `position`, what was written after it.
+
+        The data are at most `MAX_LOG_BYTES`: the last ones of the lines, or the first ones after the place.
+        """
         ...
 
 

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,6 +19,7 @@ from xinference.fabric.fabric import Event, Fabric, NodeGoneError
 from xinference.hardware.devices import Host
 from xinference.launch.launch_context import encode_launch
 from xinference.launch.plan import LaunchPlan, ResolvedLaunch
+from xinference.log_position import LogPosition, Piece
 from xinference.nodes import messages
 from xinference.nodes.memory_use import MemoryUse
 from xinference.nodes.message_codec import decode_answer, decode_event, encode
@@ -151,8 +152,10 @@ class RemoteNode:
             log.warning("the memory of %s is not measured: %s", replica.replica_id, problem)
             return None
 
-    async def log_tail(self, paths: Sequence[Path], lines: int) -> str:
-        return (await self._ask(messages.ReadLogs(tuple(paths), lines), messages.TextIs, HEADER_SECONDS)).text
+    async def read_log(self, path: Path, lines: int, position: LogPosition | None) -> Piece:
+        ask = messages.ReadLog(path, lines, position)
+        answer = await self._ask(ask, messages.PieceIs)
+        return Piece(answer.data, answer.end)
 
     # -- from the fabric --------------------------------------------------------------------------------------
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from xinference.hosts import LOCAL_NODE
 from xinference.process.command import Exit, Fault
+from xinference.process.node_log import EngineLog, NodeLog
 from xinference.process.probe import Endpoint
 from xinference.units import MIB
 
@@ -46,6 +47,11 @@ class ReplicaSnapshot:
     """The reason for which the engine is being killed."""
     node_id: str = LOCAL_NODE
     """The node on which it runs."""
+
+    @property
+    def log(self) -> EngineLog:
+        """The place of its log."""
+        return self.log_path if self.node_id == LOCAL_NODE else NodeLog(self.node_id, self.log_path)
 
 
 def new_snapshot(replica_id: str, endpoint: Endpoint, context: Mapping[str, Any], log_path: Path) -> ReplicaSnapshot:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
-from pathlib import Path
 from typing import Annotated
 
 from fastapi import APIRouter, Query
@@ -12,9 +11,11 @@ from fastapi.responses import PlainTextResponse, Response, StreamingResponse
 
 from xinference.api.dependencies import ControllerDep
 from xinference.api.errors import ERROR_RESPONSES, problems
+from xinference.api.replica_nodes import readable_logs
 from xinference.api.strict import StrictRoute
 from xinference.control.controller import Controller
-from xinference.control.followed_logs import follow_log, follow_logs
+from xinference.control.followed_logs import Log, follow_log, follow_logs, labelled
+from xinference.control.linked_log import LinkedLog
 from xinference.deployments.deployment import BrokenDeployment, Deployment
 from xinference.error_codes import Code
 from xinference.errors import Problem, bad_request, not_found
@@ -28,7 +29,7 @@ MAX_LOG_LINES = 10_000
 TEXT = "text/plain; charset=utf-8"
 #: The header with the place of the log at which the text ends; of a stream, with that at which it begins.
 OFFSET_HEADER = "X-Log-Offset"
-Logs = Callable[[], Mapping[str, Path]]
+Logs = Callable[[], Mapping[str, Log]]
 """Name of each replica -> its log, at the moment of the call."""
 
 Lines = Annotated[int, Query(ge=1, le=MAX_LOG_LINES)]
@@ -60,16 +61,20 @@ async def logs(
     position = _parse(offset)
     if position is not None:
         path = _only(name, shown)
-        piece = await asyncio.to_thread(read_from, path, position)
+        if isinstance(path, LinkedLog):
+            piece = await path.read_from(position)
+        else:
+            piece = await asyncio.to_thread(read_from, path, position)
         ends = (lambda: path not in read_logs().values() or not goes_on()) if follow else None
         return _answer(piece, follow_log(path, piece, ends, controller.stop_notice) if ends else None)
     if len(shown) == 1:
         (path,) = shown.values()
-        piece = await asyncio.to_thread(read_last_lines, path, lines)
+        piece = await _last_lines(path, lines)
         followed = follow_logs({path: piece}, piece.data, read_logs, goes_on, controller.stop_notice)
         return _answer(piece, followed if follow else None)
-    tails = await asyncio.to_thread(_tails, shown, lines)
-    text = joined({each: piece.data.decode("utf-8", "replace") for each, piece in tails.items()}) if tails else ""
+    tails = await _tails(shown, lines)
+    texts = {labelled(each, shown[each]): piece.data.decode("utf-8", "replace") for each, piece in tails.items()}
+    text = joined(texts) if texts else ""
     if not follow:
         return PlainTextResponse(text)
     pieces = {shown[each]: piece for each, piece in tails.items()}
@@ -107,7 +112,7 @@ def _parse(offset: str | None) -> LogPosition | None:
     return position
 
 
-def _only(name: str, shown: Mapping[str, Path]) -> Path:
+def _only(name: str, shown: Mapping[str, Log]) -> Log:
     """The log of the only replica."""
     if len(shown) == 1:
         return next(iter(shown.values()))
@@ -125,7 +130,7 @@ def _find(controller: Controller, name: str) -> tuple[Logs, Callable[[], bool]]:
     """
     try:
         deployment: Deployment | BrokenDeployment = controller.deployment(name)
-        return lambda: deployment.replica_logs, lambda: controller.has(deployment)
+        return lambda: readable_logs(controller, deployment.replica_logs), lambda: controller.has(deployment)
     except Problem:
         replica = split_replica_name(name)
         if replica is None or replica[0] not in {each.uid for each in controller.deployments()}:
@@ -138,8 +143,8 @@ def _find(controller: Controller, name: str) -> tuple[Logs, Callable[[], bool]]:
         cause = f"{owner.uid} has no replica {replica[1]} that runs."
         raise not_found(cause, hint=f"Replicas with a log: {running}.", code=Code.MODEL_NOT_FOUND)
 
-    def only() -> Mapping[str, Path]:
-        return {each: path for each, path in owner.replica_logs.items() if each == name}
+    def only() -> Mapping[str, Log]:
+        return readable_logs(controller, {each: log for each, log in owner.replica_logs.items() if each == name})
 
     def goes_on() -> bool:  # a replica that is started again keeps its number
         return controller.has(owner) and any(each["replica_id"] == replica[1] for each in owner.instance["replicas"])
@@ -147,6 +152,20 @@ def _find(controller: Controller, name: str) -> tuple[Logs, Callable[[], bool]]:
     return only, goes_on
 
 
-def _tails(paths: Mapping[str, Path], lines: int) -> dict[str, Piece]:
-    """The last lines of each of these logs."""
-    return {name: read_last_lines(path, lines) for name, path in paths.items()}
+async def _last_lines(log: Log, lines: int) -> Piece:
+    if isinstance(log, LinkedLog):
+        return await log.read_last_lines(lines)
+    return await asyncio.to_thread(read_last_lines, log, lines)
+
+
+async def _tails(logs: Mapping[str, Log], lines: int) -> dict[str, Piece]:
+    """The last lines of each of these logs. One whose node does not answer has a line with the reason."""
+    found = await asyncio.gather(*(_tail(log, lines) for log in logs.values()))
+    return dict(zip(logs, found, strict=True))
+
+
+async def _tail(log: Log, lines: int) -> Piece:
+    try:
+        return await _last_lines(log, lines)
+    except Problem as problem:
+        return Piece(f"{problem.cause}\n".encode(), LogPosition("", 0))
