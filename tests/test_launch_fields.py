@@ -123,6 +123,7 @@ CHANGED: dict[str, Any] = {
     "model_name": "n", "model_uid": "u", "model_type": "rerank", "model_engine": "vLLM", "model_size_in_billions": 7,
     "model_format": "pytorch", "quantization": "q", "model_path": "/p", "download_hub": "local", "n_gpu": 2,
     "gpu_idx": [0, 1], "replica": 2, "worker_ip": "a,b", "n_worker": 3, "allow_plain_gang": True,
+    "labels": {"gpu": "h100"},
     "request_limits": 3, "max_output_tokens": 9,
     "max_request_seconds": 1.5, "enable_thinking": True, "envs": {"A": "1"},
     "aliases": ["a", "b"], "on_demand": True, "ttl": 5.0, "pin": True, "priority": 4,

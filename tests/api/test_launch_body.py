@@ -46,6 +46,21 @@ def test_a_launch_for_several_machines_is_refused_with_the_way_out() -> None:
     assert LaunchBody(model_name="m", n_worker=2).request(is_cluster=True).n_worker == 2
 
 
+def test_labels_are_for_workers_and_never_ignored() -> None:
+    body = LaunchBody(model_name="m", labels={"gpu": "h100"})
+    assert body.request(is_cluster=True).labels == {"gpu": "h100"}
+    with pytest.raises(Problem, match="gpu=h100, but this server is one machine") as refused:
+        body.request()
+    assert refused.value.status == 400
+    assert LaunchBody(model_name="m", labels={}).request() == LaunchBody(model_name="m").request()
+
+
+@pytest.mark.parametrize("wrong", [["gpu"], {"gpu": 1}, {"": "x"}, {str(n): "x" for n in range(33)}])
+def test_labels_of_another_form_are_refused(wrong: Any) -> None:
+    with pytest.raises(ValidationError, match="labels"):
+        LaunchBody.model_validate({"model_name": "m", "labels": wrong})
+
+
 @pytest.mark.parametrize("wrong", [0, -1, 65, "two"])
 def test_a_number_of_machines_that_cannot_be_is_refused(wrong: Any) -> None:
     with pytest.raises(ValidationError, match="n_worker"):

@@ -71,7 +71,7 @@ def test_every_option_of_newer_versions_reaches_the_server(canned: Canned, run: 
     line = (
         "--model-name llama --n-worker 2 --worker-ip 10.0.0.1 --enable-thinking --disable-virtual-env -vp a==1 -vp b "
         "-ev A 1 --env B x=y -qc load_in_4bit true -qc bnb_4bit_quant_type nf4 --virtual-env-find-link /wheels "
-        "--gpu-idx 0,1 --trust-remote-code True --request-limits 3"
+        "--gpu-idx 0,1 --trust-remote-code True --request-limits 3 --label gpu=h100 --label rack=a=1"
     )
     assert run("launch", *line.split()).exit_code == 0
     assert canned.asked_for("POST", "/v1/models")[0].body == {
@@ -81,6 +81,7 @@ def test_every_option_of_newer_versions_reaches_the_server(canned: Canned, run: 
         "n_gpu": "auto",
         "n_worker": 2,
         "worker_ip": "10.0.0.1",
+        "labels": {"gpu": "h100", "rack": "a=1"},
         "gpu_idx": [0, 1],
         "enable_thinking": True,
         "enable_virtual_env": False,
@@ -91,6 +92,12 @@ def test_every_option_of_newer_versions_reaches_the_server(canned: Canned, run: 
         "trust_remote_code": True,
         "request_limits": 3,
     }
+
+
+@pytest.mark.parametrize("labels", [["gpu"], ["=h100"], ["gpu=h100", "gpu=a100"]])
+def test_a_label_of_another_form_or_with_two_values_is_refused(canned: Canned, run: Run, labels: list[str]) -> None:
+    result = run("launch", "-n", "m", *(word for label in labels for word in ("--label", label)))
+    assert result.exit_code == 2 and canned.asked == []
 
 
 @pytest.mark.parametrize("option", ["-ld", "-fd", "--image-lora-load-kwargs", "--image-lora-fuse-kwargs"])

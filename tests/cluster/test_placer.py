@@ -110,6 +110,25 @@ async def test_a_pin_to_no_node_is_refused_with_its_name() -> None:
         await Place().nodes_of(worker_ip="box9")
 
 
+async def test_only_workers_with_the_labels_are_used_and_a_refusal_names_the_label() -> None:
+    place = Place(runs_here=True)
+    place.members.get(FIRST).labels = {"gpu": "a100", "rack": "1"}
+    place.members.get(SECOND).labels = {"gpu": "h100", "rack": "1"}
+    place.made[FIRST].path = Path("w")
+    assert await place.nodes_of(replica=2, labels={"gpu": "h100"}) == [SECOND, SECOND]
+    launch = launch_of("one", labels={"gpu": "h100", "rack": "1"})
+    view = await place.placer.view(launch)
+    assert place.placer.allowed(launch.request) == [SECOND] == [place.placer.best(view, launch.request)]
+    with pytest.raises(Problem) as caught:
+        await place.nodes_of(labels={"rack": "1", "gpu": "b200"})
+    lacks = f"{FIRST} has gpu=a100, and the launch asks for gpu=b200"
+    assert caught.value.code == Code.NO_NODE and lacks in caught.value.cause
+    assert f"{LOCAL_NODE} has no label rack, and the launch asks for rack=1" in caught.value.cause
+    with pytest.raises(Problem) as caught:
+        place.placer.best(view, launch_of("one", labels={"gpu": "b200"}).request)
+    assert caught.value.code == Code.NO_NODE and "(box1) has gpu=a100, and the launch" in caught.value.cause
+
+
 async def test_without_models_here_the_supervisor_takes_none() -> None:
     place = Place(runs_here=False)
     assert not place.placer.is_usable(LOCAL_NODE) and place.placer.is_usable(FIRST)
@@ -160,6 +179,15 @@ def test_a_model_on_demand_stays_on_the_supervisor_if_that_runs_models() -> None
     on_demand, plain = launch_of("one", on_demand=True), launch_of("one")
     assert not Place(runs_here=True).placer.takes(on_demand) and Place(runs_here=True).placer.takes(plain)
     assert Place(runs_here=False).placer.takes(on_demand)
+
+
+def test_a_model_on_demand_that_stays_there_asks_for_no_labels() -> None:
+    labelled = launch_of("one", on_demand=True, labels={"gpu": "h100"}).request
+    with pytest.raises(Problem, match="on demand can't ask for labels") as refused:
+        Place(runs_here=True).placer.check(labelled)
+    assert refused.value.status == 400
+    Place(runs_here=False).placer.check(labelled)
+    Place(runs_here=True).placer.check(launch_of("one", labels={"gpu": "h100"}).request)
 
 
 class OnSeveral(LlamaCpp):

@@ -33,6 +33,9 @@ class OneNodeEach:
     def __init__(self, *usable: str) -> None:
         self.usable = list(usable)
 
+    def check(self, request: LaunchRequest) -> None:
+        """Any request may be placed."""
+
     def takes(self, launch: LaunchPlan) -> bool:
         return True
 

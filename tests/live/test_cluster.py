@@ -167,6 +167,12 @@ def test_a_pinned_replica_waits_for_its_machine(cluster: ClusterProcesses, tiny:
     httpx2.delete(f"{cluster.home.url}/v1/models/pinned", timeout=60)
 
 
+def test_a_label_that_no_worker_has_is_refused(cluster: ClusterProcesses, tiny: dict[str, Any]) -> None:
+    answer = cluster.home.launch(**tiny, model_uid="labelled", labels={"gpu": "h100"})
+    assert answer.status_code == 503, answer.text
+    assert "has no label gpu, and the launch asks for gpu=h100" in answer.json()["detail"]
+
+
 def test_a_removed_node_ends_and_its_replicas_are_elsewhere(cluster: ClusterProcesses, spread: dict[str, int]) -> None:
     removed = cluster.workers[1]
     other = _other(cluster, removed)

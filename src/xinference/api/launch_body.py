@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
@@ -105,6 +106,9 @@ class LaunchBody(BaseModel):
         default=None,
         description="The only nodes of a cluster to use, by id, name or address, separated by commas",
     )
+    labels: dict[Name, Text] | None = Field(
+        default=None, max_length=32, description="Use only workers of a cluster that have these labels"
+    )
     replica_config: list[ReplicaConfig] | None = Field(
         default=None, description="The devices of each replica; its length overrides `replica`"
     )
@@ -164,6 +168,7 @@ class LaunchBody(BaseModel):
             gpu_idx=gpu_idx,
             replica=replica,
             worker_ip=self._nodes() if is_cluster else None,
+            labels=self.labels or {},
             envs=self.envs or {},
             aliases=tuple(dict.fromkeys(self.aliases or ())),
             ttl=self._ttl(),
@@ -199,6 +204,11 @@ class LaunchBody(BaseModel):
             raise bad_request(
                 f"n_worker is {self.n_worker}, but this server is one machine.",
                 hint="Leave out n_worker; `replica` is the number of copies on this machine.",
+            )
+        if self.labels and not is_cluster:
+            raise bad_request(
+                f"labels ask for {_listed(self.labels)}, but this server is one machine, which has no labels.",
+                hint="Leave out labels; only workers of a cluster have them.",
             )
         for field in ("virtual_env_packages", "virtual_env_find_links"):
             if getattr(self, field):
@@ -238,7 +248,11 @@ class LaunchBody(BaseModel):
         return {"lora_modules": [*before, *({each.lora_name: each.local_path} for each in adapters)]}
 
 
-_CONVERTED = ("model_size_in_billions", "gpu_idx", "worker_ip", "replica", "envs", "ttl", "aliases")
+def _listed(labels: Mapping[str, str]) -> str:
+    return ", ".join(f"{name}={value}" for name, value in labels.items())
+
+
+_CONVERTED = ("model_size_in_billions", "gpu_idx", "worker_ip", "replica", "labels", "envs", "ttl", "aliases")
 #: The fields that a `LaunchRequest` takes from the body unchanged.
 _UNCHANGED = tuple(
     name for name in LaunchRequest.__struct_fields__ if name in LaunchBody.model_fields and name not in _CONVERTED

@@ -23,7 +23,7 @@ from xinference.launch.request import LaunchRequest
 from xinference.nodes.node import Node
 from xinference.planning.occupancy import Occupancy, available
 from xinference.planning.sizing import size_launch
-from xinference.planning.spread import Candidate, Demand, spread
+from xinference.planning.spread import Candidate, Demand, lack_of_labels, spread
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +52,14 @@ class Placer:
         self._occupancy = occupancy
         self._runs_here = runs_here
 
+    def check(self, request: LaunchRequest) -> None:
+        """See `NodePlacer.check`."""
+        if request.labels and request.on_demand and self._runs_here:
+            raise bad_request(
+                "A model on demand can't ask for labels: it runs on the supervisor's machine, which has none.",
+                hint="Leave out labels or on_demand, or start the supervisor with --no-models.",
+            )
+
     def takes(self, launch: LaunchPlan) -> bool:
         """See `NodePlacer.takes`. A model on demand is evicted for others, which is decided for one machine."""
         return not (launch.request.on_demand and self._runs_here)
@@ -64,8 +72,7 @@ class Placer:
 
     def allowed(self, request: LaunchRequest) -> list[str]:
         """See `NodePlacer.allowed`."""
-        pins = self._pins(request)
-        return [node_id for node_id in self._nodes if self.is_usable(node_id) and (not pins or node_id in pins)]
+        return [node_id for node_id in self._nodes if self.is_usable(node_id) and self._is_asked_for(node_id, request)]
 
     async def view(self, launch: ResolvedLaunch) -> NodesView:
         """See `NodePlacer.view`. A node that does not answer is left out."""
@@ -81,11 +88,10 @@ class Placer:
 
     def best(self, view: NodesView, request: LaunchRequest) -> str:
         """See `NodePlacer.best`."""
-        pins = self._pins(request)
-        allowed = [node_id for node_id in view.hosts if not pins or node_id in pins]
+        allowed = [node_id for node_id in view.hosts if self._is_asked_for(node_id, request)]
         with_weights = [node_id for node_id in allowed if node_id in view.with_weights]
         if not allowed:
-            raise self._no_node(request, pins)
+            raise self._no_node(request)
         return max(with_weights or allowed, key=lambda node_id: (_free_bytes(view.hosts[node_id]), node_id))
 
     def size(
@@ -104,7 +110,7 @@ class Placer:
             memory = available(host, self._occupancy(node_id, launch))
             return size_launch(one, path, share, memory, engine.memory, notes)
 
-        demand = Demand(launch.uid, request.replica, pins, ranks=request.n_worker)
+        demand = Demand(launch.uid, request.replica, pins, request.labels, ranks=request.n_worker)
         chosen = spread(self._candidates(launch, view), demand, fit)
         return SizedPlan(launch, path, chosen.sizing, shortest(chosen.places), notes)
 
@@ -150,6 +156,16 @@ class Placer:
         if launch.use_gpu and not host.gpus:
             raise Problem(Code.DOES_NOT_FIT, f"it has no GPU: {host.no_gpu_reason or 'none is found'}.", stage="plan")
 
+    def _is_asked_for(self, node_id: str, request: LaunchRequest) -> bool:
+        """Whether the pins and the labels of a request allow a node."""
+        pins = self._pins(request)
+        lack = lack_of_labels(self._labels_of(node_id), request.labels)
+        return lack is None and (not pins or node_id in pins)
+
+    def _labels_of(self, node_id: str) -> Mapping[str, str]:
+        """The labels of a node; the supervisor's own machine has none."""
+        return next((each.labels for each in self._members if each.node_id == node_id), {})
+
     def _pins(self, request: LaunchRequest) -> tuple[str, ...]:
         """The ids of the nodes that a request names; a name that no node has stays as it is, and is refused so."""
         names = [name.strip() for name in (request.worker_ip or "").split(",") if name.strip()]
@@ -176,8 +192,9 @@ class Placer:
             log.warning("node %s: %s", node_id, problem)
             return None
 
-    def _no_node(self, request: LaunchRequest, pins: tuple[str, ...]) -> Problem:
-        states = [f"{each.node_id} ({each.name}) is {self._members.state_of(each)}" for each in self._members]
+    def _no_node(self, request: LaunchRequest) -> Problem:
+        pins = self._pins(request)
+        states = [f"{each.node_id} ({each.name}) {self._lack(each, request)}" for each in self._members]
         known = {each.node_id for each in self._members} | {LOCAL_NODE}
         states += [f"{pin} is no node of this cluster" for pin in pins if pin not in known]
         listed = "; ".join(states) or "no worker has joined"
@@ -187,6 +204,10 @@ class Placer:
             stage="plan",
             hint="`xinference cluster info` shows the nodes.",
         )
+
+    def _lack(self, member: Member, request: LaunchRequest) -> str:
+        lack = lack_of_labels(member.labels, request.labels)
+        return lack or f"is {self._members.state_of(member)}"
 
 
 #: Why the supervisor's own machine is no rank of a replica.

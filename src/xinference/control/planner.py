@@ -258,6 +258,8 @@ class Planner:
     async def facts(self, request: LaunchRequest) -> Facts:
         """The facts that planning needs for the request."""
         host = await self._node.host()
+        if self.placer is not None:
+            self.placer.check(request)
         if self.placer is not None and not request.on_demand:
             host = await planning_host(self.placer, self.nodes, request, host)
         known = {}

@@ -102,6 +102,14 @@ class NodesView:
 class NodePlacer(Protocol):
     """Chooses the nodes of launches. A server on one machine has none."""
 
+    def check(self, request: LaunchRequest) -> None:
+        """Refuse a request for nodes on which it is not placed.
+
+        Raises:
+            Problem: 400.
+        """
+        ...
+
     def takes(self, launch: LaunchPlan) -> bool:
         """Whether a launch may be placed on any node; if not, it runs on the server's own machine."""
         ...

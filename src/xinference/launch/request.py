@@ -33,6 +33,8 @@ class LaunchRequest(msgspec.Struct, frozen=True, kw_only=True):
     """The nodes of a replica may talk in clear text over a network that is not labelled as private."""
     worker_ip: str | None = None
     """The only nodes of the cluster that may be used, by id, name or address, separated by commas; None: all."""
+    labels: dict[str, str] = {}
+    """Labels that each node of the replicas must have with these values."""
     request_limits: int | None = None
     """Maximum number of concurrent requests, 0 or more; None: no limit."""
     max_output_tokens: int | None = None

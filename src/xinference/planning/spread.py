@@ -75,6 +75,15 @@ def spread(candidates: Sequence[Candidate], demand: Demand, fit: Fit) -> Spread:
     return _Spreader(candidates, demand, fit).spread()
 
 
+def lack_of_labels(labels: Mapping[str, str], asked: Mapping[str, str]) -> str | None:
+    """Why a node with these labels may not be used, such as "has no label gpu, …"; None: it has all that are asked."""
+    for name, value in asked.items():
+        if labels.get(name) != value:
+            has = f"has {name}={labels[name]}" if name in labels else f"has no label {name}"
+            return f"{has}, and the launch asks for {name}={value}"
+    return None
+
+
 class _Spreader:
     """Chooses the places of one launch."""
 
@@ -157,11 +166,7 @@ class _Spreader:
         """Why a node may not be used, whatever its memory; None: it may."""
         if self._demand.pins and each.node_id not in self._demand.pins:
             return "is not one of the nodes that the launch names"
-        for name, value in self._demand.labels.items():
-            if each.labels.get(name) != value:
-                has = f"has {name}={each.labels[name]}" if name in each.labels else f"has no label {name}"
-                return f"{has}, and the launch asks for {name}={value}"
-        return each.refusal
+        return lack_of_labels(each.labels, self._demand.labels) or each.refusal
 
     def _refusal(self, placed: int) -> Problem:
         demand = self._demand

@@ -9,6 +9,7 @@ from importlib import import_module
 
 import click
 
+from xinference.cli.options.labels import labels_of
 from xinference.cli.options.log_level import LOG_LEVEL
 from xinference.cli.options.numbers import IntegerRange
 from xinference.cli.options.server_options import ServerOptions
@@ -199,18 +200,8 @@ def worker(
     settings = Settings.from_env(home=home, log_level=log_level, worker_port=worker_port)
     import_module("xinference.nodes.cluster_packages").require_cluster_packages()
     program = import_module("xinference.worker")  # by name, as the server
-    options = program.WorkerOptions(endpoint, token or os.environ.get("XINFERENCE_JOIN_TOKEN"), host, _pairs(labels))
+    options = program.WorkerOptions(endpoint, token or os.environ.get("XINFERENCE_JOIN_TOKEN"), host, labels_of(labels))
     raise SystemExit(program.run(options, settings))
-
-
-def _pairs(labels: tuple[str, ...]) -> dict[str, str]:
-    pairs = {}
-    for label in labels:
-        name, equals, value = label.partition("=")
-        if not name or not equals:
-            raise click.BadParameter(f"{label!r} has not the form NAME=VALUE.")
-        pairs[name] = value
-    return pairs
 
 
 def start_in_background(options: ServerOptions) -> None:

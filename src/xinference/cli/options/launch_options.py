@@ -7,6 +7,7 @@ from typing import Any, NoReturn
 
 import click
 
+from xinference.cli.options.labels import labels_of
 from xinference.cli.options.native_options import parse_value
 from xinference.cli.options.numbers import IntegerRange, NumberRange
 
@@ -19,6 +20,10 @@ def _as_mapping(ctx: click.Context, param: click.Parameter, pairs: Pairs) -> dic
 
 def _as_values(ctx: click.Context, param: click.Parameter, pairs: Pairs) -> dict[str, Any] | None:
     return {key: parse_value(value) for key, value in pairs} or None
+
+
+def _as_labels(ctx: click.Context, param: click.Parameter, texts: tuple[str, ...]) -> dict[str, str] | None:
+    return labels_of(texts) or None
 
 
 def _as_list(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> list[str] | None:
@@ -50,6 +55,8 @@ def further_options(command: Callable[..., None]) -> Callable[..., None]:
             help="No effect: engines have environments of their own (`xinference env`)."),
         click.option("--worker-ip", metavar="NODES",
             help="The only nodes of a cluster to use, by id, name or address, separated by commas. [default: all]"),
+        click.option("--label", "labels", metavar="NAME=VALUE", multiple=True, callback=_as_labels,
+            help="Use only workers of a cluster that have this label. Repeatable."),
         click.option("--n-worker", type=IntegerRange(1, 64), default=1, show_default=True,
             help="Number of workers of a cluster that compute each replica together."),
         click.option("--allow-plain-gang", is_flag=True,
