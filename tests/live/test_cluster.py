@@ -72,6 +72,12 @@ def test_each_node_gets_a_replica_and_answers(cluster: ClusterProcesses, spread:
     for replica in instance["replicas"]:
         _, _, output = text.partition(f"==> {replica['replica_model_uid']} on {replica['node_names'][0]} <==\n")
         assert output and not output.startswith("==>")
+    metrics = httpx2.get(f"{cluster.home.url}/metrics", timeout=60).text
+    for replica in instance["replicas"]:
+        node, process = replica["node"], replica["replica_uid"]
+        assert f'xinference_replica_info{{model="{UID}",node="{node}",replica="{process}"}} 1.0' in metrics
+        assert f'xinference_node_state{{name="{named[node][0][0]}",node="{node}",state="READY"}} 1.0' in metrics
+        assert f'xinference_node_memory_bytes{{device="host",kind="free",node="{node}"}}' in metrics
 
 
 def test_engines_outlive_their_worker_and_the_next_one_takes_them_over(

@@ -32,6 +32,7 @@ class Owner:
     gpus: tuple[int, ...]
     """Empty: the memory of the host."""
     pid: int | None
+    """None: it has no process yet, or one of another machine, which is not measured here."""
     replica_id: str = ""
 
 
@@ -48,7 +49,8 @@ def owners(deployments: Iterable[Deployment | BrokenDeployment]) -> list[Owner]:
             planned = sized.sizing.total_bytes if sized else None
             gpus = sized.devices_of(replica.number) if sized else ()
             process = replica.process
-            owner = Owner(deployment.uid, replica.number, planned, tuple(gpus), process.engine_pid, process.replica_id)
+            pid = process.engine_pid if process.node_id == LOCAL_NODE else None
+            owner = Owner(deployment.uid, replica.number, planned, tuple(gpus), pid, process.replica_id)
             found.append(owner)
     return found
 

@@ -1,4 +1,4 @@
-"""The metrics of the server that the gateway does not know: those of models and of the machine."""
+"""The metrics of the server that the gateway does not know: those of models, of the machine and of nodes."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 async def server_metrics(controller: Controller, settings: Settings) -> list[Metric]:
     """All of them; the machine is read in a thread."""
-    from xinference.control import machine_metrics, model_metrics  # here: the start of the server does not need them
+    # here: the start of the server does not need them
+    from xinference.control import machine_metrics, model_metrics, node_metrics
 
-    return [*model_metrics.collect(controller), *await machine_metrics.collect(controller, settings)]
+    machine = await machine_metrics.collect(controller, settings)
+    return [*model_metrics.collect(controller), *machine, *node_metrics.collect(controller)]
