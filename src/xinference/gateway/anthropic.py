@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from xinference.error_codes import Code
+from xinference.gateway.routes import serves
 from xinference.protocol.errors import Refusal
 from xinference.routing.table import Route, RoutingTable
 
@@ -38,7 +39,7 @@ def models(table: RoutingTable, path: str) -> bytes:
     Raises:
         Refusal: 404.
     """
-    routes = {uid: route for uid, route in table.routes.items() if "/v1/messages" in route.paths}
+    routes = {uid: route for uid, route in table.routes.items() if serves(route, "/v1/messages")}
     if path == MODELS:
         data = [_model(name, route) for name, route in routes.items()]
         first, last = (data[0]["id"], data[-1]["id"]) if data else (None, None)

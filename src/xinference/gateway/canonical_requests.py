@@ -24,6 +24,7 @@ from xinference.protocol.requests import (
     Opaque,
     Request,
     Template,
+    Tokenize,
 )
 
 
@@ -50,7 +51,7 @@ def make_canonical(request: Request, document: RequestDocument) -> None:
         replace_functions(document)
         if isinstance(request.function_call, dict):
             request.tool_choice = Opaque()
-    if isinstance(request, (Chat, Template)):
+    if isinstance(request, (Chat, Template)) or (isinstance(request, Tokenize) and request.messages is not None):
         canonical_chat(document)
     elif isinstance(request, CountTokens | AnthropicMessages):
         canonical_messages(document)

@@ -12,6 +12,7 @@ from xinference.engines.dialects import dialect_of
 from xinference.error_codes import Code
 from xinference.errors import Problem
 from xinference.gateway.answer_limits import limit_tokens, time_limit
+from xinference.gateway.built_answers import with_builder
 from xinference.gateway.choice_parts import split_choices
 from xinference.gateway.divided_requests import divide
 from xinference.gateway.engine_requests import EngineCall, for_deployment, prepare
@@ -22,14 +23,14 @@ from xinference.gateway.http.last_answers import Shutdown, end_answer
 from xinference.gateway.http.request_body import ClientLeftError, ClientWatch
 from xinference.gateway.http.uvicorn_protocol import CONTENDED
 from xinference.gateway.limited_forward import LimitedForwarder, end_aborted
+from xinference.gateway.messages.translation import Complete, translate
 from xinference.gateway.priority import NORMAL, priority_of
 from xinference.gateway.refusal_counter import RefusalCounter
 from xinference.gateway.request_document import RequestDocument
 from xinference.gateway.request_reader import RequestReader, address
 from xinference.gateway.request_records import Recorder
-from xinference.gateway.responses.answer import ResponseBuilder, as_response
 from xinference.gateway.responses.resource import ResponseResource
-from xinference.gateway.routes import RESPONSE_AS_CHAT, DataPath
+from xinference.gateway.routes import RESPONSE_AS_CHAT, DataPath, substitute
 from xinference.gateway.token_answers import with_token_answer
 from xinference.keys.key import NORMAL_PRIORITY, Key
 from xinference.protocol.errors import Header, Refusal
@@ -145,12 +146,16 @@ class DataRequests:
         figures.model = route.uid
         if request.model != route.uid:
             request, body = for_deployment(route, request, body)
-        builder: ResponseBuilder | None = None
+        complete: Complete | None = None
         if path.is_response:
             path = RESPONSE_AS_CHAT
             builder, request, document = self._responses.as_chat(
                 body, request.model, None if key is None else key.key_id
             )
+            complete = partial(with_builder, builder=builder, is_stream=bool(request.stream))
+        elif path.anthropic and (other := substitute(route, path.upstream)) is not None:
+            path = other
+            request, document, complete = translate(path, request, body)
         else:
             document = RequestDocument(body)
         is_limited = (
@@ -159,14 +164,14 @@ class DataRequests:
             or (key is not None and (key.max_output_tokens is not None or key.max_request_seconds is not None))
         )
         if is_limited:
-            limit_tokens(key, route, request, document, dialect_of(route.engine), is_response=builder is not None)
+            limit_tokens(key, route, request, document, dialect_of(route.engine), is_response=path.is_response)
         prepared = prepare(table, route, request, document)
         parts: tuple[ChoicePart, ...] = ()
         if 0 < route.slots < prepared.choices:
             assert isinstance(request, Generation)
             parts = split_choices(request, body, prepared.route, partial(self._prepare_part, route, key))
-        if builder is not None:
-            prepared = as_response(prepared, builder, is_stream=bool(request.stream))
+        if complete is not None:
+            prepared = complete(prepared)
         elif path.is_tokens:
             prepared = with_token_answer(prepared, request, route)
         to_engine: tuple[Header, ...] = () if b"content-type" in headers else (JSON_TYPE,)

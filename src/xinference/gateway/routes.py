@@ -94,8 +94,28 @@ PROBES = {
     "/version": msgspec.json.encode({"version": __version__}),
 }
 
+CHAT = "/v1/chat/completions"
 #: The chat that a response is translated to.
-RESPONSE_AS_CHAT = _path("/v1/chat/completions", requests.Chat, "messages", is_response=True)
+RESPONSE_AS_CHAT = _path(CHAT, requests.Chat, "messages", is_response=True)
+#: Path of an engine -> what its requests are translated to for an engine with chats that lacks it; see
+#: `gateway.messages`.
+_SUBSTITUTES = {
+    _MESSAGES.upstream: _path(CHAT, requests.Chat, "messages", anthropic=True),
+    _COUNT.upstream: _path("/tokenize", requests.Tokenize, "messages", anthropic=True),
+}
+
+
+def substitute(route: Route, path: str) -> DataPath | None:
+    """What a request of `path` is translated to; None: the engine has the path, or nothing in its place."""
+    other = _SUBSTITUTES.get(path)
+    if other is None or path in route.paths or CHAT not in route.paths or other.upstream not in route.paths:
+        return None
+    return other
+
+
+def serves(route: Route, path: str) -> bool:
+    """Whether requests of an engine's path are answered, also by a translation."""
+    return path in route.paths or substitute(route, path) is not None
 
 
 def find(table: RoutingTable, model: str, path: str) -> Route:
@@ -107,7 +127,7 @@ def find(table: RoutingTable, model: str, path: str) -> Route:
     route = table.routes.get(model)
     if route is None:
         raise _unknown(table, model)
-    if path not in route.paths:
+    if path not in route.paths and not serves(route, path):
         # A deployment that has not started yet may not know its engine's paths.
         if not route.paths and not route.targets:
             return route
@@ -127,11 +147,11 @@ def _unknown(table: RoutingTable, model: str) -> Refusal:
 
 
 def _wrong_path(table: RoutingTable, route: Route, path: str) -> Refusal:
-    serves = _format_names(route.paths)
-    others = [uid for uid, other in table.routes.items() if path in other.paths]
+    own = _format_names(route.paths)
+    others = [uid for uid, other in table.routes.items() if serves(other, path)]
     return Refusal(
         Code.UNSUPPORTED_PATH,
-        f"The model {route.uid!r} ({route.model_type} on {route.engine}) does not serve {path}; it serves {serves}.",
+        f"The model {route.uid!r} ({route.model_type} on {route.engine}) does not serve {path}; it serves {own}.",
         hint=f"{path} is served by {_format_names(others)}." if others else f"No running model serves {path}.",
         param="model",
     )

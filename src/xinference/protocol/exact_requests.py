@@ -279,6 +279,8 @@ class TokenIds(requests.TokenIds, kw_only=True, forbid_unknown_fields=True):
 
 class Tokenize(requests.Tokenize, kw_only=True, forbid_unknown_fields=True):
     messages: Messages | None = None
+    tools: Tools | None = None
+    chat_template_kwargs: Plain = None
 
 
 class Detokenize(requests.Detokenize, kw_only=True, forbid_unknown_fields=True):

@@ -364,6 +364,10 @@ class Tokenize(Request, kw_only=True):
     """Of ``prompt``: the same as ``add_special``; True by default."""
     return_token_strs: bool | None = None
     """Of ``prompt``: add the texts of the tokens as ``token_strs``."""
+    tools: list[Tool] | None = None
+    """Of ``messages``: the tools of the conversation."""
+    chat_template_kwargs: Opaque | str | None = None
+    """Of ``messages``: arguments of the chat template."""
 
 
 class Detokenize(Request, kw_only=True):

@@ -9,24 +9,14 @@ from typing import Any
 
 import msgspec
 
-from xinference.gateway.engine_answers import chained
-from xinference.gateway.engine_requests import EngineCall
+from xinference.gateway.built_answers import DONE, data_of, thought_of
 from xinference.gateway.responses.request import Translation
 from xinference.gateway.responses.tools import call_item, custom_input
 
 Body = dict[str, Any]
 #: Takes a finished response.
 Keep = Callable[[Body], None]
-DATA, DONE = b"data: ", b"[DONE]"
 INCOMPLETE = {"length": "max_output_tokens", "content_filter": "content_filter"}
-_THOUGHTS = ("reasoning_content", "reasoning")
-
-
-def as_response(call: EngineCall, builder: ResponseBuilder, *, is_stream: bool) -> EngineCall:
-    """The call of a chat whose answer is a response."""
-    if is_stream:
-        return msgspec.structs.replace(call, events=chained(call.events, builder.events))
-    return msgspec.structs.replace(call, answer=chained(call.answer, builder.whole))
 
 
 class ResponseBuilder:
@@ -67,10 +57,7 @@ class ResponseBuilder:
 
     def events(self, chunk: bytes) -> bytes:
         """The events of a response for complete events of a chat's stream."""
-        for line in chunk.replace(b"\r\n", b"\n").split(b"\n"):
-            if not line.startswith(b"data:"):
-                continue
-            data = line[len(b"data:") :].strip()
+        for data in data_of(chunk):
             if not self._begun:
                 self._begun = True
                 for kind in ("response.created", "response.in_progress"):
@@ -97,8 +84,7 @@ class ResponseBuilder:
 
     def _take(self, delta: Body, logprobs: Any) -> None:
         """Add a message, or a piece of one."""
-        thought = next((delta[name] for name in _THOUGHTS if delta.get(name)), None)
-        if thought:
+        if thought := thought_of(delta):
             self._write("reasoning", thought)
         if delta.get("content"):
             self._logprobs += (logprobs or {}).get("content") or []

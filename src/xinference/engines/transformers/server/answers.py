@@ -22,6 +22,7 @@ class ChoiceBuilder:
         self.index = index
         self.generated = 0
         self.finish: str | None = None
+        self._stop: str | None = None
         self._chat = isinstance(job.request, ChatRequest)
         self._wants_logprobs = bool(job.request.logprobs) if self._chat else job.request.logprobs is not None
         self._parser = ToolCallParser() if job.parses_tools else None
@@ -46,6 +47,7 @@ class ChoiceBuilder:
         self._text += text
         text, self._unsent = self._unsent + text, ""
         if piece.finish is not None:
+            self._stop = piece.stop
             self.finish = "tool_calls" if self._calls and piece.finish == "stop" else piece.finish
         if not text and not calls and self.finish is None:
             return None
@@ -63,7 +65,7 @@ class ChoiceBuilder:
                 "index": self.index,
                 "text": self._text,
                 "logprobs": self._completion_logprobs(0) if self._wants_logprobs else None,
-                "finish_reason": self.finish,
+                **self._end(),
             }
         message: dict[str, Any] = {"role": "assistant", "content": self._text or (None if self._calls else "")}
         if self._calls:
@@ -72,8 +74,12 @@ class ChoiceBuilder:
             "index": self.index,
             "message": message,
             "logprobs": self._chat_logprobs(0) if self._wants_logprobs else None,
-            "finish_reason": self.finish,
+            **self._end(),
         }
+
+    def _end(self) -> dict[str, Any]:
+        """The reason of the end, and the stop string that was found, under vLLM's name."""
+        return {"finish_reason": self.finish} | ({} if self._stop is None else {"stop_reason": self._stop})
 
     def _parse(self, piece: Piece) -> tuple[str, list[ToolCall]]:
         if self._parser is None:
@@ -83,7 +89,7 @@ class ChoiceBuilder:
 
     def _chunk(self, text: str, calls: list[dict[str, Any]], first_call: int) -> dict[str, Any]:
         since, self._logprobs_sent = self._logprobs_sent, len(self._logprobs)
-        chunk: dict[str, Any] = {"index": self.index, "finish_reason": self.finish}
+        chunk: dict[str, Any] = {"index": self.index, **self._end()}
         if not self._chat:
             logprobs = self._completion_logprobs(since) if self._wants_logprobs else None
             return chunk | {"text": text, "logprobs": logprobs}

@@ -52,7 +52,7 @@ class ModelRoutes(CommonRoutes):
 
     async def apply_template(self, request: Request) -> Response:
         body = requests.read(await request.body(), requests.TemplateRequest)
-        return JSONResponse({"prompt": await self._rendered(body.messages)})
+        return JSONResponse({"prompt": await self._rendered(body.messages, body.tools, body.chat_template_kwargs)})
 
     async def completions(self, request: Request) -> Response:
         return await self._answer(request, requests.read(await request.body(), requests.CompletionRequest))
@@ -120,8 +120,10 @@ class ModelRoutes(CommonRoutes):
     def _token_bytes(self, token: int) -> bytes:
         return bytes(self._grammars.tokenizer().decode_bytes([token]))
 
-    async def _rendered(self, messages: list[dict[str, Any]]) -> str:
-        text: str = await self._run_limited(self._prompts.render, messages)
+    async def _rendered(
+        self, messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None, more: dict[str, Any] | None
+    ) -> str:
+        text: str = await self._run_limited(self._prompts.render, messages, tools or None, more)
         return text
 
     async def _run_limited(self, work: Callable[..., Any], *arguments: Any) -> Any:

@@ -83,7 +83,7 @@ class CommonRoutes:
     async def tokenize(self, request: Request) -> Response:
         body = requests.read(await request.body(), requests.TokenizeRequest)
         if body.messages is not None:
-            text, special = await self._rendered(body.messages), False
+            text, special = await self._rendered(body.messages, body.tools, body.chat_template_kwargs), False
         elif body.content is not None:
             text, special = body.content, body.add_special
         else:
@@ -97,7 +97,9 @@ class CommonRoutes:
         text = await self._run_encoder(self._codec.decode_all, tokens)
         return JSONResponse({"content": text, "prompt": text})
 
-    async def _rendered(self, messages: list[dict[str, Any]]) -> str:
+    async def _rendered(
+        self, messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None, more: dict[str, Any] | None
+    ) -> str:
         raise RefusedError("This model has no chat template.", param="messages")
 
     async def _run_encoder(self, work: Callable[..., Any], *arguments: Any) -> Any:

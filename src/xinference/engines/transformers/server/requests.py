@@ -124,6 +124,8 @@ class TokenizeRequest(Struct, kw_only=True):
     content: str | None = None
     prompt: str | None = None
     messages: list[dict[str, Any]] | None = None
+    tools: list[dict[str, Any]] | None = None
+    chat_template_kwargs: dict[str, Any] | None = None
     add_special: bool = False
     add_special_tokens: bool = True
 
@@ -134,6 +136,8 @@ class DetokenizeRequest(Struct, kw_only=True):
 
 class TemplateRequest(Struct, kw_only=True):
     messages: Annotated[list[dict[str, Any]], Meta(min_length=1)]
+    tools: list[dict[str, Any]] | None = None
+    chat_template_kwargs: dict[str, Any] | None = None
 
 
 def read(body: bytes, kind: type[R]) -> R:

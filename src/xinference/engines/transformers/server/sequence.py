@@ -24,6 +24,8 @@ class Piece:
     prompt_logprobs: tuple[TokenLogprob | None, ...] = ()
     """Log probabilities of the prompt, if requested, in the first piece; the first token has none."""
     finish: FinishReason | None = None
+    stop: str | None = None
+    """The stop string that has ended the answer."""
 
 
 @dataclass(eq=False)
@@ -60,7 +62,14 @@ class Sequence:
         self.tokens.append(token)
         text, finish = self._read(token)
         self.deliver(
-            Piece(text, self.generated, (logprob,) if logprob else (), tuple(self.prompt_logprobs), finish=finish)
+            Piece(
+                text,
+                self.generated,
+                (logprob,) if logprob else (),
+                tuple(self.prompt_logprobs),
+                finish=finish,
+                stop=self.stops.text,
+            )
         )
         self.prompt_logprobs = []
         return finish is not None

@@ -52,6 +52,8 @@ class StopStrings:
         self._stops = [stop for stop in stops if stop]
         self._withheld = ""
         self.found = False
+        self.text: str | None = None
+        """The stop string that was found."""
         self.rest = ""
         """The text after the stop string."""
 
@@ -63,7 +65,8 @@ class StopStrings:
         places = [(place, stop) for stop in self._stops if (place := text.find(stop)) >= 0]
         if places:
             place, stop = min(places)
-            self.found, self._withheld, self.rest = True, "", text[place + len(stop) :]
+            self.found, self.text = True, stop
+            self._withheld, self.rest = "", text[place + len(stop) :]
             return text[:place]
         keep = max(_overlap(text, stop) for stop in self._stops)
         shown, self._withheld = text[: len(text) - keep], text[len(text) - keep :]

@@ -1,0 +1,44 @@
+"""Requests of Anthropic's API for an engine that does not have it: what the engine gets, and how it is answered."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import msgspec
+
+from xinference.gateway.built_answers import with_builder
+from xinference.gateway.canonical_requests import make_canonical
+from xinference.gateway.engine_answers import chained
+from xinference.gateway.engine_requests import EngineCall
+from xinference.gateway.messages.answer import MessageBuilder, token_count
+from xinference.gateway.messages.request import chat_of, text_to_count
+from xinference.gateway.request_document import RequestDocument
+from xinference.gateway.routes import DataPath
+from xinference.protocol.request_check import check
+from xinference.protocol.requests import AnthropicMessages, Request
+
+#: Adds the rewrites of the answer to a call.
+Complete = Callable[[EngineCall], EngineCall]
+
+
+def translate(path: DataPath, request: Request, body: bytes) -> tuple[Request, RequestDocument, Complete]:
+    """Translate a request of Anthropic's API to one of `path`, which is checked as any other.
+
+    Raises:
+        Refusal: 400, naming the field that is wrong or not served.
+    """
+    given = RequestDocument(body)
+    make_canonical(request, given)
+    if isinstance(request, AnthropicMessages):
+        fields = chat_of(given.fields)
+        builder = MessageBuilder(request.model, request.stop_sequences or [])
+        complete: Complete = partial(with_builder, builder=builder, is_stream=bool(request.stream))
+    else:
+        fields, complete = text_to_count(given.fields), _with_count
+    translated = msgspec.json.encode(fields)
+    return check(path.decoder, translated), RequestDocument(translated, fields), complete
+
+
+def _with_count(call: EngineCall) -> EngineCall:
+    return msgspec.structs.replace(call, answer=chained(call.answer, token_count))

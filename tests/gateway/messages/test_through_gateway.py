@@ -1,0 +1,86 @@
+"""Messages through the gateway, with an engine that has chats and no messages."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.fakes.running import start_fake_engine
+from tests.gateway.harness import ANTHROPIC, HandMadeRouter, call, gateway_of, route, target
+
+pytestmark = pytest.mark.process
+
+CHATS = frozenset({"/v1/chat/completions", "/tokenize"})
+
+
+def encoded(**fields: Any) -> bytes:
+    return json.dumps({"model": "m", "messages": [{"role": "user", "content": "hi"}], **fields}).encode()
+
+
+def events(body: bytes) -> list[str]:
+    return [line[7:].decode() for line in body.split(b"\n") if line.startswith(b"event: ")]
+
+
+async def asked(fake: Any, path: str, body: bytes, **changes: Any) -> Any:
+    router = HandMadeRouter()
+    router.publish(route(target(fake), **{"paths": CHATS, **changes}))
+    async with gateway_of(router) as gateway:
+        return await call(gateway, path, body, headers=ANTHROPIC)
+
+
+@pytest.mark.parametrize("engine", ["Transformers", "vLLM"])
+@pytest.mark.parametrize("prefix", ["", "/anthropic"])
+async def test_an_engine_with_chats_answers_messages(engine: str, prefix: str, tmp_path: Path) -> None:
+    record = tmp_path / "record"
+    async with start_fake_engine(chunks=2, record=str(record)) as fake:
+        body = encoded(max_tokens=9, system="s")
+        said = await asked(fake, f"{prefix}/v1/messages", body, engine=engine)
+        assert said.status == 200
+        assert said.json["content"] == [{"type": "text", "text": "word word "}]
+        streamed = await asked(fake, f"{prefix}/v1/messages", encoded(max_tokens=9, stream=True), engine=engine)
+        names = events(streamed.body)
+        assert names[:2] == ["message_start", "content_block_start"]
+        assert names[-3:] == ["content_block_stop", "message_delta", "message_stop"]
+        assert b"[DONE]" not in streamed.body
+    first = json.loads(record.read_text().splitlines()[0])
+    assert first["path"] == "/v1/chat/completions" and json.loads(first["body"])["messages"][0]["role"] == "system"
+
+
+async def test_tokens_are_counted_by_the_engine(tmp_path: Path) -> None:
+    async with start_fake_engine(record=str(tmp_path / "record")) as fake:
+        said = await asked(fake, "/v1/messages/count_tokens", encoded(), engine="Transformers")
+    assert (said.status, said.json) == (200, {"input_tokens": 1})
+    assert json.loads((tmp_path / "record").read_text())["path"] == "/tokenize"
+
+
+async def test_an_engine_that_dies_ends_the_stream_with_anthropics_error() -> None:
+    async with start_fake_engine(chunks=5, die={"after_chunks": 2}) as fake:
+        said = await asked(fake, "/v1/messages", encoded(max_tokens=9, stream=True))
+    assert events(said.body)[0] == "message_start" and events(said.body)[-1] == "error"
+
+
+@pytest.mark.parametrize(("status", "kind"), [(400, "invalid_request_error"), (500, "api_error")])
+async def test_an_engines_refusal_has_anthropics_form(status: int, kind: str) -> None:
+    async with start_fake_engine(status=status, body={"error": {"message": "no"}}) as fake:
+        said = await asked(fake, "/v1/messages", encoded(max_tokens=9))
+    assert (said.status, said.json["type"], said.json["error"]["type"]) == (status, "error", kind)
+
+
+async def test_a_model_without_chats_refuses_messages_by_name() -> None:
+    router = HandMadeRouter()
+    router.publish(route(paths=frozenset({"/v1/embeddings", "/tokenize"})))
+    async with gateway_of(router) as gateway:
+        for path, body in (("/v1/messages", encoded(max_tokens=9)), ("/v1/messages/count_tokens", encoded())):
+            said = await call(gateway, path, body, headers=ANTHROPIC)
+            assert said.status == 400 and f"does not serve {path}" in said.json["error"]["message"]
+
+
+async def test_a_model_with_chats_is_among_anthropics_models() -> None:
+    router = HandMadeRouter()
+    router.publish(route(paths=CHATS))
+    async with gateway_of(router) as gateway:
+        listed = await call(gateway, "/anthropic/v1/models", method="GET")
+    assert [model["id"] for model in listed.json["data"]] == ["m"]
