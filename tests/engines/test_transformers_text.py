@@ -56,6 +56,12 @@ def stopped(stops: list[str], *pieces: str) -> tuple[str, bool]:
     return shown + watch.finish(), False
 
 
+def test_the_stop_string_that_was_found_is_named() -> None:
+    watch = StopStrings(["never", "END"])
+    assert watch.add("one E") == "one " and watch.text is None
+    assert watch.add("ND two") == "" and watch.text == "END"
+
+
 def test_a_stop_string_is_found_across_pieces_and_is_not_shown() -> None:
     assert stopped(["END"], "one E", "N", "D two") == ("one ", True)
 

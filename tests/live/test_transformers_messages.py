@@ -62,7 +62,9 @@ def text_of(answer: Any) -> str:
     return "".join(block["text"] for block in answer["content"])
 
 
-async def test_a_message_a_stream_and_a_chat_have_the_same_text_and_counts(gateway: Served, tiny: RunningEngine) -> None:
+async def test_a_message_a_stream_and_a_chat_have_the_same_text_and_counts(
+    gateway: Served, tiny: RunningEngine
+) -> None:
     chat, answer, events = tiny.chat(max_tokens=24), await ask(gateway), await streamed(gateway)
     assert text_of(answer) == chat["choices"][0]["message"]["content"]
     pieces = [event["delta"]["text"] for event in events if event["type"] == "content_block_delta"]

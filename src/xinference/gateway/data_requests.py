@@ -153,7 +153,11 @@ class DataRequests:
                 body, request.model, None if key is None else key.key_id
             )
             complete = partial(with_builder, builder=builder, is_stream=bool(request.stream))
-        elif path.anthropic and (other := substitute(route, path.upstream)) is not None:
+        elif (
+            path.anthropic
+            and path.upstream not in route.paths
+            and (other := substitute(route, path.upstream)) is not None
+        ):
             path = other
             request, document, complete = translate(path, request, body)
         else:
