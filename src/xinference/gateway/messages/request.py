@@ -19,6 +19,9 @@ _OWN = frozenset(
     {
         "messages", "system", "stop_sequences", "tools", "tool_choice", "thinking", "output_config", "output_format",
         "metadata", "cache_control", "context_management", "betas", "container", "inference_geo",
+        # Fields of chats for which a message has no place, or another field.
+        "n", "stop", "functions", "function_call", "stream_options", "logprobs", "top_logprobs",
+        "max_completion_tokens", "response_format", "parallel_tool_calls",
     }
 )  # fmt: skip
 _ROLES = {"user": "user", "assistant": "assistant", "system": "system", "developer": "system"}

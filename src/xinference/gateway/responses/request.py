@@ -28,7 +28,7 @@ _OWN = frozenset(
         "include", "max_tool_calls", "previous_response_id", "store", "truncation", "stream_options",
         "prompt_cache_key", "prompt_cache_retention",
         "safety_identifier", "service_tier", "metadata", "messages", "functions",
-        "function_call", *UNSERVED,
+        "function_call", "n", *UNSERVED,
     }
 )  # fmt: skip
 _EFFORTS = {"minimal": "low", "low": "low", "medium": "medium", "high": "high", "xhigh": "high"}
