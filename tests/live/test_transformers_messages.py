@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -98,7 +97,11 @@ async def test_the_ends_of_answers_have_their_reasons(gateway: Served) -> None:
 
 
 async def test_a_tool_is_used_and_its_result_is_taken(gateway: Served) -> None:
-    forced = {"tools": [TOOL], "tool_choice": {"type": "tool", "name": "get_weather"}, "max_tokens": 200}
+    forced: dict[str, Any] = {
+        "tools": [TOOL],
+        "tool_choice": {"type": "tool", "name": "get_weather"},
+        "max_tokens": 200,
+    }
     answer = await ask(gateway, **forced)
     (use,) = [block for block in answer["content"] if block["type"] == "tool_use"]
     assert answer["stop_reason"] == "tool_use" and use["input"]["city"] in ("Paris", "Rome")

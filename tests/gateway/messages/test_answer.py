@@ -79,14 +79,22 @@ THOUGHT = {"type": "thinking", "thinking": "hm", "signature": ""}
 USE = {"type": "tool_use", "id": "c0", "name": "look", "input": {"at": 1}}
 
 ANSWERS: dict[str, tuple[dict[str, Any], list[dict[str, Any]], list[dict[str, Any]]]] = {
-    "a text": ({"content": "hello"}, [{"role": "assistant", "content": ""}, {"content": "hel"}, {"content": "lo"}], [TEXT]),
+    "a text": (
+        {"content": "hello"},
+        [{"role": "assistant", "content": ""}, {"content": "hel"}, {"content": "lo"}],
+        [TEXT],
+    ),
     "nothing": ({"content": ""}, [{"role": "assistant", "content": ""}], []),
     "thoughts of llama.cpp": (
         {"content": "hello", "reasoning_content": "hm"},
         [{"reasoning_content": "h"}, {"reasoning_content": "m"}, {"content": "hello"}],
         [THOUGHT, TEXT],
     ),
-    "thoughts of vLLM": ({"content": "hello", "reasoning": "hm"}, [{"reasoning": "hm"}, {"content": "hello"}], [THOUGHT, TEXT]),
+    "thoughts of vLLM": (
+        {"content": "hello", "reasoning": "hm"},
+        [{"reasoning": "hm"}, {"content": "hello"}],
+        [THOUGHT, TEXT],
+    ),
     "a call": (
         {"content": None, "tool_calls": [call('{"at": 1}')]},
         [{"tool_calls": [call("")]}, {"tool_calls": [{"index": 0, "function": {"arguments": '{"at": 1}'}}]}],
@@ -94,10 +102,14 @@ ANSWERS: dict[str, tuple[dict[str, Any], list[dict[str, Any]], list[dict[str, An
     ),
     "a text and two calls": (
         {"content": "hello", "tool_calls": [call('{"at": 1}'), call(None, 1)]},
-        [{"content": "hello"}, {"tool_calls": [call('{"at"'), ]}, {"tool_calls": [{"index": 0, "function": {"arguments": ": 1}"}}, call(None, 1)]}],
+        [
+            {"content": "hello"},
+            {"tool_calls": [call('{"at"')]},
+            {"tool_calls": [{"index": 0, "function": {"arguments": ": 1}"}}, call(None, 1)]},
+        ],
         [TEXT, USE, {"type": "tool_use", "id": "c1", "name": "look", "input": {}}],
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", ANSWERS)
