@@ -91,9 +91,31 @@ def test_streaming_can_be_said_as_older_versions_have_it(
 def test_a_text_is_gone_on_with(canned: Canned, run: Run) -> None:
     canned.answers["POST", "/v1/completions"] = written(" upon", " a time")
     assert run("generate", "-u", "m", "Once").stdout == " upon a time\n"
-    assert canned.asked[0].body == {"model": "m", "prompt": "Once", "stream": True, "max_tokens": 512}
+    (asked,) = canned.asked_for("POST", "/v1/completions")
+    assert asked.body == {"model": "m", "prompt": "Once", "stream": True, "max_tokens": 512}
     canned.answers["POST", "/v1/completions"] = Answer({"choices": [{"text": " more"}]})
     assert run("generate", "-u", "m", "Once", "--no-stream").stdout == " more\n"
+
+
+@pytest.mark.parametrize(("context", "most"), [(256, 128), (1024, 512), (8192, 512), (None, 512)])
+def test_a_completion_is_at_most_half_of_a_small_context(
+    canned: Canned, run: Run, context: int | None, most: int
+) -> None:
+    canned.answers["POST", "/v1/completions"] = [written(" upon") for _ in range(2)]
+    canned.answers["GET", "/v1/models/instances"] = Answer(
+        [{"model_uid": "m", "model_name": "m", "status": "READY", "context_length": context}]
+    )
+    for words in (["m", "Once"], ["-u", "m", "Once"]):
+        assert run("generate", *words).exit_code == 0
+    asked = canned.asked_for("POST", "/v1/completions")
+    assert [each.body["max_tokens"] for each in asked] == [most, most]
+
+
+def test_a_chat_leaves_the_length_of_an_answer_to_the_model(canned: Canned, run: Run) -> None:
+    canned.answers[CHAT] = said("Hello", reason="length")
+    result = run("chat", "-u", "m", "Hi")
+    assert "max_tokens" not in canned.asked[0].body
+    assert "the context is full" in result.stderr and "--max-tokens" not in result.stderr
 
 
 def test_the_only_ready_model_needs_no_name(canned: Canned, run: Run) -> None:

@@ -48,8 +48,10 @@ class AnswerStatistics:
         """A note if the answer was cut at the maximum number of tokens."""
         if self.finish_reason != "length":
             return None
-        count = self.tokens or maximum
-        return f"(cut at {count} tokens; --max-tokens allows more)" if count else "(cut: the context is full)"
+        if maximum is None:
+            count = f" at {self.tokens} tokens" if self.tokens else ""
+            return f"(cut{count}: the context is full, or the limit of this model or key is reached)"
+        return f"(cut at {self.tokens or maximum} tokens; --max-tokens allows more)"
 
     def speed_note(self) -> str:
         """The tokens of the answer and of the prompt, tokens per second and the time to the first token."""

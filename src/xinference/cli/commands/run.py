@@ -43,7 +43,7 @@ def run(
     verbose: bool,
     stream: bool,
     temperature: float | None,
-    max_tokens: int,
+    max_tokens: int | None,
     **version: Any,
 ) -> None:
     """Launch a model if it is not running, and chat with it.

@@ -26,6 +26,10 @@ if TYPE_CHECKING:
 Json = dict[str, Any]
 
 
+#: Number of tokens of a completion for which the user names none.
+COMPLETION_TOKENS = 512
+
+
 def answer_options(command: Callable[..., None]) -> Callable[..., None]:
     """Add the options of an answer."""
     for option in (
@@ -39,8 +43,9 @@ def answer_options(command: Callable[..., None]) -> Callable[..., None]:
             help="Sampling temperature; 0: always the most likely token.",
         ),
         click.option(
-            "--max-tokens", "--max_tokens", type=IntegerRange(min=1), default=512, show_default=True,
-            help="Maximum number of tokens in an answer.",
+            "--max-tokens", "--max_tokens", type=IntegerRange(min=1),
+            help="Maximum number of tokens in an answer. [default: chat: what the context allows; generate: 512, or half "
+            "of a context below 1024]",
         ),
     ):  # fmt: skip
         command = option(command)
@@ -116,7 +121,17 @@ def generate(target: Target, words: Sequence[str], **options: Any) -> None:
     def new_talk(place: tuple[str, str, dict[str, str]], config: Json) -> Talk:
         return Generate(RESTfulGenerateModelHandle(*place), config)
 
-    _talk(target, words, new_talk, **options)
+    _talk(target, words, new_talk, most_tokens=most_completion_tokens, **options)
+
+
+def most_completion_tokens(model: Json) -> int:
+    """Maximum number of tokens of a completion for which the user names none.
+
+    A base model does not end its text by itself, and some engines stop after 16 tokens if a request names no number.
+    vLLM refuses a prompt and a number that exceed the context together, so that half of a small context is the prompt's.
+    """
+    context = model.get("context_length")
+    return max(1, min(COMPLETION_TOKENS, context // 2)) if isinstance(context, int) else COMPLETION_TOKENS
 
 
 def _talk(
@@ -126,8 +141,15 @@ def _talk(
     *,
     model_uid: str | None,
     as_json: bool,
+    max_tokens: int | None,
+    most_tokens: Callable[[Json], int] | None = None,
     **options: Any,
 ) -> None:
+    """Ask a model.
+
+    Args:
+        most_tokens: the number of tokens if `max_tokens` is None, from the model's entry; None: the server chooses.
+    """
     if len(words) > 2 - bool(model_uid):
         raise click.UsageError("There are too many arguments. Put the prompt in quotes.")
     piped = piped_text()
@@ -136,10 +158,20 @@ def _talk(
     with target.connect() as client:
         uid, prompt, model = choose_model(client, words, model_uid)
         place = (uid, client.base_url, client.auth_headers)
+        if max_tokens is None and most_tokens is not None:
+            max_tokens = most_tokens(model or _entry(client, uid))
     text = "\n\n".join(part for part in (prompt, piped) if part)
     if not text:
         _require_terminal(as_json)
-    talk_with(new_talk, place, text, model, as_json=as_json, **options)
+    talk_with(new_talk, place, text, model, as_json=as_json, max_tokens=max_tokens, **options)
+
+
+def _entry(client: Client, uid: str) -> Json:
+    """The model's entry in the list of the server; empty: it has none, or the key may not read the list."""
+    try:
+        return next((entry for entry in client.list_instances() if entry.get("model_uid") == uid), {})
+    except Problem:
+        return {}
 
 
 def _require_terminal(as_json: bool) -> None:
