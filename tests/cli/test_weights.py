@@ -94,3 +94,15 @@ def test_a_missing_file_is_said_to_be_missing(run: Run, tmp_path: Path) -> None:
         result = run(*arguments)
         assert result.exit_code == 1 and f"{missing} does not exist." in result.stderr
         assert "Did you mean model.gguf" in result.stderr
+
+
+def test_a_folder_is_converted_by_the_name_of_its_file(tmp_path: Path) -> None:
+    folder = tmp_path / "my model"
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    result = run("convert", str(folder), str(tmp_path / "out.gguf"))
+    assert result.exit_code == 1
+    assert f"{folder} is a folder." in result.stderr and f"xinference launch '{folder}'" in result.stderr
+    (folder / "model.bin").write_bytes(Path(GGML).read_bytes())
+    result = run("convert", str(folder), str(tmp_path / "out.gguf"))
+    assert f"Hint: Name the ggmlv3 file in it: {folder / 'model.bin'}." in result.stderr

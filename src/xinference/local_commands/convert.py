@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shlex
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
 from xinference.catalog.known_models import catalog_of
@@ -18,6 +20,9 @@ from xinference.launch.match import match
 from xinference.launch.request import LaunchRequest
 from xinference.local_commands.existing_file import require_file
 
+_ONLY = "Only ggmlv3 files are converted."
+#: Number of files of a folder that are read in search of one that can be converted.
+_FILES_READ = 100
 Progress = Callable[[int, int | None, str], None]
 
 
@@ -47,13 +52,14 @@ def convert(
     if target.exists() and not force:
         raise Problem(Code.EXISTS, f"{target} exists already.", hint="Name another file, or replace it with --force.")
     require_file(source)
+    _require_regular_file(source)
     try:
         header = read_ggml(source)
     except Problem as problem:
         if "--model-format" not in (problem.hint or ""):
             raise
         # The hint is for a launch; this command has no such option.
-        hint = "Only ggmlv3 files are converted. Launch a GGUF file, or the folder of the model, as it is: "
+        hint = f"{_ONLY} Launch a GGUF file, or the folder of the model, as it is: "
         raise problem.replace(hint=f"{hint}`xinference launch {source}`.") from None
     facts = _facts(source, model_name, size, rms_norm_eps, context_length)
     convert_ggml(source, target, facts, progress, threading.Event())
@@ -62,6 +68,36 @@ def convert(
         f"context {facts.context_length}, RMS epsilon {facts.rms_norm_eps:g}, {template} a chat template",
         *(disagreements(header, facts) if model_name else ()),
     )
+
+
+def _require_regular_file(source: Path) -> None:
+    """The problem of a folder names the files in it that can be converted."""
+    if source.is_file():
+        return
+    if not source.is_dir():
+        raise bad_request(f"{source} is no regular file.", hint=_ONLY, code=Code.BAD_WEIGHT_FILE)
+    files = [file for file in islice(_files(source), _FILES_READ) if _is_ggml(file)]
+    hint = (
+        f"Name the ggmlv3 file in it: {', '.join(str(file) for file in sorted(files)[:3])}."
+        if files
+        else f"{_ONLY} The folder has none; launch a folder as it is: `xinference launch {shlex.quote(str(source))}`."
+    )
+    raise bad_request(f"{source} is a folder.", hint=hint, code=Code.BAD_WEIGHT_FILE)
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    try:
+        yield from (entry for entry in folder.iterdir() if entry.is_file())
+    except OSError as error:
+        raise bad_request(f"{folder} can't be read: {error.strerror}.", code=Code.BAD_WEIGHT_FILE) from error
+
+
+def _is_ggml(file: Path) -> bool:
+    try:
+        read_ggml(file)
+    except Problem:
+        return False
+    return True
 
 
 def _facts(

@@ -15,6 +15,7 @@ from xinference.cli.connection import Target, with_server_options
 from xinference.cli.options.completion import complete_uid
 from xinference.cli.options.json_option import json_option
 from xinference.cli.options.numbers import IntegerRange
+from xinference.cli.options.replica_name import ReplicaName, replica_name
 from xinference.cli.options.wide_option import wide_option
 from xinference.cli.output import duration, note, print_json, size_in_billions, write
 from xinference.cli.table import print_table
@@ -154,7 +155,12 @@ def terminate(target: Target, option_uid: str | None, uid: str | None, as_json: 
 @click.option(
     "--lines", type=IntegerRange(min=0), default=40, show_default=True, help="Number of lines, counted from the end."
 )
-@click.option("--replica", type=IntegerRange(min=0), metavar="N", help="Only the replica with this number.")
+@click.option(
+    "--replica",
+    type=ReplicaName(),
+    metavar="N",
+    help="Only this replica: its number, or its name as in rep0 or UID-rep0.",
+)
 @click.option("--server", "of_the_server", is_flag=True, help="The server's own log, in place of a model's.")
 @json_option
 @with_server_options
@@ -163,7 +169,7 @@ def logs(
     uid: str | None,
     follow: bool,
     lines: int,
-    replica: int | None,
+    replica: tuple[str | None, int] | None,
     of_the_server: bool,
     as_json: bool,
 ) -> None:
@@ -175,8 +181,7 @@ def logs(
         raise click.UsageError("Give a model, as in `xinference logs UID`, or --server.")
     if as_json and follow:
         raise click.UsageError("--json prints one complete document, so it cannot be used with --follow.")
-    # The name of the replica in `replica_model_uid`.
-    name = uid if uid is None or replica is None else f"{uid}-rep{replica}"
+    name = uid if uid is None or replica is None else replica_name(uid, *replica)
 
     def of_server(client: Client) -> str:
         pieces = (
