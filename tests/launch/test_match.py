@@ -8,7 +8,7 @@ from tests.support.cases import check_each, in_one_test
 from xinference.catalog.models import ModelFamily, ModelVersion, same_size
 from xinference.catalog.registry import builtin_families
 from xinference.errors import Problem, near
-from xinference.launch.match import FORMATS, match, matches
+from xinference.launch.match import FORMATS, match, matches, versions_in_order
 from xinference.launch.quantization_order import nearest_first
 from xinference.launch.request import LaunchRequest
 
@@ -77,6 +77,31 @@ def test_the_first_choice_is_the_smallest_size_in_the_first_format_and_the_neare
 
 def test_an_embedding_model_keeps_the_quantization_of_the_registry() -> None:
     assert choose("bge-small-en-v1.5").quantization == "f16"
+    assert choose("bge-m3").quantization == "F16"
+
+
+@pytest.mark.parametrize(
+    ("name", "quantization"),
+    [("Qwen3-Reranker-0.6B", "Q8_0"), ("bge-reranker-v2-m3", "Q8_0"), ("Qwen3-Reranker-4B", "Q4_K_M")],
+)
+def test_a_reranker_has_8_bits_if_it_is_small_and_the_usual_quantization_otherwise(
+    name: str, quantization: str
+) -> None:
+    assert choose(name).quantization == quantization
+
+
+def test_no_pooled_model_is_launched_with_less_than_4_bits_where_there_are_more() -> None:
+    def check(family: ModelFamily) -> None:
+        for version in versions_in_order(family):
+            of_kind = [
+                each
+                for each in versions_in_order(family)
+                if (each.size, each.spec.model_format) == (version.size, version.spec.model_format)
+            ]
+            assert not of_kind[0].quantization.lower().startswith(("q2", "q3", "iq2", "iq3"))
+
+    pooled = [family for family in builtin_families().values() if family.model_type != "LLM"]
+    check_each(pooled, check, lambda family: family.model_name)
 
 
 def test_the_nearest_quantization_has_4_bits_or_the_next_higher_number() -> None:

@@ -44,9 +44,10 @@ def refused(
     options: Mapping[str, Any] | None = None,
     reserved: Mapping[str, Bytes] | None = None,
     on: Host | None = None,
+    model_name: str = "qwen2.5-instruct",
     **fields: Any,
 ) -> Refused:
-    request = LaunchRequest(model_name="qwen2.5-instruct", options=dict(options or {}), **fields)
+    request = LaunchRequest(model_name=model_name, options=dict(options or {}), **fields)
     version = match(builtin_families(), request)
     here = on or machine(gib)
     launch = launch_of(request=request, version=version, engine=engine, options=options, use_gpu=bool(here.gpus))
@@ -106,6 +107,15 @@ def test_a_model_too_large_is_replaced_by_a_smaller_quantization_or_size() -> No
     smaller = planned(of_kind(found, "quantization").command, case).version
     assert (smaller.size, smaller.spec.model_format) == ("7", "ggufv2")
     assert planned(of_kind(found, "size").command, case).version.size == "3"
+
+
+def test_a_format_that_must_be_converted_is_not_suggested_unless_it_is_named() -> None:
+    request: dict[str, Any] = {"model_size_in_billions": 70, "quantization": "q8_0"}
+    for model_format, expected in ((None, "ggufv2"), ("ggmlv3", "ggmlv3")):
+        case = refused(60, model_name="llama-2-chat", model_format=model_format, **request)
+        assert case.version.spec.model_format == "ggmlv3"
+        for change in ("quantization", "size"):
+            assert planned(of_kind(alternatives(case), change).command, case).version.spec.model_format == expected
 
 
 def test_options_of_the_request_stay_in_every_suggestion_for_its_engine() -> None:

@@ -17,7 +17,7 @@ from xinference.catalog.models import (
 )
 from xinference.error_codes import Code
 from xinference.errors import Problem, join_names, near
-from xinference.launch.quantization_order import nearest_first, same_quantization
+from xinference.launch.quantization_order import inexactness, nearest_first, same_quantization
 from xinference.launch.request import LaunchRequest
 
 #: The formats in the order of preference: the one of the base install first, the one that must be converted and those
@@ -25,6 +25,8 @@ from xinference.launch.request import LaunchRequest
 FORMATS = ("ggufv2", "pytorch", "gptq", "awq", "fp8", "fp4", "bnb", "ggmlv3", "mlx")
 #: Quantizations that an engine makes of weights as trained while it loads them, where nobody publishes them packed.
 ONLINE = ("fp8",)
+#: Billions of parameters below which a model is small: its weights of 8 bits take less than 1 GB.
+SMALL_BILLIONS = 1
 
 
 def match(families: Mapping[str, ModelFamily], request: LaunchRequest) -> ModelVersion:
@@ -36,45 +38,53 @@ def matches(families: Mapping[str, ModelFamily], request: LaunchRequest) -> tupl
     """Every version that has all fields of the request, in the order of preference.
 
     The smallest size is first, then the formats in the order of `FORMATS`, then the specs as in the registry, then the
-    quantizations: the nearest to Q4_K_M first. Embedding and rerank models keep the registry's order of quantizations,
-    because their results suffer more from few bits. Names are compared without case, and ``1_8`` equals ``1.8B``.
+    quantizations: the nearest to Q4_K_M first. Small embedding and rerank models are ordered by `inexactness`, over all specs
+    of a size and format, because their results suffer more from few bits. Names are compared without case, and ``1_8`` equals ``1.8B``.
 
     Raises:
         Problem: 400 ``model_not_found``, with the accepted values.
     """
     family = _family(families, request.model_name)
     _check_type(family, request.model_type)
-    specs = _in_order(_with_quantization(_with_format(_with_size(family, request), family, request), family, request))
+    specs = _with_quantization(_with_format(_with_size(family, request), family, request), family, request)
     return tuple(
-        ModelVersion(family=family, spec=spec, quantization=quantization)
-        for spec in specs
-        for quantization in _ordered(family, spec)
-        if request.quantization is None or same_quantization(quantization, request.quantization)
+        version
+        for version in _in_order(family, specs)
+        if request.quantization is None or same_quantization(version.quantization, request.quantization)
     )
 
 
 def versions_in_order(family: ModelFamily) -> list[ModelVersion]:
     """Every version of a family, in the order of `matches`."""
-    return [
+    return _in_order(family, family.model_specs)
+
+
+def _in_order(family: ModelFamily, specs: Iterable[ModelSpec]) -> list[ModelVersion]:
+    groups: dict[tuple[tuple[bool, float], int], list[ModelSpec]] = {}
+    for spec in specs:
+        groups.setdefault((_size_order(spec), FORMATS.index(spec.model_format)), []).append(spec)
+    return [version for place in sorted(groups) for version in _of_one_size_and_format(family, groups[place])]
+
+
+def _of_one_size_and_format(family: ModelFamily, specs: Sequence[ModelSpec]) -> list[ModelVersion]:
+    exact = needs_exactness(family, specs[0]) and specs[0].model_format != "pytorch"
+    versions = [
         ModelVersion(family=family, spec=spec, quantization=quantization)
-        for spec in _in_order(family.model_specs)
-        for quantization in _ordered(family, spec)
+        for spec in specs
+        for quantization in (spec.quantizations if exact else nearest_first(spec.quantizations, spec.model_format))
     ]
+    return sorted(versions, key=lambda version: inexactness(version.quantization)) if exact else versions
 
 
-def _in_order(specs: Iterable[ModelSpec]) -> list[ModelSpec]:
-    return sorted(specs, key=lambda spec: (_size_order(spec), FORMATS.index(spec.model_format)))
+def needs_exactness(family: ModelFamily, spec: ModelSpec) -> bool:
+    """Whether the answers are vectors or scores, and the model is so small that few bits save little memory."""
+    number = number_of_billions(spec.model_size_in_billions)
+    return family.model_type != "LLM" and (isinstance(number, str) or number < SMALL_BILLIONS)
 
 
 def _size_order(spec: ModelSpec) -> tuple[bool, float]:
     number = number_of_billions(spec.model_size_in_billions)
     return (True, 0.0) if isinstance(number, str) else (False, number)
-
-
-def _ordered(family: ModelFamily, spec: ModelSpec) -> Sequence[str]:
-    if family.model_type == "LLM" or spec.model_format == "pytorch":
-        return nearest_first(spec.quantizations, spec.model_format)
-    return spec.quantizations
 
 
 def _family(families: Mapping[str, ModelFamily], name: str) -> ModelFamily:

@@ -8,6 +8,8 @@ from functools import lru_cache
 
 #: The quantization that most publishers recommend: the answers are close to those of 8 bits, in 60 % of the memory.
 USUAL = "Q4_K_M"
+#: Bits of a weight with which vectors and scores are nearly those of the weights as trained.
+ENOUGH_BITS = 8
 #: Bits of a weight, the nearest to 4 first. With less than 4 bits the answers get worse fast, so 8 bits come before 2.
 _BITS = (4, 5, 6, 3, 8, 2, 16, 32, 1)
 #: The variants of one number of bits, the nearest to `USUAL` first.
@@ -44,6 +46,23 @@ def _plain(name: str) -> str:
 def _bits_of(name: str, otherwise: int) -> int:
     match = _NAME.fullmatch(_plain(name))
     return int(match["bits"]) if match else otherwise
+
+
+def has_enough_bits(quantization: str) -> bool:
+    """Whether vectors and scores are nearly those of the weights as trained."""
+    return _bits_of(quantization, ENOUGH_BITS) >= ENOUGH_BITS
+
+
+def inexactness(name: str) -> tuple[int, int]:
+    """The order for a small model whose answers are vectors or scores, which suffer more from few bits than a text.
+
+    Quantizations of at least 8 bits are equal; after them the one with the most bits is first.
+
+    >>> sorted(["Q2_K", "Q4_0", "Q4_K_M", "Q6_K", "Q8_0", "F16"], key=inexactness)
+    ['Q8_0', 'F16', 'Q6_K', 'Q4_K_M', 'Q4_0', 'Q2_K']
+    """
+    bits = _bits_of(name, ENOUGH_BITS)
+    return (-bits, _distance(name)[1]) if bits < ENOUGH_BITS else (-ENOUGH_BITS, 0)
 
 
 @lru_cache(maxsize=1024)

@@ -111,9 +111,10 @@ def _smaller_quantization(refused: Refused) -> Suggestion | None:
     names_a_file = (request.asked_name or "").lower().endswith(".gguf")
     if names_a_file or (request.asked_name is None and request.model_path is not None):
         return None
-    same = (s for s in _same_size(refused) if s.model_format == spec.model_format)
+    formats = {spec.model_format} | ({"ggufv2"} if _is_outdated(refused, spec) else set())
+    same = (s for s in _same_size(refused) if s.model_format in formats)
     smaller = [version for version in _versions(refused, same) if _order(refused, version) < _order(refused)]
-    for version in sorted(smaller, key=lambda version: -_order(refused, version)):
+    for version in sorted(smaller, key=lambda each: (_is_outdated(refused, each.spec), -_order(refused, each))):
         if found := _as_suggestion(refused, version, "quantization", f"Quantization {version.quantization}"):
             return found
     return None
@@ -126,15 +127,25 @@ def _smaller_size(refused: Refused) -> Suggestion | None:
     own, bits = billions(spec.model_size_in_billions), rough_bits(spec.model_format, refused.version.quantization)
     smaller = (s for s in refused.version.family.model_specs if billions(s.model_size_in_billions) < own)
 
-    def distance(version: ModelVersion) -> tuple[float, bool, float]:
+    def distance(version: ModelVersion) -> tuple[float, bool, bool, float]:
         size, model_format = billions(version.spec.model_size_in_billions), version.spec.model_format
-        return -size, model_format != spec.model_format, abs(rough_bits(model_format, version.quantization) - bits)
+        return (
+            -size,
+            _is_outdated(refused, version.spec),
+            model_format != spec.model_format,
+            abs(rough_bits(model_format, version.quantization) - bits),
+        )
 
     for version in sorted(_versions(refused, smaller), key=distance):
         size = str(version.spec.model_size_in_billions).replace("_", ".")
         if found := _as_suggestion(refused, version, "size", f"Size {size}B in {version.quantization}"):
             return found
     return None
+
+
+def _is_outdated(refused: Refused, spec: ModelSpec) -> bool:
+    """Whether the files must be converted first, and the user did not name their format."""
+    return spec.model_format == "ggmlv3" and refused.request.model_format is None
 
 
 def _smaller_size_elsewhere(refused: Refused) -> Suggestion | None:

@@ -38,7 +38,7 @@ class VersionChoice:
 def choose_version(facts: Facts, request: LaunchRequest) -> VersionChoice:
     """The first version, in the order of `matches`, that an engine can run on this host, and that engine.
 
-    Only the fields that the request names are fixed. Of the quantizations of that version's spec, the first whose
+    Only the fields that the request names are fixed. Of the quantizations of that version's size and format, the first whose
     weights fit in the machine's memory is chosen.
 
     Raises:
@@ -49,8 +49,9 @@ def choose_version(facts: Facts, request: LaunchRequest) -> VersionChoice:
     first = next(_runnable(facts, versions, engines), None)
     if first is None:
         raise _refusal(facts, request, versions, engines)
-    of_spec = [version for version in versions if version.spec is first[0].spec]
-    version, engine = next((pair for pair in _runnable(facts, of_spec, engines) if _fits(facts, request, pair)), first)
+    kind = (first[0].size, first[0].spec.model_format)
+    of_kind = [version for version in versions if (version.size, version.spec.model_format) == kind]
+    version, engine = next((pair for pair in _runnable(facts, of_kind, engines) if _fits(facts, request, pair)), first)
     preferred = _size_text(facts, request, first) if version is not first[0] else None
     possible = [each for each in versions if any(supports(every, each) for every in engines)]
     size, other = size_reason(request, version, possible), version_reasons(request, version, possible, preferred)

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from xinference.catalog.models import ModelVersion, same_size, written_size
-from xinference.launch.quantization_order import USUAL, same_quantization
+from xinference.launch.match import needs_exactness
+from xinference.launch.quantization_order import USUAL, has_enough_bits, same_quantization
 from xinference.launch.request import LaunchRequest
 
 
@@ -78,8 +79,8 @@ def _why(version: ModelVersion, others: Sequence[str], too_large: str | None) ->
         return too_large
     if spec.model_format == "pytorch":
         return "as trained" if chosen == "none" else "the most bits that run here"
-    if version.family.model_type != "LLM":
-        return "the first one listed"
+    if needs_exactness(version.family, spec):
+        return "the first one of 8 bits or more" if has_enough_bits(chosen) else "the most bits"
     if same_quantization(chosen, USUAL):
         return "the usual one"
     if any(same_quantization(other, USUAL) for other in others):
