@@ -272,3 +272,36 @@ def test_constraints_have_only_the_members_that_were_judged() -> None:
         assert refusal.code == "invalid_request" and "structured_outputs" in str(refusal.param)
     whole = {"json": {"type": "object"}, "whitespace_pattern": " ?", "disable_any_whitespace": True}
     assert to_engine(VLLM, structured_outputs=whole)["structured_outputs"] == whole
+
+
+@in_one_test(
+    ("engine", "field", "value"),
+    [
+        (LLAMA_CPP, "structured_outputs", {"json": {"type": "object"}}),
+        (LLAMA_CPP, "structured_outputs", True),
+        (LLAMA_CPP, "regex", "a+"),
+        (VLLM, "json_schema", {"type": "object"}),
+        (VLLM, "grammar", 'root ::= "a"'),
+        (SGLANG, "structured_outputs", {"regex": "a+"}),
+        (TRANSFORMERS, "json_schema", True),
+    ],
+)
+def test_a_constraint_of_another_engine_is_refused_and_not_left_out(engine: str, field: str, value: Any) -> None:
+    assert refused(engine, **{field: value}).param == field
+    assert field not in to_engine(engine, **{field: None})
+
+
+@in_one_test(
+    ("fields", "param"),
+    [
+        ({"json_schema": True}, "json_schema"),
+        ({"response_format": {"type": "json_schema", "json_schema": {"name": "a", "schema": True}}},
+         "response_format.json_schema.schema"),
+        ({"response_format": {"type": "json_object", "schema": True}}, "response_format.schema"),
+        ({"chat_template_kwargs": 5}, "chat_template_kwargs"),
+        ({"chat_template_kwargs": "[]"}, "chat_template_kwargs"),
+        ({"chat_template_kwargs": False}, "chat_template_kwargs"),
+    ],
+)  # fmt: skip
+def test_a_schema_and_the_arguments_of_a_template_are_objects(fields: dict[str, Any], param: str) -> None:
+    assert refused(LLAMA_CPP, **fields).param == param

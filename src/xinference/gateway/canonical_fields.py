@@ -53,6 +53,8 @@ def check_format(document: RequestDocument, value: Any, param: str) -> None:
         raise required(f"{param}.type")
     if kind not in FORMATS:
         raise not_one_of(f"{param}.type", kind, FORMATS)
+    if kind == "json_object" and value.get("schema") is not None:  # llama.cpp's form
+        check_schema(value["schema"], f"{param}.schema")
     if kind != "json_schema":
         return
     inner = value.get("json_schema")
@@ -63,10 +65,10 @@ def check_format(document: RequestDocument, value: Any, param: str) -> None:
 
 
 def check_schema(schema: Any, param: str) -> None:
-    """Check that there is a schema, which is an object or a truth value."""
+    """Check that there is a schema, which is an object: engines do not apply the schemas `true` and `false`."""
     if schema is None:
         raise required(param)
-    if not isinstance(schema, (dict, bool)):
+    if not isinstance(schema, dict):
         raise invalid(param, "a JSON schema is an object.")
 
 

@@ -23,7 +23,7 @@ from xinference.gateway.part_fields import other_members
 from xinference.gateway.request_document import RequestDocument
 from xinference.gateway.tool_support import check_tools
 from xinference.protocol import exact_requests
-from xinference.protocol.constraint_fields import check_constraint_fields
+from xinference.protocol.constraint_fields import CONSTRAINTS, check_constraint_fields
 from xinference.protocol.errors import Refusal
 from xinference.protocol.request_check import wrong_field
 from xinference.protocol.requests import (
@@ -161,6 +161,10 @@ def _check_extra_fields(dialect: Dialect, request: Request, document: RequestDoc
         raise wrong_field(str(error), native.form) from None
     taken = {name: value for name, value in further.items() if name in native.taken}
     check_constraint_fields(taken)
+    for name in CONSTRAINTS & (further.keys() - taken.keys()):
+        if further[name] is not None:  # without it the answer would look like one that obeys it
+            cause = f"{name} is no field of {dialect.engine}, so that the answer would not be constrained."
+            raise Refusal(Code.UNSUPPORTED_FIELD, cause, hint="Use response_format.", param=name)
     for name in (*(further.keys() - taken.keys()), *UNREAD):
         document.remove(fields, name)
     for holder, name in list(other_members(fields)):
@@ -261,11 +265,13 @@ def _template_kwargs(value: Any) -> Body:
         try:
             value = json.loads(value) if value else {}
         except ValueError:
-            value = None
-        if not isinstance(value, dict):
-            param = "chat_template_kwargs"
-            raise Refusal(Code.INVALID_REQUEST, f"{param} is neither an object nor one as JSON text.", param=param)
-    return value or {}
+            value = 0
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        param = "chat_template_kwargs"
+        raise Refusal(Code.INVALID_REQUEST, f"{param} is neither an object nor one as JSON text.", param=param)
+    return value
 
 
 def _texts(body: Body, request: Rerank) -> None:

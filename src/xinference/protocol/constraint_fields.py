@@ -28,6 +28,8 @@ def check_constraint_fields(fields: dict[str, Any]) -> None:
 
 
 _FIELDS = {"grammar": "grammar", "ebnf": "grammar", "regex": "regex", "stop_regex": "regex", "json_schema": "schema"}
+#: The engines' own fields with a constraint of an answer; each engine has some of them.
+CONSTRAINTS = frozenset({"structured_outputs", *_FIELDS})
 _STRUCTURED = {
     "json": "schema", "structural_tag": "schema", "grammar": "grammar", "regex": "regex", "choice": "choice",
     "whitespace_pattern": "regex",
