@@ -38,8 +38,8 @@ class VersionChoice:
 def choose_version(facts: Facts, request: LaunchRequest) -> VersionChoice:
     """The first version, in the order of `matches`, that an engine can run on this host, and that engine.
 
-    Only the fields that the request names are fixed. Of the quantizations of that version's size and format, the first whose
-    weights fit in the machine's memory is chosen.
+    Only the fields that the request names are fixed. Of the quantizations of that version's size and format,
+    the first whose weights fit in the machine's memory is chosen.
 
     Raises:
         Problem: 400, with the name that does not exist or can't run here, and similar choices.
