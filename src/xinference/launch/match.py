@@ -38,8 +38,9 @@ def matches(families: Mapping[str, ModelFamily], request: LaunchRequest) -> tupl
     """Every version that has all fields of the request, in the order of preference.
 
     The smallest size is first, then the formats in the order of `FORMATS`, then the specs as in the registry, then the
-    quantizations: the nearest to Q4_K_M first. Small embedding and rerank models are ordered by `inexactness`, over all specs
-    of a size and format, because their results suffer more from few bits. Names are compared without case, and ``1_8`` equals ``1.8B``.
+    quantizations: the nearest to Q4_K_M first. Small embedding and rerank models are ordered by `inexactness`, over all
+    specs of a size and format, because their results suffer more from few bits. Names are compared without case, and
+    ``1_8`` equals ``1.8B``.
 
     Raises:
         Problem: 400 ``model_not_found``, with the accepted values.

@@ -44,8 +44,8 @@ def answer_options(command: Callable[..., None]) -> Callable[..., None]:
         ),
         click.option(
             "--max-tokens", "--max_tokens", type=IntegerRange(min=1),
-            help="Maximum number of tokens in an answer. [default: chat: what the context allows; generate: 512, or half "
-            "of a context below 1024]",
+            help="Maximum number of tokens in an answer. [default: chat: what the context allows; generate: 512, or "
+            "half of a context below 1024]",
         ),
     ):  # fmt: skip
         command = option(command)
@@ -128,7 +128,7 @@ def most_completion_tokens(model: Json) -> int:
     """Maximum number of tokens of a completion for which the user names none.
 
     A base model does not end its text by itself, and some engines stop after 16 tokens if a request names no number.
-    vLLM refuses a prompt and a number that exceed the context together, so that half of a small context is the prompt's.
+    vLLM refuses a prompt and a number that exceed the context together, so half of a small context is the prompt's.
     """
     context = model.get("context_length")
     return max(1, min(COMPLETION_TOKENS, context // 2)) if isinstance(context, int) else COMPLETION_TOKENS
