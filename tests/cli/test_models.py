@@ -90,8 +90,8 @@ def test_logs_are_printed_as_they_are(canned: Canned, run: Run) -> None:
     assert canned.asked[0].query == "lines=7&follow=true"
     canned.answers["GET", "/v1/models/m-rep1/logs"] = Answer("of 1\n", content_type="text/plain")
     assert run("logs", "m", "--replica", "1", "-f").stdout == "of 1\n"
-    for wrong in ("x", "-1", "rep", "m-1", "other-rep1"):
-        assert run("logs", "m", f"--replica={wrong}").exit_code == 2, wrong
+    for name in ("x", "-1", "rep", "m-1", "other-rep1"):
+        assert run("logs", "m", f"--replica={name}").exit_code == 2, name
     for name in ("rep1", "m-rep1"):
         assert run("logs", "m", "--replica", name, "-f").stdout == "of 1\n"
     canned.answers["GET", "/v1/logs"] = Answer("of the server\n", content_type="text/plain")
