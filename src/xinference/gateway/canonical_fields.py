@@ -53,7 +53,7 @@ def check_format(document: RequestDocument, value: Any, param: str) -> None:
         raise required(f"{param}.type")
     if kind not in FORMATS:
         raise not_one_of(f"{param}.type", kind, FORMATS)
-    if kind == "json_object" and value.get("schema") is not None:  # llama.cpp's form
+    if kind == "json_object" and value.get("schema") is not None:
         check_schema(value["schema"], f"{param}.schema")
     if kind != "json_schema":
         return
