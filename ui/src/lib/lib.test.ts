@@ -1,5 +1,6 @@
 import { describe, expect, test } from 'vitest';
 import { body, chosenBy, commandLine, python } from './command';
+import { completionTokens } from './completion';
 import { bytes, seconds, size } from './format';
 import { tree, type Node } from './markdown';
 import { csv } from './requests';
@@ -119,4 +120,8 @@ test('the cosine of vectors', () => {
   expect(cosine([1, 0], [1, 0])).toBeCloseTo(1);
   expect(cosine([1, 0], [0, 2])).toBeCloseTo(0);
   expect(cosine([0, 0], [1, 1])).toBe(0);
+});
+
+test('a completion has at most half of a small context', () => {
+  expect([100, 512, 8192, null].map(completionTokens)).toEqual([50, 256, 256, 256]);
 });
