@@ -42,7 +42,7 @@ def cpu_overhead(dims: Dimensions) -> int:
 
     Fitted to `benchmarks/memory.py`: 26 MiB for the program; 384 bytes per token of the vocabulary (texts and their
     index); 14 rows of 32-bit activations of the model's width for each of `MICRO_BATCH` tokens. The memory when the
-    engine is ready does not depend on the micro-batch (SmolLM2-135M with 64 to 1024 tokens: 161.6 to 162.0 MiB), because
+    engine is ready does not depend on the micro-batch (SmolLM2-135M with 64 to 1024 tokens: 161.6 to 162.0 MiB):
     only requests write into the buffers.
     """
     return 26 * MIB + 384 * dims.vocab + MICRO_BATCH * 14 * 4 * dims.hidden + cpu_later(dims)
