@@ -142,7 +142,7 @@ def _assistant(contents: list[list[Block]]) -> Body:
         text = ""
         for block, at in content:
             if block["type"] == "thinking":
-                thoughts.append(block.get("thinking") or "")
+                thoughts.append(_member(block, "thinking", at))
             elif block["type"] == "tool_use":
                 function = {"name": block["name"], "arguments": readable_arguments(block["input"])}
                 calls.append({"id": _member(block, "id", at), "type": "function", "function": function})
@@ -215,7 +215,7 @@ def _translate_thinking(chat: Body, thinking: Body | None) -> None:
     if thinking is None:
         return
     kind = thinking.get("type")
-    if kind not in _THINKING:
+    if not isinstance(kind, str) or kind not in _THINKING:
         raise required("thinking.type") if kind is None else not_one_of("thinking.type", kind, _THINKING)
     if _THINKING[kind] is not None:
         chat["enable_thinking"] = _THINKING[kind]
@@ -231,6 +231,6 @@ def _translate_output(chat: Body, request: Body) -> None:
         chat["response_format"] = {"type": "json_schema", "json_schema": {"name": "answer", "schema": form["schema"]}}
     effort = config.get("effort")
     if effort is not None:
-        if effort not in _EFFORTS:
+        if not isinstance(effort, str) or effort not in _EFFORTS:
             raise not_one_of("output_config.effort", effort, _EFFORTS)
         chat["reasoning_effort"] = _EFFORTS[effort]
