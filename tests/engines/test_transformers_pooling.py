@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from tests.support.cases import in_one_test
 from xinference.engines.transformers.server.errors import LoadError, RefusedError
-from xinference.engines.transformers.server.length_groups import GroupLimits, cpu_limits, next_group
+from xinference.engines.transformers.server.length_groups import GroupLimits, cpu_limits, next_group, packed_limits
 from xinference.engines.transformers.server.module_files import Pooling, pooling_of, read_module_files
 from xinference.engines.transformers.server.requests import EmbeddingRequest, RerankRequest, read
 from xinference.engines.transformers.server.sparse import check_sparse, weights_by_token
@@ -171,6 +171,15 @@ def test_a_small_rest_joins_the_group_and_a_large_one_does_not() -> None:
     assert next_group([17] + [16] * 31, limits) == [*range(32)]
     assert next_group([16] * 31 + [60], limits) == [*range(31)]
     assert len(next_group([5, *range(6, 100)], limits)) < 30
+
+
+def test_texts_whose_padding_costs_little_are_one_group_of_at_most_twice_their_tokens() -> None:
+    limits = packed_limits(384)
+    assert next_group([*range(12, 76, 2)], limits) == [*range(32)]
+    assert len(next_group([500, *([8] * 40)], limits)) <= 2
+    lengths = [*range(8, 256)]
+    group = next_group(lengths, limits)
+    assert max(lengths[n] for n in group) * len(group) <= limits.most_tokens == cpu_limits(384).most_tokens
 
 
 def test_wider_models_have_smaller_groups_and_less_padding() -> None:

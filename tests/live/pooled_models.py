@@ -27,6 +27,8 @@ from transformers import (
     BertForSequenceClassification,
     BertModel,
     PreTrainedTokenizerFast,
+    RobertaConfig,
+    RobertaModel,
 )
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
@@ -149,6 +151,10 @@ def make_models(root: Path) -> dict[str, Any]:
     save_file(layer, plain / "sparse_linear.safetensors")
     make_encoder(modules)
     add_modules(modules)
+    # Its first position is the one after that of padding.
+    sizes = SIZES | {"max_position_embeddings": LONGEST + 1, "pad_token_id": 0, "type_vocab_size": 2}
+    RobertaModel(RobertaConfig(**sizes)).save_pretrained(root / "roberta")
+    tokenizer().save_pretrained(root / "roberta")
     for folder in (ranker, raw):
         BertForSequenceClassification(BertConfig(**SIZES, num_labels=1)).save_pretrained(folder)
         tokenizer().save_pretrained(folder)
@@ -165,6 +171,7 @@ def make_models(root: Path) -> dict[str, Any]:
         "max": unit([state.max(0).values for state in states]),
         "sparse": [sparse(layer, state, text) for state, text in zip(states, TEXTS, strict=True)],
         "modules": unit([with_modules(modules, state[3:].mean(0)) for state in prompted]),
+        "roberta": unit([state.mean(0) for state in hidden_states(root / "roberta", TEXTS)]),
         "ranker": torch.sigmoid(torch.tensor(scores(ranker))).tolist(),
         "raw_ranker": scores(raw),
     }
@@ -237,7 +244,7 @@ def main(root: Path, program: Path) -> None:
     write_json(root / "expected.json", make_models(root))
     server = load_server(program)
     made = {pooling: served(server, root / "plain", "embedding", pooling_type=pooling) for pooling in POOLINGS}
-    made["modules"] = served(server, root / "modules", "embedding")
+    made |= {name: served(server, root / name, "embedding") for name in ("modules", "roberta")}
     made |= {name: served(server, root / name, "rerank") for name in ("ranker", "raw_ranker")}
     made["sparse"] = served_sparse(server, root / "plain")
     write_json(root / "made.json", made)

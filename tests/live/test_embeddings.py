@@ -96,6 +96,14 @@ def test_a_text_has_the_same_vector_alone_and_among_others(real: RunningEngine) 
     assert min(map(cosine, together, alone)) > 0.99999
 
 
+def test_texts_of_all_lengths_in_one_request_have_the_vectors_that_they_have_alone(real: RunningEngine) -> None:
+    """The shortest and the longest input, and some with the same tokens at other positions."""
+    texts = ["", "word", " ".join(["word"] * 254), "word hill", "hill word", " ".join(["hill", *["word"] * 100])]
+    together = vectors(real, texts)
+    assert min(map(cosine, together, (vectors(real, text)[0] for text in texts))) > 0.99999
+    assert cosine(together[3], together[4]) < 0.99999
+
+
 def test_every_form_of_input_and_answer(real: RunningEngine) -> None:
     text = REFERENCE["texts"][0]
     whole = vectors(real, text)[0]
@@ -152,7 +160,7 @@ def test_a_client_that_leaves_frees_its_inputs_and_progress_is_shown(real: Runni
 # -- tiny models ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["mean", "cls", "last", "max", "modules", "ranker", "raw_ranker"])
+@pytest.mark.parametrize("name", ["mean", "cls", "last", "max", "modules", "roberta", "ranker", "raw_ranker"])
 def test_each_pooling_module_and_score_is_that_of_plain_transformers(tiny: Path, name: str) -> None:
     made, expected = (json.loads((tiny / file).read_text())[name] for file in ("made.json", "expected.json"))
     rows = expected if isinstance(expected[0], list) else [expected]

@@ -30,6 +30,12 @@ def cpu_limits(hidden: int) -> GroupLimits:
     )
 
 
+def packed_limits(hidden: int) -> GroupLimits:
+    """The limits on a CPU for a model that computes padding only in its attention, a small part of a token's cost."""
+    plain = cpu_limits(hidden)
+    return GroupLimits(plain.most_tokens, free_padding=8 * plain.free_padding, padding_share=0.5)
+
+
 #: A GPU computes a large group about as fast as a small one.
 GPU_LIMITS = GroupLimits(most_tokens=16384, free_padding=4096, padding_share=0.3)
 

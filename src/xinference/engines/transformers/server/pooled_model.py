@@ -11,6 +11,7 @@ import torch
 import transformers
 from torch import Tensor
 
+from . import packed_attention
 from .errors import LoadError
 from .loading import give_back, load_tokenizer, loading_arguments, of_one_type
 from .module_files import ModuleFiles, Pooling, Stage, pooling_of, read_module_files
@@ -73,21 +74,16 @@ class PooledModel:
     token_weights: torch.nn.Linear | None = None
     """Makes the weight of a token from its vector; None: the model makes only vectors."""
     adapters: tuple[str, ...] = ()
+    first_position: int | None = None
+    """The position of the first token, if texts of different lengths are computed without padding; None: with it."""
 
     def compute(self, inputs: Sequence[Input]) -> list[Any]:
         """A row for each input, in 32 bits: its vector, its score, or the weight of each of its tokens."""
         lengths = [len(each.tokens) for each in inputs]
-        longest = max(lengths)
-        arguments = {"input_ids": self._padded([each.tokens for each in inputs], longest, self._padding_token())}
-        if inputs[0].types is not None:
-            arguments["token_type_ids"] = self._padded([each.types or () for each in inputs], longest, 0)
-        counts = torch.tensor(lengths, device=self.device)
-        if min(lengths) < longest:
-            arguments["attention_mask"] = (torch.arange(longest, device=self.device) < counts[:, None]).long()
         if self.scores:
-            return self._finished(self._scored(arguments))
-        hidden: Tensor = self.model(**arguments, **self._no_cache()).last_hidden_state
-        rows = self._finished(self._pooled(hidden, counts, inputs))
+            return self._finished(self._scored(self._table(inputs, lengths)))
+        hidden = self._hidden(inputs, lengths)
+        rows = self._finished(self._pooled(hidden, torch.tensor(lengths, device=self.device), inputs))
         if self.token_weights is not None and any(each.weighs_tokens for each in inputs):
             weights = self._weighed(self.token_weights, hidden)
             rows = [
@@ -95,6 +91,36 @@ class PooledModel:
                 for number, each in enumerate(inputs)
             ]
         return rows
+
+    def _hidden(self, inputs: Sequence[Input], lengths: Sequence[int]) -> Tensor:
+        """The vector of each token, in a table with a row for each input."""
+        if self.first_position is None or min(lengths) == max(lengths) or self._have_padding_tokens(inputs):
+            table: Tensor = self.model(**self._table(inputs, lengths), **self._no_cache()).last_hidden_state
+            return table
+        layout = packed_attention.Layout.of(lengths, self.device)
+        arguments = {"input_ids": [token for each in inputs for token in each.tokens]}
+        if any(each.types for each in inputs):
+            arguments["token_type_ids"] = [kind for each in inputs for kind in each.types or [0] * len(each.tokens)]
+        row = {name: torch.tensor([values], device=self.device) for name, values in arguments.items()}
+        positions = layout.positions[None] + self.first_position
+        hidden: Tensor = self.model(**row, position_ids=positions, layout=layout, **self._no_cache()).last_hidden_state
+        return layout.padded(hidden[0])
+
+    def _have_padding_tokens(self, inputs: Sequence[Input]) -> bool:
+        """Whether an input itself has tokens that count as padding: models with a later first position skip them."""
+        padding = self._padding_token()
+        return bool(self.first_position) and any(padding in each.tokens for each in inputs)
+
+    def _table(self, inputs: Sequence[Input], lengths: Sequence[int]) -> dict[str, Tensor]:
+        """The model's arguments, with padding behind shorter inputs."""
+        longest = max(lengths)
+        arguments = {"input_ids": self._padded([each.tokens for each in inputs], longest, self._padding_token())}
+        if any(each.types for each in inputs):
+            arguments["token_type_ids"] = self._padded([each.types or () for each in inputs], longest, 0)
+        if min(lengths) < longest:
+            counts = torch.tensor(lengths, device=self.device)
+            arguments["attention_mask"] = (torch.arange(longest, device=self.device) < counts[:, None]).long()
+        return arguments
 
     def _finished(self, rows: Tensor) -> list[Any]:
         for module in self.modules:
@@ -250,6 +276,7 @@ def _load_embedding(params: Mapping[str, Any]) -> PooledModel:
         prompts=files.prompts,
         default_prompt=files.default_prompt,
         token_weights=load_token_weights(files.transformer, hidden, model.device),
+        first_position=packed_attention.prepare(model),
     )
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .compute_thread import ComputeThread
-from .length_groups import GPU_LIMITS, cpu_limits, next_group
+from .length_groups import GPU_LIMITS, GroupLimits, cpu_limits, next_group, packed_limits
 from .pooled_model import Input, PooledModel
 
 #: Number of waiting inputs that are considered for one group; later ones wait.
@@ -76,7 +76,7 @@ class PooledScheduler(ComputeThread[Job]):
     def __init__(self, loaded: PooledModel) -> None:
         super().__init__()
         self._loaded = loaded
-        self._limits = cpu_limits(loaded.hidden) if loaded.device.type == "cpu" else GPU_LIMITS
+        self._limits = _limits_of(loaded)
         self._waiting: list[_Waiting] = []
         self._steps = 0
 
@@ -118,3 +118,9 @@ class PooledScheduler(ComputeThread[Job]):
             return
         for each, row in zip(group, rows, strict=True):
             each.job.take(each.position, row)
+
+
+def _limits_of(loaded: PooledModel) -> GroupLimits:
+    if loaded.device.type != "cpu":
+        return GPU_LIMITS
+    return cpu_limits(loaded.hidden) if loaded.first_position is None else packed_limits(loaded.hidden)
