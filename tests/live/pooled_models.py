@@ -36,6 +36,8 @@ VOCABULARY = "a llama eats grass and the wool is warm query : how what mountain"
 WORDS = [*SPECIAL, *VOCABULARY.split()]
 TEXTS = ["a llama eats grass", "wool", "The WOOL is warm and the llama eats a mountain", "what"]
 QUERY, DOCUMENTS = "what eats grass", ["a llama eats grass", "the wool is warm", "grass", "unknown words only"]
+#: Tokens that count as padding, within a text.
+PADDED_TEXTS = ["a [PAD] llama eats grass", "the wool [PAD] [PAD] is warm", "what"]
 POOLINGS = ("mean", "cls", "last", "max")
 HIDDEN, LONGEST = 16, 24
 SIZES: dict[str, Any] = {
@@ -171,7 +173,9 @@ def make_models(root: Path) -> dict[str, Any]:
         "max": unit([state.max(0).values for state in states]),
         "sparse": [sparse(layer, state, text) for state, text in zip(states, TEXTS, strict=True)],
         "modules": unit([with_modules(modules, state[3:].mean(0)) for state in prompted]),
+        "mixed": unit([state.mean(0) for state in states]),
         "roberta": unit([state.mean(0) for state in hidden_states(root / "roberta", TEXTS)]),
+        "roberta_padding": unit([state.mean(0) for state in hidden_states(root / "roberta", PADDED_TEXTS)]),
         "ranker": torch.sigmoid(torch.tensor(scores(ranker))).tolist(),
         "raw_ranker": scores(raw),
     }
@@ -204,6 +208,17 @@ def served(server: Callable[[str], Any], folder: Path, model_type: str, **params
         rows = [torch.tensor(row) for row in loaded.compute(inputs)]
     assert {len(row) for row in rows} == {loaded.dimensions}
     return [float(row[0]) for row in rows] if model_type == "rerank" else unit(rows)
+
+
+def served_together(server: Callable[[str], Any], folder: Path, texts: list[str], *, mixed: bool) -> list[list[float]]:
+    """The vectors of all texts, computed together; `mixed`: every second one as tokens, which have no types."""
+    loaded = server("pooled_model").load_pooled({"model_path": str(folder), "model_type": "embedding"})
+    inputs = server("input_encoder").InputEncoder(loaded).texts(server("requests").EmbeddingRequest(model="m", input=texts))
+    assert any(each.types for each in inputs)
+    if mixed:
+        inputs = [dataclasses.replace(each, types=None) if n % 2 else each for n, each in enumerate(inputs)]
+    with torch.inference_mode():
+        return unit([torch.tensor(row) for row in loaded.compute(inputs)])
 
 
 def served_sparse(server: Callable[[str], Any], folder: Path) -> list[dict[str, float]]:
@@ -246,6 +261,8 @@ def main(root: Path, program: Path) -> None:
     made = {pooling: served(server, root / "plain", "embedding", pooling_type=pooling) for pooling in POOLINGS}
     made |= {name: served(server, root / name, "embedding") for name in ("modules", "roberta")}
     made |= {name: served(server, root / name, "rerank") for name in ("ranker", "raw_ranker")}
+    made["mixed"] = served_together(server, root / "plain", TEXTS, mixed=True)
+    made["roberta_padding"] = served_together(server, root / "roberta", PADDED_TEXTS, mixed=False)
     made["sparse"] = served_sparse(server, root / "plain")
     write_json(root / "made.json", made)
     write_json(root / "refused.json", refusals(server, root))

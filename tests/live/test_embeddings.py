@@ -160,7 +160,10 @@ def test_a_client_that_leaves_frees_its_inputs_and_progress_is_shown(real: Runni
 # -- tiny models ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["mean", "cls", "last", "max", "modules", "roberta", "ranker", "raw_ranker"])
+@pytest.mark.parametrize(
+    "name",
+    ["mean", "cls", "last", "max", "modules", "mixed", "roberta", "roberta_padding", "ranker", "raw_ranker"],
+)
 def test_each_pooling_module_and_score_is_that_of_plain_transformers(tiny: Path, name: str) -> None:
     made, expected = (json.loads((tiny / file).read_text())[name] for file in ("made.json", "expected.json"))
     rows = expected if isinstance(expected[0], list) else [expected]

@@ -31,8 +31,6 @@ class Layout:
     longest: int
     places: Tensor
     """The place in the table, row after row, of each token."""
-    positions: Tensor
-    """The position of each token in its text."""
     mask: Tensor
     """Which places of the table have a token."""
 
@@ -43,7 +41,18 @@ class Layout:
         counts = torch.tensor(lengths, device=device)
         mask = torch.arange(longest, device=device) < counts[:, None]
         places = mask.flatten().nonzero()[:, 0]
-        return cls(len(lengths), longest, places, places % longest, mask)
+        return cls(len(lengths), longest, places, mask)
+
+    def positions(self, tokens: Tensor, first: int) -> Tensor:
+        """The position of each token in its text.
+
+        With a first position above 0, the number below it is that of the padding token and of its position; a text may
+        have this token, and the models do not count it.
+        """
+        if first == 0:
+            return self.places % self.longest
+        counted = self.padded((tokens != first - 1).long())
+        return self.packed(counted.cumsum(dim=1) * counted) + first - 1
 
     def padded(self, row: Tensor) -> Tensor:
         """The vectors of the tokens as a table; the places without a token are zero."""

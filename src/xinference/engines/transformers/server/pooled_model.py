@@ -94,7 +94,7 @@ class PooledModel:
 
     def _hidden(self, inputs: Sequence[Input], lengths: Sequence[int]) -> Tensor:
         """The vector of each token, in a table with a row for each input."""
-        if self.first_position is None or min(lengths) == max(lengths) or self._have_padding_tokens(inputs):
+        if self.first_position is None or min(lengths) == max(lengths):
             table: Tensor = self.model(**self._table(inputs, lengths), **self._no_cache()).last_hidden_state
             return table
         layout = packed_attention.Layout.of(lengths, self.device)
@@ -102,14 +102,9 @@ class PooledModel:
         if any(each.types for each in inputs):
             arguments["token_type_ids"] = [kind for each in inputs for kind in each.types or [0] * len(each.tokens)]
         row = {name: torch.tensor([values], device=self.device) for name, values in arguments.items()}
-        positions = layout.positions[None] + self.first_position
+        positions = layout.positions(row["input_ids"][0], self.first_position)[None]
         hidden: Tensor = self.model(**row, position_ids=positions, layout=layout, **self._no_cache()).last_hidden_state
         return layout.padded(hidden[0])
-
-    def _have_padding_tokens(self, inputs: Sequence[Input]) -> bool:
-        """Whether an input itself has tokens that count as padding: models with a later first position skip them."""
-        padding = self._padding_token()
-        return bool(self.first_position) and any(padding in each.tokens for each in inputs)
 
     def _table(self, inputs: Sequence[Input], lengths: Sequence[int]) -> dict[str, Tensor]:
         """The model's arguments, with padding behind shorter inputs."""
