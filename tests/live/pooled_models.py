@@ -213,7 +213,9 @@ def served(server: Callable[[str], Any], folder: Path, model_type: str, **params
 def served_together(server: Callable[[str], Any], folder: Path, texts: list[str], *, mixed: bool) -> list[list[float]]:
     """The vectors of all texts, computed together; `mixed`: every second one as tokens, which have no types."""
     loaded = server("pooled_model").load_pooled({"model_path": str(folder), "model_type": "embedding"})
-    inputs = server("input_encoder").InputEncoder(loaded).texts(server("requests").EmbeddingRequest(model="m", input=texts))
+    inputs = (
+        server("input_encoder").InputEncoder(loaded).texts(server("requests").EmbeddingRequest(model="m", input=texts))
+    )
     assert any(each.types for each in inputs)
     if mixed:
         inputs = [dataclasses.replace(each, types=None) if n % 2 else each for n, each in enumerate(inputs)]
