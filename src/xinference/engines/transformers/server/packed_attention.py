@@ -6,7 +6,7 @@ text. Only for encoders whose layers treat each token alone outside of the atten
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ from torch import Tensor
 
 NAME = "xinference_packed"
 #: Encoders whose positions are a number for each token -> the first position, from the configuration.
-FIRST_POSITION = {
+FIRST_POSITION: dict[str, Callable[[Any], int]] = {
     "BertModel": lambda config: 0,
     "RobertaModel": lambda config: int(config.pad_token_id) + 1,
     "XLMRobertaModel": lambda config: int(config.pad_token_id) + 1,
