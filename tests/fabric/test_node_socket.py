@@ -131,7 +131,7 @@ async def test_a_relay_that_does_not_read_does_not_fill_the_memory(
     worker: Worker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     node, _, path = worker
-    monkeypatch.setattr("xinference.fabric.node_connection.MAX_WAITING", 100_000)
+    monkeypatch.setattr("xinference.fabric.frames.MAX_WAITING", 100_000)
     async with relay_to(path) as relay:
         await relay.read()
         relay.reader._transport.pause_reading()  # type: ignore[attr-defined]  # asyncio has no public way to stop reading

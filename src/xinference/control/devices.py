@@ -5,16 +5,18 @@ from __future__ import annotations
 import asyncio
 import shutil
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from xinference.deployments.deployment import BrokenDeployment, Deployment
 from xinference.files.disk_space import nearest_existing
 from xinference.hardware.devices import Host, read_host
 from xinference.hardware.gpu_load import GpuLoad, read_gpu_loads
+from xinference.launch.plan import SizedPlan
 from xinference.nodes.memory_use import MemoryUse, measure
+from xinference.process.snapshot import ReplicaSnapshot
 from xinference.records.record import LOCAL_NODE
 
 #: Two readings within this time give the same answer, in seconds.
@@ -39,20 +41,32 @@ class Owner:
 def owners(deployments: Iterable[Deployment | BrokenDeployment]) -> list[Owner]:
     """The replicas that have a process."""
     found = []
+    for uid, number, process, sized in running_replicas(deployments):
+        planned = sized.sizing.total_bytes if sized else None
+        gpus = sized.devices_of(number) if sized else ()
+        pid = process.engine_pid if process.node_id == LOCAL_NODE else None
+        found.append(Owner(uid, number, planned, tuple(gpus), pid, process.replica_id))
+    return found
+
+
+class RunningReplica(NamedTuple):
+    """A replica that has a process, on whatever node."""
+
+    uid: str
+    number: int
+    process: ReplicaSnapshot
+    sized: SizedPlan | None
+    """None: the plan has no size yet."""
+
+
+def running_replicas(deployments: Iterable[Deployment | BrokenDeployment]) -> Iterator[RunningReplica]:
+    """The replicas of all deployments that have a process."""
     for deployment in deployments:
         if isinstance(deployment, BrokenDeployment):
             continue
-        sized = deployment.snapshot.sized
         for replica in deployment.snapshot.replicas:
-            if replica.process is None:
-                continue
-            planned = sized.sizing.total_bytes if sized else None
-            gpus = sized.devices_of(replica.number) if sized else ()
-            process = replica.process
-            pid = process.engine_pid if process.node_id == LOCAL_NODE else None
-            owner = Owner(deployment.uid, replica.number, planned, tuple(gpus), pid, process.replica_id)
-            found.append(owner)
-    return found
+            if replica.process is not None:
+                yield RunningReplica(deployment.uid, replica.number, replica.process, deployment.snapshot.sized)
 
 
 def view(

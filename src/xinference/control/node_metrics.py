@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from prometheus_client.core import GaugeMetricFamily, Metric
 
 from xinference.control.controller import Controller
+from xinference.control.devices import running_replicas
 from xinference.control.machine_metrics import HOST_NAME
 from xinference.deployments.deployment import BrokenDeployment, Deployment
 from xinference.launch.place import Place
@@ -57,14 +58,8 @@ def _replicas(deployments: Iterable[Deployment | BrokenDeployment]) -> Metric:
     family = GaugeMetricFamily(
         "xinference_replica_info", "1 for each node of each replica", labels=("model", "replica", "node")
     )
-    for deployment in deployments:
-        if isinstance(deployment, BrokenDeployment):
-            continue
-        sized = deployment.snapshot.sized
-        for replica in deployment.snapshot.replicas:
-            if replica.process is None:
-                continue
-            place = sized.place_of(replica.number) if sized else Place()
-            for node in dict.fromkeys((replica.process.node_id, *(rank.node_id for rank in place.ranks))):
-                family.add_metric((deployment.uid, replica.process.replica_id, node), 1)
+    for uid, number, process, sized in running_replicas(deployments):
+        place = sized.place_of(number) if sized else Place()
+        for node in dict.fromkeys((process.node_id, *(rank.node_id for rank in place.ranks))):
+            family.add_metric((uid, process.replica_id, node), 1)
     return family

@@ -6,15 +6,21 @@ The messages in them are msgspec structs with a tag. Fields that are unknown are
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import Any, TypeVar
 
 import msgspec
 
 from xinference.fabric.fabric import MAX_MESSAGE
 
+log = logging.getLogger(__name__)
+
 _LENGTH = 4
 #: Bytes of a frame beside the message of a node in it.
 _OVERHEAD = 4096
+
+#: Bytes that may wait for an end that does not read; then the connection is closed, and a new one gets the state.
+MAX_WAITING = 16 * 1024 * 1024
 
 T = TypeVar("T")
 
@@ -108,6 +114,20 @@ def to_frame(message: Any) -> bytes:
     if len(body) > MAX_MESSAGE + _OVERHEAD:
         raise ValueError(f"a message may have {MAX_MESSAGE} bytes, this one has {len(body)}")
     return len(body).to_bytes(_LENGTH, "big") + body
+
+
+def write_frame(writer: asyncio.StreamWriter, message: Any) -> None:
+    """Send a message, unless the connection is closed; close it if its other end does not read.
+
+    Raises:
+        ValueError: the message is larger than a message may be.
+    """
+    if writer.is_closing():
+        return
+    writer.write(to_frame(message))
+    if writer.transport.get_write_buffer_size() > MAX_WAITING:
+        log.warning("the other end does not read; its connection is closed")
+        writer.transport.abort()
 
 
 async def read_frame(

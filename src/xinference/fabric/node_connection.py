@@ -8,11 +8,9 @@ import logging
 import msgspec
 
 from xinference.fabric.fabric import NodeProgram
-from xinference.fabric.frames import Answer, Call, Failure, FrameError, NodeEvent, Table, Tell, read_frame, to_frame
+from xinference.fabric.frames import Answer, Call, Failure, FrameError, NodeEvent, Table, Tell, read_frame, write_frame
 
 log = logging.getLogger(__name__)
-#: Bytes that may wait for an end that does not read; then the connection is closed, and a new one gets the state.
-MAX_WAITING = 16 * 1024 * 1024
 _DECODER = msgspec.msgpack.Decoder(Call | Tell | Table)
 
 
@@ -64,9 +62,4 @@ class NodeConnection:
             self._write(Answer(call.number, answer))
 
     def _write(self, message: Answer | Failure | NodeEvent) -> None:
-        if self._writer.is_closing():
-            return
-        self._writer.write(to_frame(message))
-        if self._writer.transport.get_write_buffer_size() > MAX_WAITING:
-            log.warning("the other end does not read; its connection is closed")
-            self._writer.transport.abort()
+        write_frame(self._writer, message)

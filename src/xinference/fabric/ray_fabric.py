@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
 import logging
 import os
 import socket
@@ -32,6 +31,7 @@ from xinference.fabric.frames import (
     to_frame,
 )
 from xinference.fabric.inbox import Inbox
+from xinference.fabric.questions import Questions
 
 log = logging.getLogger(__name__)
 #: Time between the end of a bridge and the start of the next one.
@@ -54,8 +54,7 @@ class RayFabric(Inbox):
         self._environment = dict(environment)
         self._log_file = log_file
         self._up: set[str] = set()
-        self._questions: dict[int, tuple[str, asyncio.Future[Answer | Failure]]] = {}
-        self._numbers = itertools.count(1)
+        self._questions = Questions()
         self._table: bytes | None = None
         self._writer: asyncio.StreamWriter | None = None
         self._running: asyncio.Task[None] | None = None
@@ -75,13 +74,9 @@ class RayFabric(Inbox):
         """See `fabric.Fabric.call`."""
         if node not in self._up:
             raise NodeGoneError(node)
-        number = next(self._numbers)
-        answer = await self._ask(number, node, Call(number, node, message, seconds), seconds)
-        if isinstance(answer, Answer):
-            return answer.body
-        if answer.reason == "timeout":
-            raise TimeoutError
-        raise NodeGoneError(node)
+        return await self._questions.call(
+            node, lambda number: self._send(Call(number, node, message, seconds)), seconds
+        )
 
     def tell(self, node: str, message: bytes) -> None:
         """See `fabric.Fabric.tell`."""
@@ -97,26 +92,15 @@ class RayFabric(Inbox):
         """See `fabric.Fabric.reserve`."""
         if self._writer is None:
             raise NoReservationError("Ray cannot be asked now: its head is not reached.")
-        number = next(self._numbers)
         bundles = [Bundle(share.node, share.gpus, share.cpus, share.memory_bytes) for share in shares]
-        answer = await self._ask(number, "", Reserve(number, bundles), 60)
+        answer = await self._questions.ask("", lambda number: self._send(Reserve(number, bundles)), 60)
         if isinstance(answer, Failure):
             raise NoReservationError(answer.text or "Ray cannot be asked now: its head is not reached.")
-        return RayReservation(self, number)
+        return RayReservation(self, answer.number)
 
     def release(self, number: int) -> None:
         """Give a reservation back."""
         self._send(Release(number))
-
-    async def _ask(self, number: int, node: str, question: Call | Reserve, seconds: float) -> Answer | Failure:
-        future: asyncio.Future[Answer | Failure] = asyncio.get_running_loop().create_future()
-        self._questions[number] = (node, future)
-        try:
-            self._send(question)
-            # The node ends a call in time; this is for a bridge that does nothing at all.
-            return await asyncio.wait_for(future, seconds + 2)
-        finally:
-            self._questions.pop(number, None)
 
     async def _keep_bridge(self) -> None:
         while True:
@@ -158,8 +142,8 @@ class RayFabric(Inbox):
             self.add_event(message.node, Event(message.number, message.body))
         elif isinstance(message, LinkChange):
             self._set_link(message.node, is_up=message.is_up)
-        elif (question := self._questions.get(message.number)) is not None and not question[1].done():
-            question[1].set_result(message)
+        else:
+            self._questions.answer(message)
 
     def _set_link(self, node: str, *, is_up: bool) -> None:
         if (node in self._up) == is_up:
@@ -167,9 +151,7 @@ class RayFabric(Inbox):
         (self._up.add if is_up else self._up.discard)(node)
         self.add_link(node, is_up=is_up)
         if not is_up:
-            for number, (asked, future) in self._questions.items():
-                if asked == node and not future.done():
-                    future.set_result(Failure(number, "gone"))
+            self._questions.end(node)
 
     def _send(self, message: Call | Tell | Table | Reserve | Release) -> None:
         if self._writer is not None:

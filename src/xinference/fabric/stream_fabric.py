@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import msgspec
 
 from xinference.fabric.fabric import Event, NodeGoneError, NoReservationError, Share
-from xinference.fabric.frames import Answer, Call, Failure, FrameError, NodeEvent, Table, Tell, read_frame, to_frame
+from xinference.fabric.frames import Answer, Call, Failure, FrameError, NodeEvent, Table, Tell, read_frame, write_frame
 from xinference.fabric.inbox import Inbox
-from xinference.fabric.node_connection import MAX_WAITING
+from xinference.fabric.questions import Questions
 
 log = logging.getLogger(__name__)
 _DECODER = msgspec.msgpack.Decoder(Answer | Failure | NodeEvent)
@@ -27,7 +26,7 @@ class StreamFabric(Inbox):
         super().__init__()
         self._ends: dict[str, _End] = {}
         self._table: bytes | None = None
-        self._numbers = itertools.count(1)
+        self._questions = Questions()
 
     async def serve(self, node: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Use a stream as the link of `node` until it ends; an earlier link of the same node is closed."""
@@ -41,8 +40,8 @@ class StreamFabric(Inbox):
             while (message := await read_frame(reader, _DECODER)) is not None and self._ends.get(node) is end:
                 if isinstance(message, NodeEvent):
                     self.add_event(node, Event(message.number, message.body))
-                elif (call := end.calls.get(message.number)) is not None and not call.done():
-                    call.set_result(message)
+                else:
+                    self._questions.answer(message, node)
         except FrameError as error:
             log.warning("the node %s sent what is no message: %s", node, error)
         except OSError as error:  # the kernel has given the connection up: the node's machine is gone
@@ -60,20 +59,7 @@ class StreamFabric(Inbox):
         end = self._ends.get(node)
         if end is None:
             raise NodeGoneError(node)
-        number = next(self._numbers)
-        future: asyncio.Future[Answer | Failure] = asyncio.get_running_loop().create_future()
-        end.calls[number] = future
-        try:
-            end.write(Call(number, node, message, seconds))
-            # The node ends a call in time; this is for a node that does nothing at all.
-            answer = await asyncio.wait_for(future, seconds + 2)
-        finally:
-            end.calls.pop(number, None)
-        if isinstance(answer, Answer):
-            return answer.body
-        if answer.reason == "timeout":
-            raise TimeoutError
-        raise NodeGoneError(node)
+        return await self._questions.call(node, lambda number: end.write(Call(number, node, message, seconds)), seconds)
 
     def tell(self, node: str, message: bytes) -> None:
         """See `fabric.Fabric.tell`."""
@@ -100,9 +86,7 @@ class StreamFabric(Inbox):
             return
         del self._ends[node]
         self.add_link(node, is_up=False)
-        for number, call in end.calls.items():
-            if not call.done():
-                call.set_result(Failure(number, "gone"))
+        self._questions.end(node)
 
 
 class NoReservation:
@@ -115,12 +99,6 @@ class NoReservation:
 @dataclass(eq=False)
 class _End:
     writer: asyncio.StreamWriter
-    calls: dict[int, asyncio.Future[Answer | Failure]] = field(default_factory=dict)
 
     def write(self, message: Call | Tell | Table) -> None:
-        if self.writer.is_closing():
-            return
-        self.writer.write(to_frame(message))
-        if self.writer.transport.get_write_buffer_size() > MAX_WAITING:
-            log.warning("a node does not read; its link is closed")
-            self.writer.transport.abort()
+        write_frame(self.writer, message)

@@ -128,7 +128,7 @@ def most_completion_tokens(model: Json) -> int:
     """Maximum number of tokens of a completion for which the user names none.
 
     A base model does not end its text by itself, and some engines stop after 16 tokens if a request names no number.
-    vLLM refuses a prompt and a number that exceed the context together, so half of a small context is the prompt's.
+    Some engines refuse a prompt and a number that exceed the context together: half of a small context is the prompt's.
     """
     context = model.get("context_length")
     return max(1, min(COMPLETION_TOKENS, context // 2)) if isinstance(context, int) else COMPLETION_TOKENS
