@@ -14,6 +14,8 @@ UNIT := not live and not process and not thorough
 
 # Workers for tests that wait: two for each core.
 WORKERS = $(shell $(PYTHON) -c 'import os; print(2 * (os.cpu_count() or 1))')
+# Unit tests wait a quarter of their time, and each worker spends seconds to find the tests: three for two cores.
+UNIT_WORKERS = $(shell $(PYTHON) -c 'import os; print(max(1, (3 * (os.cpu_count() or 1)) // 2))')
 
 .PHONY: shared-beginnings measure-requests measure-scrapes ui check-ui chaos hostile soak chat test test-unit test-pythons test-clients test-cluster cluster-demo test-agents test-ui ui-shots bench-budget check check-types check-style coverage build check-build conformance fuzz bench env-transformers lock \
 	lock-environments clean
@@ -59,7 +61,7 @@ soak: $(VENV)/.installed-dev
 # The tests that start no process and ask no other machine, on all cores, in less than a minute on two. Properties get a
 # tenth of their examples, and tests marked `thorough` are left out: `make test` runs these, with all examples.
 test-unit: $(VENV)/.installed-dev
-	EXAMPLES_DIVISOR=10 $(BIN)/pytest -n logical --dist worksteal -p no:pytest_cov -m "$(UNIT)"
+	EXAMPLES_DIVISOR=10 $(BIN)/pytest -n $(UNIT_WORKERS) --dist worksteal -p no:pytest_cov -m "$(UNIT)"
 
 check: $(VENV)/.installed-dev
 	$(MAKE) --no-print-directory --jobs 2 --output-sync=target check-types check-style

@@ -25,7 +25,7 @@ from tests.deployments.doubles import (
     wanted,
 )
 from tests.support.examples import DIVISOR
-from xinference.deployments import views
+from xinference.deployments import supervision, views
 from xinference.deployments.deployment import BrokenDeployment, Deployment
 from xinference.deployments.inbox import (
     Abandoned,
@@ -525,7 +525,10 @@ async def test_a_replica_is_removed_while_it_starts_and_whoever_waits_is_told(wo
     assert wanted(world.store) == 1 and statuses(deployment) == ["READY"]
 
 
-async def test_a_removed_replica_that_dies_meanwhile_is_not_started_again(world: World) -> None:
+async def test_a_removed_replica_that_dies_meanwhile_is_not_started_again(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervision, "COUNT_SECONDS", 0.01)
     deployment = await launched(world, replica=2)
     world.load.settles = 0
     removing = asyncio.create_task(deployment.remove_replica(1))

@@ -50,6 +50,7 @@ def test_the_result_says_what_the_file_and_the_facts_say(target: Path) -> None:
     assert os.listdir(target.parent) == ["m.gguf"]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("quantization", [*GGML_QUANTIZATIONS, "f16", "f32"])
 def test_every_quantization_keeps_its_tensors_bytes(tmp_path: Path, target: Path, quantization: str) -> None:
     source = write_ggml(HF, quantization, tmp_path / "m.bin")

@@ -208,6 +208,7 @@ async def test_an_agent_that_is_started_again_takes_its_engines_back_without_a_r
 async def test_the_next_server_adopts_what_runs(link: Linked, machine: Machine) -> None:
     _, real = await started(link, machine)
     following = RemoteNode(NODE, link.fabric, epoch=2)
+    following.note_link(is_up=True)
     adopted = await following.adopt("r1")
     assert adopted is not None and adopted.snapshot.state is ReplicaState.READY and not real.stopped
     assert (adopted.snapshot.api_key, adopted.snapshot.context) == ("key", {"uid": "one"})
