@@ -19,6 +19,9 @@ MADE = frozenset(
 #: Fields that engines read as the name of a schema, and labels of the request that they do not read.
 NAMES_OF_SCHEMAS = ("$schema", "$id")
 LABELS = ("metadata",)
+#: Fields with a schema, and the only names inside that an engine could follow: addresses are common in the others.
+SCHEMAS = frozenset({"json", "json_schema", "guided_json", "schema", "parameters", "input_schema"})
+REFERENCES = ("$ref", "$dynamicRef", "$recursiveRef")
 
 
 class Judge:
@@ -56,27 +59,32 @@ class Judge:
             return f"{self._engine} got fields that no client may set: {sorted(forbidden)}"
         for name in LABELS:
             body.pop(name, None)
-        where = self._trap_in(body, "")
+        where = self._trap_in(body, "", in_schema=False)
         return None if where is None else f"{self._engine} got the trap at {where}: {request.body[:2000]!r}"
 
-    def _trap_in(self, value: Any, path: str) -> str | None:
-        """Where a value has the trap's address or file."""
-        if isinstance(value, dict):
-            pairs = [(f"{path}.{name}", inner) for name, inner in value.items() if name not in NAMES_OF_SCHEMAS]
-        elif isinstance(value, list):
-            pairs = [(f"{path}[{n}]", inner) for n, inner in enumerate(value)]
-        elif isinstance(value, str):
-            return self._trap_in_text(value, path)
+    def _trap_in(self, value: Any, path: str, *, in_schema: bool) -> str | None:
+        """Where a value has the trap's address or file. In a schema, only a reference can be followed."""
+        if isinstance(value, str):
+            return None if in_schema else self._trap_in_text(value, path)
+        if isinstance(value, list):
+            inner = [(each, f"{path}[{n}]", in_schema) for n, each in enumerate(value)]
+        elif isinstance(value, dict):
+            inner = [
+                (each, f"{path}.{name}", (in_schema or name in SCHEMAS) and name not in REFERENCES)
+                for name, each in value.items()
+                if name not in NAMES_OF_SCHEMAS
+            ]
         else:
             return None
-        return next((found for inner_path, inner in pairs if (found := self._trap_in(inner, inner_path))), None)
+        found = (self._trap_in(each, inner_path, in_schema=is_schema) for each, inner_path, is_schema in inner)
+        return next((where for where in found if where), None)
 
     def _trap_in_text(self, text: str, path: str) -> str | None:
         if text.startswith("data:") or (f":{self._traps.port}" not in text and str(self._traps.file) not in text):
             return None
         if text.startswith("{"):  # a schema as a text
             try:
-                return self._trap_in(json.loads(text), f"{path}(JSON)")
+                return self._trap_in(json.loads(text), f"{path}(JSON)", in_schema=True)
             except (ValueError, RecursionError):
                 pass
         return path

@@ -135,6 +135,13 @@ def test_an_address_is_refused_wherever_an_engine_may_read_media(path: str, body
         ("http://h/a", r"http:\/\/h\/a"),
         ("http://h/a", r"\u0068ttp://h/a"),
         ("http://h/a", r"http\u003a\u002f\u002fh/a"),
+        ("http:\\\\h\\a", r"http:\\\\h\\a"),
+        ("\\\\h\\a", r"\\\\h\\a"),
+        ("/\\h/a", r"/\\h/a"),
+        ("\\/h/a", r"\\/h/a"),
+        ("\n//h/a", r"\n//h/a"),
+        (" //h/a", r" //h/a"),
+        ("file:/etc/passwd", r"file:/etc/passwd"),
     ],
 )
 def test_an_address_is_seen_however_json_writes_it(given: str, written: str) -> None:
@@ -265,7 +272,18 @@ def test_a_plain_body_is_decoded_once_and_not_searched(body: Any) -> None:
 
 
 KEYS = st.sampled_from([*sorted(MEDIA_FIELDS), "x_url", "note", "text", "content", "type", "messages", "Image"])
-LEAVES = st.sampled_from([ADDRESS, "file:///etc/passwd", "//h/a", "https://h", "text", IMAGE, "", 7, None, True])
+ADDRESSES = (
+    ADDRESS,
+    "file:///etc/passwd",
+    "file:/etc/passwd",
+    "//h/a",
+    " //h",
+    "https://h",
+    r"http:\\h\a",
+    r"\\h\a",
+    r"/\h",
+)
+LEAVES = st.sampled_from([*ADDRESSES, "text", IMAGE, "", r"C:\a", 7, None, True])
 TREES = st.recursive(
     LEAVES, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=3), max_leaves=12
 )
@@ -277,7 +295,7 @@ def holds_address(value: Any, is_media: bool) -> bool:
         return any(holds_address(inner, is_media or is_media_field(name)) for name, inner in value.items())
     if isinstance(value, list):
         return any(holds_address(inner, is_media) for inner in value)
-    return is_media and isinstance(value, str) and value in (ADDRESS, "file:///etc/passwd", "//h/a", "https://h")
+    return is_media and isinstance(value, str) and value in ADDRESSES
 
 
 @given(
