@@ -14,13 +14,17 @@ from tests.deployments.doubles import HOST, SHAPE, launch_of
 from xinference.cluster.members import Member, Members
 from xinference.cluster.placer import Placer
 from xinference.cluster.rows import NodeRow
+from xinference.deployments.context import NodesView
 from xinference.engines.llama_cpp.engine import LlamaCpp
 from xinference.error_codes import Code
 from xinference.errors import Problem
+from xinference.fabric.fabric import Event
 from xinference.fabric.memory import MemoryFabric
 from xinference.hardware.devices import Host
 from xinference.hosts import LOCAL_NODE
 from xinference.launch.plan import LaunchPlan, ResolvedLaunch, SizedPlan
+from xinference.nodes.message_codec import encode
+from xinference.nodes.messages import HostIs
 from xinference.nodes.node import Node
 from xinference.planning.occupancy import Occupancy
 from xinference.units import GIB, MIB
@@ -89,6 +93,16 @@ async def test_the_node_with_the_most_free_memory_is_first_and_reserved_memory_i
     assert await place.nodes_of() == [FIRST]
     place.reserved[FIRST] = 10 * GIB
     assert await place.nodes_of() == [SECOND]
+
+
+async def test_an_earlier_view_gets_the_newest_reports_of_the_nodes_that_are_usable_now() -> None:
+    place = Place()
+    view = await place.placer.view(launch_of("one"))
+    lessened = replace(HOST, memory_available=GIB)
+    for node_id in (FIRST, SECOND):
+        place.members.get(node_id).node.receive(Event(1, encode(HostIs(lessened))))
+    place.members.get(SECOND).known = replace(place.members.get(SECOND).known, is_drained=True)
+    assert place.placer.now(view) == NodesView({FIRST: lessened}, view.with_weights)
 
 
 async def test_of_equal_nodes_the_one_with_the_weights_is_first() -> None:

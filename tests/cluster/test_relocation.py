@@ -48,6 +48,9 @@ class OneNodeEach:
     async def view(self, launch: ResolvedLaunch) -> NodesView:
         return NodesView(dict.fromkeys(self.usable, HOST), {})
 
+    def now(self, view: NodesView) -> NodesView:
+        return NodesView(dict.fromkeys(self.usable, HOST), view.with_weights)
+
     def best(self, view: NodesView, request: LaunchRequest) -> str:
         return self.usable[0]
 
@@ -60,7 +63,7 @@ class OneNodeEach:
         return SizedPlan(launch, path, sized_plan("one").sizing, places)
 
 
-def _launch(world: World, placer: OneNodeEach, replica: int = 1) -> Deployment:
+def _launch(world: World, placer: OneNodeEach, replica: int = 1, *, on_demand: bool = False) -> Deployment:
     """A deployment on nodes."""
     world.context = dataclasses.replace(world.context, placer=placer)
 
@@ -73,7 +76,7 @@ def _launch(world: World, placer: OneNodeEach, replica: int = 1) -> Deployment:
     world.preparation.read_weights = read_weights  # type: ignore[method-assign]  # for these tests
     world.preparation.prepare_node = prepare_node  # type: ignore[method-assign]  # for these tests
     world.starter.instant = True
-    return world.add(replica=replica)
+    return world.add(replica=replica, on_demand=on_demand)
 
 
 def _nodes(deployment: Deployment) -> list[str]:
@@ -152,3 +155,16 @@ async def test_a_launch_whose_node_is_lost_before_it_is_ready_goes_on_elsewhere(
         world.starter.running[0].die(LOST, Problem(Code.NODE_GONE, "The node n1 is lost."))
         await _until_running(world, 1)
         assert _nodes(deployment) == ["n2"] and deployment.problem is None
+
+
+async def test_a_model_on_demand_is_loaded_where_there_is_room_at_each_load(tmp_path: Path) -> None:
+    async with running_world(tmp_path) as world:
+        placer = OneNodeEach("n1")
+        deployment = _launch(world, placer, on_demand=True)
+        for node in ("n1", "n2"):
+            placer.usable = [node]
+            with deployment.wait("one"):
+                await _until_running(world, 1)
+            assert _nodes(deployment) == [node]
+            assert footprint(world.ledger["one"]).reserved == {}, "nothing on the supervisor's own machine"
+            await deployment.unload()

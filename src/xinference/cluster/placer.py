@@ -86,6 +86,14 @@ class Placer:
         }
         return NodesView(hosts, paths)
 
+    def now(self, view: NodesView) -> NodesView:
+        """See `NodePlacer.now`. The supervisor's own machine does not report, and stays as it was."""
+        reported = {each.node_id: each.node.last_host for each in self._members if self._takes_replicas(each)}
+        hosts = {node_id: host for node_id, host in reported.items() if host is not None}
+        if (here := view.hosts.get(LOCAL_NODE)) is not None:
+            hosts[LOCAL_NODE] = here
+        return NodesView(hosts, view.with_weights)
+
     def best(self, view: NodesView, request: LaunchRequest) -> str:
         """See `NodePlacer.best`."""
         allowed = [node_id for node_id in view.hosts if self._is_asked_for(node_id, request)]

@@ -126,6 +126,10 @@ class NodePlacer(Protocol):
         """Ask all usable nodes for their resources and for the weights of a launch."""
         ...
 
+    def now(self, view: NodesView) -> NodesView:
+        """An earlier view with the newest reports of the usable nodes; asks no node."""
+        ...
+
     def best(self, view: NodesView, request: LaunchRequest) -> str:
         """The node with the most free memory of those that have the weights, or of all, for the first steps.
 

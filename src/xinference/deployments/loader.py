@@ -134,6 +134,10 @@ class Loader:
         if snapshot.sized is not None and (snapshot.residency is None or weights is None):
             return snapshot.sized
         assert weights is not None and runnable is not None  # `request_memory` is called after both are set
+        placer = self._context.placer
+        if placer is not None and weights.nodes is not None:
+            nodes = placer.now(weights.nodes)
+            return placer.size(snapshot.launch, runnable.path, weights.shape, weights.notes, nodes)
         available_memory = available(host, with_correction(occupancy, snapshot.launch, self._context.store))
         return size_launch(snapshot.launch, runnable.path, weights.shape, available_memory, self._memory, weights.notes)
 

@@ -132,7 +132,9 @@ class ReplicaChanges:
         """Start the replicas of a plan whose memory is granted."""
         self._record.add_event(Stage.START, f"starting {plan.engine}")
         for number in self._replicas.create_all(plan.request.replica):
-            if (failed := self._start(number, plan, python)) is not None:
+            if self._relocation.is_due(plan, number):  # a later load of a model on demand may have other nodes
+                self._relocation.begin(plan, number)
+            elif (failed := self._start(number, plan, self._relocation.python(plan, number) or python)) is not None:
                 return failed
         self._record.publish()
         return None
