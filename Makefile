@@ -17,7 +17,7 @@ WORKERS = $(shell $(PYTHON) -c 'import os; print(2 * (os.cpu_count() or 1))')
 # Unit tests wait a quarter of their time, and each worker spends seconds to find the tests: three for two cores.
 UNIT_WORKERS = $(shell $(PYTHON) -c 'import os; print(max(1, (3 * (os.cpu_count() or 1)) // 2))')
 
-.PHONY: shared-beginnings measure-requests measure-scrapes ui check-ui chaos hostile soak chat test test-unit test-pythons test-clients test-cluster cluster-demo test-agents test-ui ui-shots bench-budget check check-types check-style coverage build check-build conformance fuzz bench env-transformers lock \
+.PHONY: shared-beginnings measure-requests measure-scrapes ui check-ui chaos chaos-nodes hostile soak chat test test-unit test-pythons test-clients test-cluster cluster-demo test-agents test-ui ui-shots bench-budget check check-types check-style coverage build check-build conformance fuzz bench env-transformers lock \
 	lock-environments clean
 
 # The package, a real small chat model, and its first answer in the terminal.
@@ -42,7 +42,12 @@ test-pythons:
 
 # 500 random faults and requests, as SEED chooses them, with checks between: minutes to an hour.
 chaos: $(VENV)/.installed-dev
-	CHAOS_EVENTS=500 CHAOS_SEED=$(or $(SEED),1) $(BIN)/pytest tests/chaos
+	CHAOS_EVENTS=500 CHAOS_SEED=$(or $(SEED),1) $(BIN)/pytest tests/chaos/test_chaos.py
+
+# The same over a supervisor and three workers: 200 faults of nodes, links and processes, all invariants after each. As
+# root, the workers are on hosts of their own, whose cables are pulled.
+chaos-nodes: $(VENV)/.installed-dev
+	CHAOS_STEPS=200 CHAOS_SEED=$(or $(SEED),1) $(BIN)/pytest -s tests/chaos/test_node_chaos.py
 
 # 300 answers with shared beginnings, beside those of the same engine without them.
 shared-beginnings: $(VENV)/.installed-dev

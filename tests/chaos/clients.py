@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import random
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -53,11 +53,15 @@ class ServerHome(Protocol):
 class Clients:
     """The clients of one run, and what they have been promised."""
 
-    def __init__(self, server: ServerHome, seed: int) -> None:
+    def __init__(self, server: ServerHome, seed: int, scripts: Sequence[dict[str, Any]] = SCRIPTS) -> None:
+        """`scripts` are those of the engines that are launched."""
         self.server = server
+        self._scripts = scripts
         self.random = random.Random(seed)
         self.promised: dict[str, bool | None] = dict.fromkeys(UIDS, False)
         """Whether each uid runs, by the last answer; None: no answer came, so either is right."""
+        self.changed: set[str] = set()
+        """The uids that a request may have changed, until a run clears it."""
         self._changes: dict[str, list[Change]] = {uid: [] for uid in UIDS}
         self._mixed: set[str] = set()
         """The uids with several requests at one time."""
@@ -89,6 +93,7 @@ class Clients:
     def _changing(self, uid: str) -> Iterator[Change]:
         """Record what a request makes of a uid. Of two requests at one time, either may be the last one."""
         change = Change()
+        self.changed.add(uid)
         with self._lock:
             self._changes[uid].append(change)
             if len(self._changes[uid]) > 1:
@@ -104,7 +109,7 @@ class Clients:
                     self._mixed.discard(uid)
 
     def launch(self) -> None:
-        uid, script = self.random.choice(UIDS), self.random.choice(SCRIPTS)
+        uid, script = self.random.choice(UIDS), self.random.choice(self._scripts)
         wait_ready, replica = self.random.random() < 0.7, self.random.choice((1, 1, 2))
         body = self.server.request(uid, script=script, replica=replica)
         if self.random.random() < 0.2:
@@ -125,6 +130,7 @@ class Clients:
 
     def change_replicas(self) -> None:
         uid = self.random.choice(UIDS)
+        self.changed.add(uid)
         if self.random.random() < 0.5:
             self.ask("POST", f"/v1/models/{uid}/replicas", json={})
         else:

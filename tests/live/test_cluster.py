@@ -98,9 +98,7 @@ def test_engines_outlive_their_worker_and_the_next_one_takes_them_over(
 def test_the_next_supervisor_finds_the_engines_and_loads_nothing(
     cluster: ClusterProcesses, spread: dict[str, int]
 ) -> None:
-    assert cluster.server is not None
-    send_signal(cluster.server.pid, signal.SIGKILL)
-    cluster.server.wait(30)
+    cluster.kill_server()
     cluster.start()
     until("both are ready", lambda: cluster.ready_on(UID) == spread)
     assert {node: [pid] for node, pid in spread.items()} == cluster.engines()

@@ -19,6 +19,9 @@ from tests.support.ports import free_port
 
 SUPERVISOR = "from xinference.cli.main import supervisor; supervisor()"
 WORKER = "from xinference.cli.main import worker; worker()"
+#: Before the program of a supervisor or worker: it knows the scripted engine.
+SCRIPTED = "from tests.fakes.fifth_engine.server import register; register(); "
+ROOT = Path(__file__).parents[2]
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,8 @@ class ClusterProcesses:
     workers: list[WorkerHome] = field(default_factory=list)
     hosts: Sequence[Host] = ()
     """The hosts of the supervisor and of the workers in turn; this machine's loopback after them."""
+    is_scripted: bool = False
+    """Whether the programs know the scripted engine."""
 
     def __post_init__(self) -> None:
         self._free_hosts = list(self.hosts)
@@ -93,6 +98,12 @@ class ClusterProcesses:
         worker.node_id = self._new_node(known) or ""
         self.wait_for(worker, "READY")
         return worker
+
+    def kill_server(self) -> None:
+        """End the supervisor without a chance to say anything."""
+        assert self.server is not None
+        send_signal(self.server.pid, signal.SIGKILL)
+        self.server.wait(30)
 
     def start_worker(self, worker: WorkerHome, *words: str) -> None:
         """Start the process of a worker."""
@@ -162,9 +173,11 @@ class ClusterProcesses:
         return Home(path, free_port(), dict(self.env), host=host.address)
 
     def _spawn(self, home: Home, program: str, words: list[str]) -> subprocess.Popen[bytes]:
+        prepared = SCRIPTED if self.is_scripted else ""
         with (home.path / "process.log").open("ab") as log:
             return subprocess.Popen(
-                [*self._prefixes[home.path], sys.executable, "-c", program, *words],
+                [*self._prefixes[home.path], sys.executable, "-c", prepared + program, *words],
+                cwd=ROOT,
                 env=home.environment,
                 stdout=log,
                 stderr=log,

@@ -32,6 +32,7 @@ LONGEST = (
         )
     ),
     "tests/chaos/test_chaos.py",
+    "tests/chaos/test_node_chaos.py",
     "tests/hostile/test_hostile.py",
     "tests/soak/test_soak.py",
 )  # fmt: skip

@@ -24,6 +24,34 @@ from xinference.process.leftovers import KEEPER_VARIABLE
 ROOT = Path(__file__).parents[2]
 
 
+def scripted_launch(weights: Path, uid: str, **fields: Any) -> dict[str, Any]:
+    """The body of a launch of the fifth engine; further fields are the engine's script, the replicas and so on."""
+    return {
+        "model_name": "llama-2-chat",
+        "model_uid": uid,
+        "model_format": "ggufv2",
+        "quantization": "Q8_0",
+        "model_engine": NAME,
+        "model_path": str(weights),
+        "n_gpu": None,
+        **fields,
+    }
+
+
+def scripted_engines(home: Path) -> list[psutil.Process]:
+    """The main processes of all scripted engines of a home, whether any server knows them or not."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            marked = Path(process.environ().get(KEEPER_VARIABLE, "")).is_relative_to(home)
+            is_engine = "--script" in process.cmdline()
+            if marked and is_engine and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found
+
+
 @dataclass
 class ScriptedHome(Home):
     """A home with a server that knows the fifth engine, and weights for it."""
@@ -55,16 +83,7 @@ class ScriptedHome(Home):
 
     def request(self, uid: str, **fields: Any) -> dict[str, Any]:
         """The body of a launch; further fields are the engine's script, the replicas and so on."""
-        return {
-            "model_name": "llama-2-chat",
-            "model_uid": uid,
-            "model_format": "ggufv2",
-            "quantization": "Q8_0",
-            "model_engine": NAME,
-            "model_path": str(self.weights),
-            "n_gpu": None,
-            **fields,
-        }
+        return scripted_launch(self.weights, uid, **fields)
 
     def post_launch(self, uid: str, *, wait_ready: bool = True, **fields: Any) -> httpx2.Response:
         parameters = {"wait_ready": str(wait_ready).lower()}
@@ -80,16 +99,7 @@ class ScriptedHome(Home):
 
     def engines(self) -> list[psutil.Process]:
         """The main processes of all engines of this home, whether any server knows them or not."""
-        found = []
-        for process in psutil.process_iter():
-            try:
-                marked = process.environ().get(KEEPER_VARIABLE, "").startswith(str(self.path))
-                is_engine = "--script" in process.cmdline()
-                if marked and is_engine and process.status() != psutil.STATUS_ZOMBIE:
-                    found.append(process)
-            except psutil.Error:
-                continue
-        return found
+        return scripted_engines(self.path)
 
     def keeper_pid(self, uid: str) -> int:
         pid: int = self.instance(uid)["replicas"][0]["keeper_pid"]

@@ -9,7 +9,13 @@ from tests.fakes.fifth_engine.engine import FifthEngine
 from xinference import server
 from xinference.engines import dialects, registry
 
-if __name__ == "__main__":
+
+def register() -> None:
+    """Let the programs of this process know the fifth engine."""
     registry.ENGINES = (*registry.ENGINES, FifthEngine())
     dialects.DIALECTS[NAME] = DIALECT
+
+
+if __name__ == "__main__":
+    register()
     sys.exit(server.main())
