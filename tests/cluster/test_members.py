@@ -101,7 +101,7 @@ async def test_a_silent_node_is_lost_after_its_time_and_ready_after_its_next_rep
 async def test_a_cut_link_is_told_at_once_and_a_drain_too() -> None:
     async with a_site() as site:
         await site.report()
-        site.members.set_drained("box", True)
+        site.members.set_drained("box", drained=True)
         assert site.member.state is NodeState.DRAINING
         site.fabric.cut(NODE)
         await turns()

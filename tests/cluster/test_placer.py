@@ -101,7 +101,7 @@ async def test_an_earlier_view_gets_the_newest_reports_of_the_nodes_that_are_usa
     lessened = replace(HOST, memory_available=GIB)
     for node_id in (FIRST, SECOND):
         place.members.get(node_id).node.receive(Event(1, encode(HostIs(lessened))))
-    place.members.get(SECOND).known = replace(place.members.get(SECOND).known, is_drained=True)
+    place.members.set_drained(SECOND, drained=True)
     assert place.placer.now(view) == NodesView({FIRST: lessened}, view.with_weights)
 
 
@@ -157,7 +157,7 @@ async def test_a_node_that_is_not_ready_takes_nothing_and_the_refusal_says_why()
     place.members.get(SECOND).known = place.members.get(SECOND).known.with_status(10.0)
     assert not place.placer.is_usable(FIRST)
     assert await place.nodes_of() == [SECOND]
-    place.members.set_drained(SECOND, True)
+    place.members.set_drained(SECOND, drained=True)
     with pytest.raises(Problem, match="is DRAINING") as caught:
         await place.nodes_of()
     assert caught.value.code == Code.NO_NODE and f"{FIRST} is UNREACHABLE" in caught.value.cause

@@ -43,6 +43,13 @@ def test_a_node_that_is_silent_for_long_is_lost() -> None:
     assert not NodeState.LOST.is_routed
 
 
+def test_a_link_that_breaks_after_silence_was_down_since_the_last_message() -> None:
+    silent = READY.with_link(is_up=False, now=8)
+    assert _state(silent, LOST - 0.1) is NodeState.UNREACHABLE and _state(silent, LOST) is NodeState.LOST
+    prompt = READY.with_link(is_up=False, now=2)
+    assert _state(prompt, LOST + 1.9) is NodeState.UNREACHABLE and _state(prompt, LOST + 2) is NodeState.LOST
+
+
 def test_a_lost_link_is_not_a_lost_engine() -> None:
     down = READY.with_link(is_up=False, now=1)
     assert _state(down.with_engine_answer(20), 20) is NodeState.UNREACHABLE

@@ -15,11 +15,12 @@ from tests.deployments.doubles import DIED, HOST, FakeReplica, launch_of, turns
 from tests.support.cluster import NODE, Linked, linked
 from xinference.errors import Problem
 from xinference.fabric.fabric import Event
+from xinference.fabric.memory import MemoryFabric
 from xinference.hardware.devices import Host
 from xinference.launch.model_shape import ModelShape
 from xinference.log_position import LogPosition, Piece
 from xinference.nodes import messages
-from xinference.nodes.message_codec import decode_answer, decode_event, encode
+from xinference.nodes.message_codec import decode_answer, decode_event, decode_host, encode
 from xinference.nodes.node import Node, Report, Step, WeightsHeader
 from xinference.nodes.remote import RemoteNode
 from xinference.process.command import EngineCommand, Exit, Fault
@@ -382,9 +383,19 @@ async def test_a_launch_in_the_form_of_another_release_is_refused(link: Linked) 
     [
         messages.WholeState((messages.ReplicaReport("r", 1, ReplicaState.READY, 1, "u", Path("l")),), ("o",)),
         messages.Finished("o", Path("/p")),
-        messages.HostIs(HOST),
         messages.ReplicaReport("r", 2, ReplicaState.EXITED, 1, "u", Path("l"), exit=Exit(1, None, ("x",), 0.5)),
     ],
 )
 def test_an_event_is_read_as_it_was_written(event: messages.EventBody) -> None:
     assert decode_event(encode(event)) == event
+
+
+def test_the_resources_in_a_report_are_decoded_when_somebody_asks() -> None:
+    report = decode_event(encode(messages.HostIs(HOST)))
+    assert isinstance(report, messages.HostReport) and decode_host(report) == HOST
+
+
+async def test_a_report_whose_resources_cannot_be_read_is_as_none(caplog: pytest.LogCaptureFixture) -> None:
+    remote = RemoteNode(NODE, MemoryFabric(), 1)
+    remote.receive(Event(2, encode(messages.HostIs(HOST)).replace(b"memory_total", b"memory_other")))
+    assert remote.last_host is None and "cannot be read" in caplog.text

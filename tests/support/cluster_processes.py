@@ -72,8 +72,8 @@ class ClusterProcesses:
 
     # -- processes --------------------------------------------------------------------------------------------
 
-    def start(self) -> None:
-        """Start the supervisor, and wait until it answers."""
+    def start(self, *, wait: bool = True) -> None:
+        """Start the supervisor; with `wait` until it answers."""
         words = [
             "-H",
             self.home.host,
@@ -85,7 +85,8 @@ class ClusterProcesses:
             "--no-models",
         ]
         self.server = self._spawn(self.home, SUPERVISOR, words)
-        until("the supervisor answers", self.home.answers, 60)
+        if wait:
+            until("the supervisor answers", self.home.answers, 60)
 
     def add_worker(self) -> WorkerHome:
         """Let another worker join, and wait until it is READY."""

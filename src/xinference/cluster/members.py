@@ -6,7 +6,9 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+
+from msgspec.structs import replace
 
 from xinference.cluster.rows import NodeRow
 from xinference.error_codes import Code
@@ -20,7 +22,7 @@ from xinference.nodes.remote import RemoteNode
 
 log = logging.getLogger(__name__)
 #: Interval at which the states are computed, in seconds: a silent node becomes LOST without any event.
-TICK_SECONDS = 0.5
+TICK_SECONDS = 1.0
 
 
 @dataclass(eq=False)
@@ -99,7 +101,7 @@ class Members:
         member.node.front_door = f"https://{front_door}"
         member.node.address = NodeAddress(front_door.rpartition(":")[0].strip("[]"), interface or None)
 
-    def set_drained(self, node_id: str, drained: bool) -> None:
+    def set_drained(self, node_id: str, *, drained: bool) -> None:
         """Take a node out, or in again."""
         member = self.get(node_id)
         member.known = replace(member.known, is_drained=drained)
@@ -159,13 +161,13 @@ class Members:
             member.known = member.known.with_link(is_up=link.is_up, now=self._clock())
             self._compute(member)
 
-    def _note_event(self, node_id: str, event: messages.EventBody) -> None:
+    def _note_event(self, node_id: str, event: messages.ReceivedEvent) -> None:
         member = self._members[node_id]
         if isinstance(event, messages.WholeState):
             # It is the first event of a link, and may be read before the link's own change.
             member.known = member.known.with_link(is_up=True, now=self._clock()).with_replicas()
             member.node.end_unknown(event, self._is_known)
-        elif isinstance(event, messages.HostIs):
+        elif isinstance(event, messages.HostReport):
             member.known = member.known.with_status(self._clock())
         else:
             return

@@ -149,7 +149,7 @@ class Cluster:
         """
         member = self.members.get(name)
         self._rows.set_drained(member.node_id, drained)
-        self.members.set_drained(member.node_id, drained)
+        self.members.set_drained(member.node_id, drained=drained)
         return member
 
     async def remove(self, name: str) -> Member:

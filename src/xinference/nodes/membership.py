@@ -6,8 +6,10 @@ A state is computed: no message can leave a node in a state that its link and it
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from enum import StrEnum
+
+import msgspec
+from msgspec.structs import replace
 
 #: Maximum age of a status of a node that is READY, in seconds.
 STATUS_SECONDS = 5.0
@@ -43,9 +45,11 @@ class NodeState(StrEnum):
         return self in (NodeState.READY, NodeState.DRAINING, NodeState.UNREACHABLE)
 
 
-@dataclass(frozen=True, slots=True)
-class Knowledge:
-    """What is known of one node. Times are seconds of one monotonic clock; None: never."""
+class Knowledge(msgspec.Struct, frozen=True):
+    """What is known of one node. Times are seconds of one monotonic clock; None: never.
+
+    It is replaced by each status: a struct costs a tenth of a dataclass there.
+    """
 
     link_is_up: bool = False
     link_changed: float = 0.0
@@ -63,11 +67,17 @@ class Knowledge:
     """Why its hello was refused; None: it was accepted."""
 
     def with_link(self, *, is_up: bool, now: float) -> Knowledge:
-        """The link came up or went down; a link that comes up begins without a status."""
+        """The link came up or went down.
+
+        A link that comes up begins without a status. One that is down was down since its last message if it was silent
+        before: the kernel needs 8 s to notice a pulled cable.
+        """
         if is_up == self.link_is_up:
             return self
-        known = replace(self, status_received=None, replicas_received=False) if is_up else self
-        return replace(known, link_is_up=is_up, link_changed=now)
+        if is_up:
+            return replace(self, link_is_up=True, link_changed=now, status_received=None, replicas_received=False)
+        silent_since = _silent_since(self, now)
+        return replace(self, link_is_up=False, link_changed=now if silent_since is None else silent_since)
 
     def with_status(self, now: float) -> Knowledge:
         """A status came. One that comes over a link that is down is late and is not counted."""

@@ -9,6 +9,7 @@ import msgspec
 
 from xinference.error_codes import Code
 from xinference.errors import Problem
+from xinference.hardware.devices import Host
 from xinference.nodes import messages
 
 
@@ -35,13 +36,22 @@ def decode_answer(data: bytes) -> messages.Answer:
     return _decode(_ANSWERS, data)
 
 
-def decode_event(data: bytes) -> messages.EventBody:
+def decode_event(data: bytes) -> messages.ReceivedEvent:
     """An event of a node.
 
     Raises:
         Problem: as `decode_envelope`.
     """
     return _decode(_EVENTS, data)
+
+
+def decode_host(report: messages.HostReport) -> Host:
+    """The resources in a report.
+
+    Raises:
+        Problem: as `decode_envelope`.
+    """
+    return _decode(_HOSTS, bytes(report.host))
 
 
 Decoded = TypeVar("Decoded")
@@ -73,6 +83,7 @@ def _from_builtin(kind: type, value: object) -> object:
 _ENCODER = msgspec.msgpack.Encoder(enc_hook=_to_builtin)
 _ENVELOPES = msgspec.msgpack.Decoder(messages.Envelope, dec_hook=_from_builtin)
 _ANSWERS: msgspec.msgpack.Decoder[messages.Answer] = msgspec.msgpack.Decoder(messages.Answer, dec_hook=_from_builtin)
-_EVENTS: msgspec.msgpack.Decoder[messages.EventBody] = msgspec.msgpack.Decoder(
-    messages.EventBody, dec_hook=_from_builtin
+_EVENTS: msgspec.msgpack.Decoder[messages.ReceivedEvent] = msgspec.msgpack.Decoder(
+    messages.ReceivedEvent, dec_hook=_from_builtin
 )
+_HOSTS = msgspec.msgpack.Decoder(Host, dec_hook=_from_builtin)

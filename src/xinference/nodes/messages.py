@@ -143,9 +143,18 @@ class Done(Message, frozen=True):
 
 
 class HostIs(Message, frozen=True):
-    """The resources of the node; also an event."""
+    """The resources of the node; also an event, which is received as `HostReport`."""
 
     host: Host
+
+
+class HostReport(Message, frozen=True, tag="HostIs"):
+    """The event `HostIs` with the resources not yet decoded.
+
+    Each node reports every two seconds, and few reports are read: the decoding would be half of what a report costs.
+    """
+
+    host: msgspec.Raw
 
 
 class PathIs(Message, frozen=True):
@@ -250,6 +259,7 @@ class WholeState(Message, frozen=True):
 
 
 EventBody = WholeState | ReplicaReport | Began | Progressed | Finished | HostIs
+ReceivedEvent = WholeState | ReplicaReport | Began | Progressed | Finished | HostReport
 
 
 class Envelope(msgspec.Struct, frozen=True):

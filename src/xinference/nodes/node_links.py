@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable, Mapping
 
 from xinference.fabric.fabric import Fabric, Link
-from xinference.nodes.messages import EventBody
+from xinference.nodes.messages import ReceivedEvent
 from xinference.nodes.remote import RemoteNode
 
 log = logging.getLogger(__name__)
@@ -21,7 +21,7 @@ class NodeLinks:
         fabric: Fabric,
         nodes: Mapping[str, RemoteNode],
         note_link: Callable[[Link], None] = lambda link: None,
-        note_event: Callable[[str, EventBody], None] = lambda node_id, event: None,
+        note_event: Callable[[str, ReceivedEvent], None] = lambda node_id, event: None,
     ) -> None:
         """
         Args:

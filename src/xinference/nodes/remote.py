@@ -22,7 +22,7 @@ from xinference.launch.plan import LaunchPlan, ResolvedLaunch
 from xinference.log_position import LogPosition, Piece
 from xinference.nodes import messages
 from xinference.nodes.memory_use import MemoryUse
-from xinference.nodes.message_codec import decode_answer, decode_event, encode
+from xinference.nodes.message_codec import decode_answer, decode_event, decode_host, encode
 from xinference.nodes.node import NodeAddress, Report, WeightsHeader
 from xinference.nodes.remote_operations import RemoteOperations
 from xinference.nodes.remote_replica import RemoteReplica
@@ -71,22 +71,31 @@ class RemoteNode:
         self._given_up: set[str] = set()
         """Replicas that were replaced elsewhere: they are stopped when the node is back."""
         self._operations = RemoteOperations(f"{node_id}-{epoch}", self._tell)
-        self._host: tuple[float, Host] | None = None
+        self._host: Host | messages.HostReport | None = None
+        """The last report of its resources, decoded when somebody asks for it; None: its link is down."""
+        self._host_time = 0.0
         self._tasks: set[asyncio.Task[None]] = set()
 
     # -- the machine and its weights --------------------------------------------------------------------------
 
     async def host(self) -> Host:
-        if self._host is not None and self._clock() - self._host[0] <= HOST_SECONDS:
-            return self._host[1]
+        last = self.last_host
+        if last is not None and self._clock() - self._host_time <= HOST_SECONDS:
+            return last
         host = (await self._ask(messages.AskHost(), messages.HostIs)).host
-        self._host = (self._clock(), host)
+        self._host, self._host_time = host, self._clock()
         return host
 
     @property
     def last_host(self) -> Host | None:
         """The last report of its resources; None: its link is down."""
-        return None if self._host is None else self._host[1]
+        if isinstance(self._host, messages.HostReport):
+            try:
+                self._host = decode_host(self._host)
+            except Problem as problem:
+                log.warning("node %s: %s", self.node_id, problem)
+                self._host = None
+        return self._host
 
     async def find_weights(self, launch: ResolvedLaunch) -> Path | None:
         ask = messages.FindWeights(launch.uid, encode_launch(launch))
@@ -159,7 +168,7 @@ class RemoteNode:
 
     # -- from the fabric --------------------------------------------------------------------------------------
 
-    def receive(self, event: Event) -> messages.EventBody | None:
+    def receive(self, event: Event) -> messages.ReceivedEvent | None:
         """Take an event of the node, and return it; one that cannot be read is logged."""
         try:
             body = decode_event(event.body)
@@ -167,14 +176,14 @@ class RemoteNode:
             log.warning("node %s: %s", self.node_id, problem)
             return None
         match body:
+            case messages.HostReport():  # the most frequent one
+                self._host, self._host_time = body, self._clock()
             case messages.WholeState():
                 self._take_state(body)
             case messages.ReplicaReport():
                 self._apply(body)
             case messages.Began() | messages.Progressed() | messages.Finished():
                 self._operations.receive(body)
-            case messages.HostIs():
-                self._host = (self._clock(), body.host)
         return body
 
     def note_link(self, *, is_up: bool) -> None:
