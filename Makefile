@@ -17,7 +17,7 @@ WORKERS = $(shell $(PYTHON) -c 'import os; print(2 * (os.cpu_count() or 1))')
 # Unit tests wait a quarter of their time, and each worker spends seconds to find the tests: three for two cores.
 UNIT_WORKERS = $(shell $(PYTHON) -c 'import os; print(max(1, (3 * (os.cpu_count() or 1)) // 2))')
 
-.PHONY: shared-beginnings measure-requests measure-scrapes ui check-ui chaos chaos-nodes hostile soak chat test test-unit test-pythons test-clients test-cluster cluster-demo test-agents test-ui ui-shots bench-budget check check-types check-style coverage build check-build conformance fuzz bench env-transformers lock \
+.PHONY: shared-beginnings measure-requests measure-scrapes ui check-ui chaos chaos-nodes hostile soak chat test test-unit test-pythons test-clients test-cluster cluster-demo bench-cluster test-agents test-ui ui-shots bench-budget check check-types check-style coverage build check-build conformance fuzz bench env-transformers lock \
 	lock-environments clean
 
 # The package, a real small chat model, and its first answer in the terminal.
@@ -99,6 +99,10 @@ test-clients: $(CLIENTS_VENV)/.installed
 # Three nodes on this machine, a replica on each, a chat, a killed node, and a chat; as any user.
 cluster-demo: $(VENV)/.installed-dev
 	$(BIN)/python -m tests.support.cluster_demo
+
+# The budgets of a cluster, each with its figure; as root, on hosts of their own: ten minutes.
+bench-cluster: $(VENV)/.installed-dev
+	$(BIN)/python -m benchmarks.cluster
 
 # The link to the nodes of a cluster over a real Ray: two of its nodes on this machine.
 test-cluster: $(CLUSTER_VENV)/.installed

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from benchmarks.cluster.figures import Figure
+from benchmarks.cluster.figures import table as table_of_budgets
 from benchmarks.gateway.cells import Cell, Figures
 from benchmarks.gateway.load import Load, Result
 from benchmarks.gateway.report import table, write_picture
@@ -87,3 +89,8 @@ def test_the_accepted_share_and_a_different_text_are_shown() -> None:
         "| new | draft model | 12.00 | 1.50 | 30 of 40 (75%) | yes |",
         "| new | n-gram | 9.00 | 1.12 | - | NO |",
     ]
+
+
+def test_a_budget_of_a_cluster_is_shown_with_its_figure_and_whether_it_holds() -> None:
+    lines = table_of_budgets([Figure("first", 2.0, "s", 2), Figure("second", 2.1, "s", 2, "of three")]).splitlines()
+    assert lines[2:] == ["| first | 2 s | 2 s | yes |  |", "| second | 2.1 s | 2 s | NO | of three |"]

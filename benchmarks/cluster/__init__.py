@@ -1,0 +1,1 @@
+"""The budgets of a cluster, each measured in turn with one machine where there is something to compare."""
