@@ -16,14 +16,6 @@ from tests.support.home import UID, Home
 
 #: The address that the pages name.
 PRINTED = "9997"
-#: Runs a program that may have `await` outside a function, as the pages of the asynchronous client have it.
-AWAITING = """
-import ast, asyncio, inspect, sys
-code = compile(sys.stdin.read(), "snippet", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
-result = eval(code, {"__name__": "__main__"})
-if inspect.iscoroutine(result):
-    asyncio.run(result)
-"""
 WITH_SNIPPETS = [page for page in PAGES if any(snippet.runs for snippet in snippets(page))]
 
 
@@ -47,7 +39,7 @@ def test_the_snippets_of_a_page_run_in_their_order(page: Path, make_home: Callab
 
 def run(snippet: Snippet, home: Home, folder: Path) -> None:
     shell = ["bash", "-euo", "pipefail"]
-    words = shell if snippet.language == "sh" else [sys.executable, "-c", AWAITING]
+    words = shell if snippet.language == "sh" else [sys.executable, "-"]
     commands = Path(sys.executable).parent
     environment = home.environment | {"PATH": f"{commands}:{home.environment['PATH']}"}
     done = subprocess.run(
