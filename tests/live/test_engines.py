@@ -197,6 +197,21 @@ def test_a_limit_of_tokens_ends_with_length(running: Running) -> None:
     assert answer.usage.completion_tokens == 5
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_answer_without_a_limit_ends_with_the_context(running: Running, stream: bool) -> None:
+    """A chat that names no number of tokens is neither cut after some default of the engine nor endless."""
+    chat = {"messages": [{"role": "user", "content": PAIRS[0]["question"]}], "ignore_eos": True, "stream": stream}
+    answer = running.post("/v1/chat/completions", **chat, stream_options={"include_usage": True} if stream else None)
+    assert answer.status_code == 200, answer.text
+    if stream:
+        chunks = [event for event in sse_events(answer.text) if event != "[DONE]"]
+        reason = next(choice["finish_reason"] for c in chunks for choice in c["choices"] if choice["finish_reason"])
+        usage = chunks[-1]["usage"]
+    else:
+        reason, usage = answer.json()["choices"][0]["finish_reason"], answer.json()["usage"]
+    assert reason == "length" and ASKED - 2 <= usage["total_tokens"] <= ASKED + 1
+
+
 def test_n_gives_as_many_choices(running: Running) -> None:
     answer = running.chat("Hello!", n=2, temperature=1, max_tokens=4)
     assert sorted(choice.index for choice in answer.choices) == [0, 1]

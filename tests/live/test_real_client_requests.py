@@ -17,7 +17,7 @@ import pytest
 
 from tests.formats.gguf_model import write_gguf
 from tests.gateway.harness import ANTHROPIC
-from tests.gateway.test_real_client_requests import ANSWERED, BASES, CHATS, FUNCTION, MESSAGES, REFUSED, RESPONSES, USER
+from tests.gateway.test_real_client_requests import ANSWERED, BASES, CHATS, FUNCTION, REFUSED, RESPONSES, USER
 from tests.live.test_engines import CONTEXT_OPTION, FORMATS, HF, START_SECONDS
 from tests.support.home import Home, environments
 from xinference.config import Settings
@@ -64,13 +64,8 @@ class Running:
         return httpx2.post(f"{self.home.url}{path}", json=body, headers=ANTHROPIC, timeout=120)
 
     def serves(self, path: str) -> bool:
-        """The Transformers server has no messages; no model here makes vectors or scores."""
-        return (
-            path in BASES
-            and "embed" not in path
-            and "rerank" not in path
-            and (path != MESSAGES or self.engine != "Transformers")
-        )
+        """Whether the model answers requests on this path: it makes no vectors and no scores."""
+        return path in BASES and "embed" not in path and "rerank" not in path
 
 
 @pytest.fixture(scope="module", params=["llama.cpp", "Transformers"])
