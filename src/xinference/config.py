@@ -91,8 +91,8 @@ class Settings:
     offline: bool = False
     """Never connect to a hub or package index."""
     catalog_source: str = ""
-    """Source of the catalog's updates that name none: a package, or an ``https:`` address with ``#sha256=…`` at its
-    end; empty: an update has to name its source."""
+    """Default source of updates of the catalog: a package, or an ``https:`` address with ``#sha256=…`` at its end;
+    empty: each update must name its source."""
     hub_seconds: float = 60.0
     """Maximum seconds that hubs may take to answer the questions of one request; downloads have no limit."""
     grace_seconds: float = 60.0
@@ -104,8 +104,7 @@ class Settings:
     start_seconds: float = 600.0
     """Seconds that an engine may take to start."""
     probe_seconds: float = 20.0
-    """While an engine has requests in flight, it gets a probe every so many seconds, which its main loop must
-    answer."""
+    """Seconds between two probes of an engine that has requests in flight. Its main loop must answer each probe."""
     hung_seconds: float = 60.0
     """Seconds that an engine may take to answer a probe; then it is killed and restarted. 0: engines are never
     probed."""
@@ -113,8 +112,8 @@ class Settings:
     """The same limit, in seconds, while the engine computes with several threads or reads from the disk, as it does
     with a long prompt on a slow processor."""
     engine_memory_margin: int = field(default=2 << 30, metadata={"parser": BYTES})
-    """Host memory that an engine may use beyond five quarters of its plan; then it is killed and restarted. In bytes or
-    with a unit such as 2GiB; 0: no limit. Linux only."""
+    """Host memory that an engine may use above 125 % of its plan; if it uses more, it is killed and restarted. In bytes
+    or with a unit such as 2GiB; 0: no limit. Linux only."""
     recover_seconds: float = 30.0
     """Seconds that a request waits for a crashed engine to restart; then it gets a 503."""
     on_demand_wait_seconds: float = 120.0
@@ -183,15 +182,15 @@ class Settings:
     gateway_workers: int = 1
     """Number of processes that serve requests on the port; 1: the server's own."""
     shared_beginnings: bool = False
-    """Compute equal beginnings of prompts once, where the engine can save the state of a slot. Only with one gateway
-    process."""
+    """Compute the common beginning of several prompts only once, on engines that can save the state of a slot. Only with
+    one gateway process."""
     shared_wait_seconds: float = 60.0
-    """Maximum seconds that a request waits until another one has computed an equal beginning."""
+    """Maximum seconds that a request waits while another one computes the beginning of its prompt."""
     kept_state_bytes: int = field(default=1 << 30, metadata={"parser": BYTES})
     """Maximum size of the saved states of each model on the disk, in bytes or with a unit such as 2GiB; 0: none."""
     prefix_isolation: str = "none"
-    """Whether requests share beginnings: none: all requests to a model do; key: only requests with the same key, so
-    that nobody can tell by the time of an answer what others have asked."""
+    """Which requests share the computed beginnings of prompts. none: all requests to a model; key: only requests with the
+    same key, so that response times do not reveal the prompts of other keys."""
     log_level: str = "INFO"
     """Log level of the server: DEBUG, INFO, WARNING or ERROR."""
     log_format: str = "text"

@@ -18,12 +18,12 @@ def drain_node(node: str) -> Request[Json]:
 
 
 def undrain_node(node: str) -> Request[Json]:
-    """Place replicas on a node again."""
+    """Allow new replicas on a node again."""
     return Request(method="POST", path=path("v1", "cluster", "nodes", node, "undrain"), read=answers.as_object)
 
 
 def remove_node(node: str) -> Request[Json]:
-    """Take a node out of the cluster for ever."""
+    """Remove a node from the cluster permanently."""
     return Request(method="DELETE", path=path("v1", "cluster", "nodes", node), read=answers.as_object)
 
 
@@ -39,5 +39,5 @@ def list_join_tokens() -> Request[list[Json]]:
 
 
 def revoke_join_token(token_id: str) -> Request[Json]:
-    """Let no machine join with a token any more."""
+    """Revoke a token: no further machine can join with it."""
     return Request(method="DELETE", path=path("v1", "cluster", "tokens", token_id), read=answers.as_object)

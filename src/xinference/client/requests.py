@@ -203,7 +203,7 @@ def set_aliases(model_uid: str, aliases: Sequence[str]) -> Request[Json]:
 
 
 def unload_model(model_uid: str) -> Request[Json]:
-    """Stop the engines of a model after their last answers, without forgetting it; returns its description.
+    """Stop the engines of a model after their running requests, without forgetting it; returns its description.
 
     A model on demand is loaded by its next request, another one by `load_model`.
     """
@@ -216,7 +216,7 @@ def load_model(model_uid: str, wait_ready: bool = True) -> Request[Json]:
 
 
 def restart_model(model_uid: str, wait_ready: bool = True) -> Request[Json]:
-    """Stop a model after its last answers and start it again; returns its description when it is ready."""
+    """Stop a model after its running requests and start it again; returns its description when it is ready."""
     return _change(model_uid, "restart", wait_ready=wait_ready)
 
 
@@ -378,5 +378,5 @@ def upsert_autostart_model(entry: Json) -> Request[Json]:
 
 
 def remove_autostart_model(model_uid: str) -> Request[Json]:
-    """Let a model run on that the next server does not restore; returns the remaining ones, as the summary."""
+    """Exclude a running model from those that the next server restores; returns the remaining ones, as the summary."""
     return Request(method="DELETE", path=f"{_AUTOSTART}{path(model_uid)}", read=answers.as_object)

@@ -1,4 +1,4 @@
-"""Restarts the server of this home with its own command and environment; its engines run on meanwhile."""
+"""Restarts the server of this home with its own command and environment; its engines keep running."""
 
 from __future__ import annotations
 

@@ -129,7 +129,7 @@ class Cluster:
         return self._rows.tokens()
 
     def revoke_token(self, token_id: str) -> None:
-        """Let no machine join with a token any more.
+        """Revoke a token: no further machine can join with it.
 
         Raises:
             Problem: 404, there is none of this id.
@@ -153,7 +153,7 @@ class Cluster:
         return member
 
     async def remove(self, name: str) -> Member:
-        """Take a node out for ever: its link is closed, and its certificate refused.
+        """Remove a node permanently: its link is closed, and its certificate refused.
 
         Raises:
             Problem: 404 ``node_not_found``.

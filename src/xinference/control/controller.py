@@ -203,7 +203,7 @@ class Controller:
         await self._names.set_aliases(uid, aliases)
 
     async def unload(self, uid: str) -> None:
-        """Stop the engines of a deployment after their last answers; its row stays.
+        """Stop the engines of a deployment after their running requests; its row stays.
 
         A model on demand is loaded again by its next request, another one by `load`.
 
@@ -231,7 +231,7 @@ class Controller:
                 self._tasks.append(asyncio.create_task(_without_answer(loading), name=f"load of {uid}"))
 
     async def restart(self, uid: str) -> None:
-        """Stop a deployment after its last answers and start it again (`Restarts`)."""
+        """Stop a deployment after its running requests and start it again (`Restarts`)."""
         await self._restarts.restart(uid)
 
     async def reload(self, uid: str, options: Mapping[str, Any], seconds: float) -> None:

@@ -57,7 +57,7 @@ class Restarts:
         self._reloads.pop(uid, None)
 
     async def restart(self, uid: str, change: Change | None = None, *, seconds: float | None = None) -> None:
-        """Stop a deployment after its last answers and start it again, or start one that is unloaded or has failed.
+        """Stop a deployment after its running requests and start it again, or start one that is unloaded or has failed.
 
         Args:
             change: makes the new request of the stored one.

@@ -259,7 +259,7 @@ class Deployment:
         return remaining
 
     async def unload(self, *, for_restart: bool = False, seconds: float | None = None) -> None:
-        """Stop the engines after their last answers, at most `seconds` later, and release their memory.
+        """Stop the engines after their running requests, at most `seconds` later, and release their memory.
 
         `seconds` None: `drain_seconds` of the settings. A model that is not on demand stays unloaded, also under later
         servers, unless this is `for_restart`.

@@ -180,7 +180,7 @@ class RemoveReplica:
 
 @dataclass(frozen=True)
 class Unload:
-    """A user unloads the model: stop its engines after their last answers."""
+    """A user unloads the model: stop its engines after their running requests."""
 
     done: asyncio.Future[None]
     """Reply: the engines have ended and their memory is released."""

@@ -64,13 +64,13 @@ async def drain(cluster: ClusterDep, controller: ControllerDep, node: str) -> di
 
 @router.post("/nodes/{node}/undrain", response_model=cluster_schemas.ClusterNode, responses=problems(404, 409))
 async def undrain(cluster: ClusterDep, controller: ControllerDep, node: str) -> dict[str, Any]:
-    """Place replicas on a node again."""
+    """Allow new replicas on a node again."""
     return await node_entry(controller, cluster.members, cluster.drain(node, drained=False))
 
 
 @router.delete("/nodes/{node}", response_model=cluster_schemas.ClusterNode, responses=problems(404, 409))
 async def remove(cluster: ClusterDep, controller: ControllerDep, node: str) -> dict[str, Any]:
-    """Take a node out for ever: its engines are stopped, its certificate is refused, its replicas start elsewhere."""
+    """Remove a node permanently: its engines are stopped, its certificate is refused, its replicas start elsewhere."""
     entry = await node_entry(controller, cluster.members, cluster.members.get(node))
     await cluster.remove(node)
     return entry
@@ -95,6 +95,6 @@ async def tokens(cluster: ClusterDep) -> list[dict[str, Any]]:
 
 @router.delete("/tokens/{token_id}", response_model=cluster_schemas.Token, responses=problems(404, 409))
 async def revoke_token(cluster: ClusterDep, token_id: str) -> dict[str, Any]:
-    """Let no machine join with a token any more. The nodes that have joined with it stay."""
+    """Revoke a token: no further machine can join with it. The nodes that have joined with it stay."""
     cluster.revoke_token(token_id)
     return next(token_entry(row) for row in cluster.tokens() if row.token_id == token_id)

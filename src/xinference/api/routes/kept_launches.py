@@ -86,7 +86,7 @@ async def put_autostart(controller: ControllerDep, settings: SettingsDep, body: 
 
 @router.delete("/v1/autostart/models/{model_uid:path}", response_model=autostart_schemas.AutostartSummary)
 async def remove_autostart(controller: ControllerDep, model_uid: str) -> Json:
-    """Let a model run on that the next server does not restore"""
+    """Exclude a running model from those that the next server restores; it keeps running"""
     if any(kept.uid == model_uid for kept in controller.kept_launches()):
         controller.set_restored(model_uid, restored=False)
     return _summary(controller)

@@ -67,7 +67,7 @@ async def set_aliases(controller: ControllerDep, model_uid: str, body: AliasesBo
     responses=problems(404, 409, 507),
 )
 async def unload(controller: ControllerDep, model_uid: str) -> dict[str, Any]:
-    """Stop the engines of a deployment after their last answers; it stays in the list until it is loaded again."""
+    """Stop the engines of a deployment after their running requests; it stays in the list until it is loaded again."""
     await controller.stop_notice.unless_given(controller.unload(model_uid))
     return _described(controller, model_uid)
 
@@ -87,7 +87,7 @@ async def load(controller: ControllerDep, model_uid: str, wait_ready: bool = Tru
     "/v1/models/{model_uid}/restart", response_model=schemas.Model, response_model_exclude_unset=True, responses=_LOADS
 )
 async def restart(controller: ControllerDep, model_uid: str, wait_ready: bool = True) -> dict[str, Any]:
-    """Stop a deployment after its last answers, and start it again; requests wait meanwhile."""
+    """Stop a deployment after its running requests, and start it again; new requests wait meanwhile."""
     await controller.stop_notice.unless_given(controller.restart(model_uid))
     if wait_ready:
         await wait_until_ready(controller, model_uid)

@@ -77,7 +77,8 @@ def _row(node: Json) -> list[Any]:
 def drain(target: Target, node: str, as_json: bool) -> None:
     """Move all replicas of NODE to others.
 
-    Nothing new is placed on it. Each replica gets its successor first, and then sends its last answers.
+    The node gets no new replicas. Each of its replicas is first started on another node; then it finishes its running
+    requests and is stopped.
     """
     with target.connect() as client:
         _say(client.drain_node(node), "is drained: `xinference cluster undrain` takes it in again.", as_json)
@@ -88,7 +89,7 @@ def drain(target: Target, node: str, as_json: bool) -> None:
 @json_option
 @with_server_options
 def undrain(target: Target, node: str, as_json: bool) -> None:
-    """Place replicas on NODE again."""
+    """Allow new replicas on NODE again."""
     with target.connect() as client:
         _say(client.undrain_node(node), "takes replicas again.", as_json)
 
@@ -98,7 +99,7 @@ def undrain(target: Target, node: str, as_json: bool) -> None:
 @json_option
 @with_server_options
 def remove(target: Target, node: str, as_json: bool) -> None:
-    """Take NODE out for ever.
+    """Remove NODE from the cluster permanently.
 
     Its engines are stopped, its certificate is refused, and its replicas are started elsewhere.
     """
@@ -162,7 +163,7 @@ def list_tokens(target: Target, as_json: bool) -> None:
 @click.argument("token_id")
 @with_server_options
 def revoke(target: Target, token_id: str) -> None:
-    """Let no machine join with a token any more."""
+    """Revoke a token: no further machine can join with it."""
     with target.connect() as client:
         client.revoke_join_token(token_id)
     note(f"The token {token_id} is revoked. Nodes that have joined with it stay.")

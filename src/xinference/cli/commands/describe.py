@@ -41,7 +41,7 @@ def _complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> li
 @with_server_options
 @name_argument(complete=_complete)
 def describe(target: Target, model_name: str, as_json: bool) -> None:
-    """Show the facts of one model, and the commands to use it.
+    """Describe a model, and show the commands to use it.
 
     NAME is the uid or an alias of a launched model, or the name of a model in `xinference registrations`. If both
     exist, both are shown. Without a server, the model is looked up in this home.

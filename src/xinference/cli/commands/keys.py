@@ -110,7 +110,7 @@ def keys() -> None:
     type=click.Choice(["high", "normal", "low"]),
     default="normal",
     show_default=True,
-    help="Order of its requests before a busy model; a request may name a lower one.",
+    help="Priority of its requests when they wait for a model; a request may name a lower one.",
 )
 @click.argument("named", metavar="[NAME]", required=False)
 @json_option
@@ -172,7 +172,7 @@ _limit = Removable(_count)
 @click.option(
     "--max-request-seconds", type=Removable(_seconds), metavar="N", help="Maximum time of a request, or `none`."
 )
-@click.option("--priority", type=click.Choice(["high", "normal", "low"]), help="Order before a busy model.")
+@click.option("--priority", type=click.Choice(["high", "normal", "low"]), help="Priority of its requests when they wait for a model.")
 @json_option
 @with_server_options
 def update(

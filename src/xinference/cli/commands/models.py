@@ -173,7 +173,7 @@ def logs(
     of_the_server: bool,
     as_json: bool,
 ) -> None:
-    """Show the log of the model UID: the output of its engine. With --follow it ends with the model or the replica.
+    """Show the log of the model UID: the output of its engine.
 
     Without a running server, the last log is read from the data folder.
     """

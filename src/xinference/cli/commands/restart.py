@@ -19,7 +19,7 @@ from xinference.errors import bad_request
 def restart(target: Target, uid: str | None, as_json: bool) -> None:
     """Restart the model UID; without UID, the server of this home.
 
-    The server starts again in the background with the same settings. Its engines run on meanwhile, and the new server
+    The server starts again in the background with the same settings. Its engines keep running, and the new server
     takes them over.
     """
     if uid is not None:

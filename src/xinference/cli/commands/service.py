@@ -11,7 +11,7 @@ from xinference.cli.options.json_option import json_option
 from xinference.cli.output import note, print_json
 
 _system = click.option(
-    "--system", "is_system", is_flag=True, help="Use a service of the machine, not of the user's session."
+    "--system", "is_system", is_flag=True, help="Use a system service, not a user service."
 )
 
 

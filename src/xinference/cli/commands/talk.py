@@ -44,7 +44,7 @@ def answer_options(command: Callable[..., None]) -> Callable[..., None]:
         ),
         click.option(
             "--max-tokens", "--max_tokens", type=IntegerRange(min=1),
-            help="Maximum number of tokens in an answer. [default: chat: what the context allows; generate: 512, or "
+            help="Maximum number of tokens in an answer. [default: chat: the rest of the context; generate: 512, or "
             "half of a context below 1024]",
         ),
     ):  # fmt: skip

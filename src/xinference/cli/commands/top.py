@@ -33,7 +33,7 @@ _HOME, _END_OF_LINE, _END_OF_SCREEN = "\x1b[H", "\x1b[K", "\x1b[J"
 @json_option
 @with_server_options
 def top(target: Target, once: bool, as_json: bool) -> None:
-    """Follow the models, their requests, tokens per second and memory on one screen.
+    """Monitor models, requests, tokens per second and memory on one screen.
 
     q or Ctrl+C ends it. The table shows planned and measured memory, on the host and on GPUs.
     """

@@ -60,7 +60,7 @@ def further_options(command: Callable[..., None]) -> Callable[..., None]:
         click.option("--n-worker", type=IntegerRange(1, 64), default=1, show_default=True,
             help="Number of workers of a cluster that compute each replica together."),
         click.option("--allow-plain-gang", is_flag=True,
-            help="Let the workers of a replica talk in clear text, even if they lack the label fabric=private."),
+            help="Allow unencrypted connections between the workers of a replica that lack the label fabric=private."),
         click.option("-ev", "--env", "envs", nargs=2, multiple=True, metavar="NAME VALUE", callback=_as_mapping,
             help="Environment variable of the engine. Repeatable."),
         click.option("-qc", "--quantization-config", nargs=2, multiple=True, metavar="KEY VALUE", callback=_as_values,
