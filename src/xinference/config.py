@@ -189,8 +189,8 @@ class Settings:
     kept_state_bytes: int = field(default=1 << 30, metadata={"parser": BYTES})
     """Maximum size of the saved states of each model on the disk, in bytes or with a unit such as 2GiB; 0: none."""
     prefix_isolation: str = "none"
-    """Which requests share the computed beginnings of prompts. none: all requests to a model; key: only requests with the
-    same key, so that response times do not reveal the prompts of other keys."""
+    """Which requests share the computed beginnings of prompts. none: all requests to a model; key: only requests with
+    the same key, so that response times do not reveal the prompts of other keys."""
     log_level: str = "INFO"
     """Log level of the server: DEBUG, INFO, WARNING or ERROR."""
     log_format: str = "text"

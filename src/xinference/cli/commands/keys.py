@@ -172,7 +172,11 @@ _limit = Removable(_count)
 @click.option(
     "--max-request-seconds", type=Removable(_seconds), metavar="N", help="Maximum time of a request, or `none`."
 )
-@click.option("--priority", type=click.Choice(["high", "normal", "low"]), help="Priority of its requests when they wait for a model.")
+@click.option(
+    "--priority",
+    type=click.Choice(["high", "normal", "low"]),
+    help="Priority of its requests when they wait for a model.",
+)
 @json_option
 @with_server_options
 def update(

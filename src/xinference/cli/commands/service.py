@@ -10,9 +10,7 @@ import click
 from xinference.cli.options.json_option import json_option
 from xinference.cli.output import note, print_json
 
-_system = click.option(
-    "--system", "is_system", is_flag=True, help="Use a system service, not a user service."
-)
+_system = click.option("--system", "is_system", is_flag=True, help="Use a system service, not a user service.")
 
 
 @click.group()
