@@ -182,8 +182,8 @@ class Settings:
     gateway_workers: int = 1
     """Number of processes that serve requests on the port; 1: the server's own."""
     shared_beginnings: bool = False
-    """Compute the common beginning of several prompts only once, on engines that can save the state of a slot. Only with
-    one gateway process."""
+    """Compute the common beginning of several prompts only once, on engines that can save the state of a slot. Only
+    with one gateway process."""
     shared_wait_seconds: float = 60.0
     """Maximum seconds that a request waits while another one computes the beginning of its prompt."""
     kept_state_bytes: int = field(default=1 << 30, metadata={"parser": BYTES})
