@@ -53,7 +53,7 @@ def _read_time(ctx: click.Context, param: click.Parameter, text: str | None) -> 
     show_default=True,
     callback=_read_groups,
     metavar="NAMES",
-    help="What a row of the table is for: model, key, path, status, and minute, hour or day (UTC), separated by commas.",
+    help="Fields of a row: model, key, path, status, and minute, hour or day (UTC), separated by commas.",
 )
 @click.option(
     "--since",
