@@ -120,7 +120,7 @@ class Placer:
 
         demand = Demand(launch.uid, request.replica, pins, request.labels, ranks=request.n_worker)
         chosen = spread(self._candidates(launch, view), demand, fit)
-        return SizedPlan(launch, path, chosen.sizing, shortest(chosen.places), notes)
+        return SizedPlan(launch, path, chosen.sizing, shortest(chosen.places), notes, shape.writes_calls)
 
     # -- nodes ------------------------------------------------------------------------------------------------
 

@@ -156,6 +156,7 @@ def engine_command(
         "uid": plan.uid,
         "path": str(plan.path),
         "sizing": sizing,
+        "writes_calls": plan.writes_calls,
         "devices": devices,
         "nodes": [place.node_id for place in plan.places],
         "ranks": [[[rank.node_id, rank.devices] for rank in place.ranks] for place in plan.places],
@@ -175,7 +176,8 @@ def restore_sizing(plan: LaunchPlan, number: int, context: Mapping[str, Any]) ->
     except (KeyError, TypeError):
         return plan  # another release wrote the context: the launch is sized again, and only a restart uses that size
     launch, adopted = (plan.launch, plan.places) if isinstance(plan, SizedPlan) else (plan, ())
-    return SizedPlan(launch, path, sizing, replicas.merge_places(adopted, reported, number))
+    places, writes_calls = replicas.merge_places(adopted, reported, number), context.get("writes_calls")
+    return SizedPlan(launch, path, sizing, places, writes_calls=writes_calls)
 
 
 def _stored_places(context: Mapping[str, Any]) -> Places:

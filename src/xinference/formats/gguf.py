@@ -98,6 +98,12 @@ class GgufHeader:
         return template if isinstance(template, str) else None
 
     @property
+    def tool_template(self) -> str:
+        """The template of requests with tools: the file's second one, or its only one; empty: it has none."""
+        template = self.metadata.get("tokenizer.chat_template.tool_use")
+        return template if isinstance(template, str) else self.chat_template or ""
+
+    @property
     def is_reranker(self) -> bool:
         return self.pooling_type == _POOLING_RANK
 

@@ -91,7 +91,7 @@ def prepare(table: RoutingTable, route: Route, request: Request, document: Reque
     dialect = dialect_of(route.engine)
     make_canonical(request, document)
     if route.tools_refused is not None:
-        check_tools(route, request, document)
+        check_tools(route, request, document, forces_calls=dialect.forces_calls)
     exchange = dialect.exchange(request, route.uid)
     if request.has_further_fields:
         _check_extra_fields(dialect, request, document)

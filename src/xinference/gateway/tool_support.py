@@ -14,8 +14,11 @@ from xinference.routing.table import Route
 _FORCED = frozenset({"required", "any", "tool", "function", "custom"})
 
 
-def check_tools(route: Route, request: Request, document: RequestDocument) -> None:
+def check_tools(route: Route, request: Request, document: RequestDocument, *, forces_calls: bool) -> None:
     """Check a request for a route with `Route.tools_refused`, after its canonical form is made.
+
+    Args:
+        forces_calls: the engine serves a call that the request forces; see `Dialect`.
 
     Raises:
         Refusal: 400 ``tools_unsupported``.
@@ -25,7 +28,7 @@ def check_tools(route: Route, request: Request, document: RequestDocument) -> No
     if not document.fields.get("tools"):
         return
     choice = _choice(document.fields.get("tool_choice"))
-    if choice == "none" or choice in _FORCED:
+    if choice == "none" or (forces_calls and choice in _FORCED):
         return
     raise Refusal(Code.TOOLS_UNSUPPORTED, f"tools: {route.tools_refused}", param="tools")
 

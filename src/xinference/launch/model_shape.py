@@ -43,6 +43,8 @@ class ModelShape(msgspec.Struct, frozen=True):
     """Number of scores of a model that classifies; None: not known."""
     pooling_type: int | None = None
     """The number in a GGUF file: 0 none, 1 mean, 2 first token, 3 last token, 4 rank; None: the file has none."""
+    writes_calls: bool | None = None
+    """Whether the chat template in a GGUF file writes tool calls; None: not known."""
 
     def small_linear_bytes(self, limit: int) -> int:
         """Bytes of the linear matrices that are smaller than `limit`, in the form in which engines fuse them.

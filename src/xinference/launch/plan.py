@@ -147,6 +147,8 @@ class SizedPlan:
     """The machine and the devices of each replica."""
     notes: tuple[str, ...] = ()
     """Notes from reading the weights."""
+    writes_calls: bool | None = None
+    """Whether the chat template in the weights writes tool calls; None: not known."""
 
     @property
     def uid(self) -> str:

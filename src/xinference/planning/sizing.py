@@ -53,7 +53,7 @@ def size_launch(
     if available.saves_states and (wanted := model.state_bytes(launch, sizing)):
         free = available.usable[HOST] // launch.request.replica - (0 if launch.use_gpu else sizing.total_bytes)
         sizing = msgspec.structs.replace(sizing, state_bytes=max(0, min(wanted, free)))
-    return SizedPlan(launch, path, sizing, local_places(devices), notes)
+    return SizedPlan(launch, path, sizing, local_places(devices), notes, shape.writes_calls)
 
 
 def answers_as_much(plan: SizedPlan, other: SizedPlan) -> bool:

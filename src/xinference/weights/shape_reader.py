@@ -16,6 +16,7 @@ from xinference.catalog.packing import Packing
 from xinference.engines.base import ExtraWeightFile
 from xinference.error_codes import Code
 from xinference.errors import Problem
+from xinference.formats.chat_template import writes_tool_calls
 from xinference.formats.ggml import read_ggml
 from xinference.formats.gguf import GgufHeader, read_header
 from xinference.formats.llama_facts import disagreements, facts_for
@@ -31,6 +32,9 @@ from xinference.weights.conversion import _is_gguf
 
 #: Suffixes of a folder's weight files, pickles included.
 WEIGHT_SUFFIXES = frozenset({".safetensors", ".bin", ".pt", ".pth"})
+
+#: The note of a family that calls tools, and whose file has a chat template without them.
+UNWRITTEN_CALLS = "tools: the chat template in the file writes no tools and calls, so llama.cpp can't use it for them"
 
 
 def read_shape(
@@ -53,7 +57,11 @@ def read_shape(
 def _weights_shape(path: Path, version: ModelVersion) -> tuple[ModelShape, tuple[str, ...]]:
     if version.spec.model_format == "ggmlv3" and not _is_gguf(path):
         return _ggml_shape(path, version)
-    return (_folder_shape if path.is_dir() else _gguf_shape)(path), ()
+    if path.is_dir():
+        return _folder_shape(path), ()
+    shape, family = _gguf_shape(path), version.family
+    unwritten = shape.writes_calls is False and family.chat_template is None and "tools" in family.model_ability
+    return shape, (UNWRITTEN_CALLS,) if unwritten else ()
 
 
 def pooled_shape(shape: ModelShape, read: ReadJson) -> ModelShape:
@@ -95,6 +103,7 @@ def gguf_shape(parts: Sequence[GgufHeader]) -> ModelShape:
         bytes_by_type=by_type,
         architecture=header.architecture,
         pooling_type=header.pooling_type,
+        writes_calls=writes_tool_calls(header.tool_template),
     )
 
 

@@ -212,6 +212,7 @@ DIALECT = Dialect(
         "guided_regex": refuse_field("guided_regex", ENGINE, "Use guided_grammar in GBNF, or guided_json."),
         "tool_choice": require_one_tool,
     },
+    forces_calls=False,
     has_stops_at_start=True,
     computes_in_order=True,
     exchange=_exchange,

@@ -24,7 +24,7 @@ from xinference.engines.base import (
     explanation_of,
     lacks_avx2,
 )
-from xinference.engines.llama_cpp import pooling, projector, prompt_cache, shared_states, speculation
+from xinference.engines.llama_cpp import pooling, projector, prompt_cache, shared_states, speculation, tools
 from xinference.engines.llama_cpp.memory_model import CELL_PADDING, MEMORY, SMALL_MICRO_BATCH, SMALL_WEIGHTS
 from xinference.engines.llama_cpp.option_policy import POLICY
 from xinference.engines.llama_cpp.option_values import convert
@@ -178,14 +178,7 @@ class LlamaCpp(SetsThinking):
         pooling.check_pooling(launch, shape)
 
     def tool_refusal(self, plan: LaunchPlan) -> str | None:
-        """By the abilities of the family: the server offers tools only to templates that have a place for them."""
-        family = plan.version.family
-        if "tools" in family.model_ability or family.tool_parser is not None or "chat_template" in plan.options:
-            return None
-        return (
-            f"{family.model_name} has no ability to call tools, and llama.cpp leaves tools out where the chat template "
-            "has no place for them. Launch a model with the ability tools, or this one with another --chat_template."
-        )
+        return tools.refusal(plan)
 
     def check_packing(self, launch: ResolvedLaunch, shape: ModelShape, host: Host) -> None:
         """All types of GGUF are read, on every device."""
