@@ -57,6 +57,12 @@ def test_an_adopted_engine_gives_its_plan_back() -> None:
     )
 
 
+def test_an_adopted_engine_keeps_whether_its_template_writes_calls() -> None:
+    context = engine_command(FifthEngine(), replace(PLAN, writes_calls=False), 0, Path("python")).context
+    restored = restore_sizing(PLAN.launch, 0, json.loads(json.dumps(context)))
+    assert isinstance(restored, SizedPlan) and restored.writes_calls is False
+
+
 def test_an_engine_of_a_release_without_saved_states_gives_its_plan_back() -> None:
     sizing = {name: value for name, value in cast(dict[str, Any], CONTEXT["sizing"]).items() if name != "state_bytes"}
     assert restore_sizing(PLAN.launch, 0, CONTEXT | {"sizing": sizing}) == restore_sizing(PLAN.launch, 0, CONTEXT)

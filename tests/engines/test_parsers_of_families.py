@@ -46,7 +46,7 @@ def test_the_families_without_a_parser_are_those_whose_form_the_engine_does_not_
         ("mistral-nemo-instruct", ("mistral", None), ("mistral", None)),
         ("gpt-oss", ("openai", "openai_gptoss"), ("gpt-oss", "gpt-oss")),
         ("seed-oss", ("seed_oss", "seed_oss"), (None, None)),
-        ("granite-3.3-instruct", ("granite", "granite"), (None, None)),
+        ("granite-3.3-instruct", ("granite", None), (None, None)),
         ("GLM-4.7", ("glm47", "glm47"), ("glm47", "glm45")),
         ("Deepseek-V3.1", ("deepseek_v31", "deepseek_v3"), ("deepseekv31", "deepseek-v3")),
         ("DeepSeek-V4.1-Flash", ("deepseek_v41", "deepseek_v41"), ("deepseekv41", "deepseek-v41")),

@@ -23,17 +23,17 @@ _HEAD, _WIDE = 32, 32
 _MARK = r"[A-Za-z0-9]+|[^A-Za-z0-9]"
 
 
-def unique_pieces(text: str, marks: Sequence[str] = ()) -> list[str]:
+def unique_pieces(text: str, marks: Sequence[str] = (), before: str = "") -> list[str]:
     """The text in pieces that occur once: words, the marks, and more characters where these would repeat.
 
-    A piece has two characters at least: prompts end with a single one, which must not be a piece.
+    A prompt must not end with a piece: it ends with `before`, or with a single character, and a piece has two or more.
     """
     tokens = re.findall("|".join([*map(re.escape, sorted(marks, key=len, reverse=True)), _MARK]), text, re.DOTALL)
     pieces: list[str] = []
     piece = ""
     for token in tokens:
         piece += token
-        if len(piece) > 1 and piece not in pieces:
+        if len(piece) > 1 and piece not in pieces and not before.endswith(piece):
             pieces.append(piece)
             piece = ""
     while piece:
@@ -44,9 +44,14 @@ def unique_pieces(text: str, marks: Sequence[str] = ()) -> list[str]:
     return pieces
 
 
-def write_replay(path: Path, text: str, marks: Sequence[str] = (), control: Collection[str] = ()) -> list[str]:
-    """Write the model that says `text`; returns its pieces. Those in `control` are control tokens, as in real models."""
-    pieces = unique_pieces(text, marks)
+def write_replay(
+    path: Path, text: str, marks: Sequence[str] = (), control: Collection[str] = (), before: str = ""
+) -> list[str]:
+    """Write the model that says `text`; returns its pieces. Those in `control` are control tokens, as in real models.
+
+    See `unique_pieces` for `marks` and `before`.
+    """
+    pieces = unique_pieces(text, marks, before)
     count = _FIRST_PIECE + len(pieces)
     width = count + -count % _WIDE
     tensors = dict(_tensors(width, len(pieces)))

@@ -53,6 +53,12 @@ def test_a_forced_call_is_served_where_a_schema_forces_it(choice: Any) -> None:
     send(route(), tools=[TOOL], tool_choice=choice)
 
 
+@pytest.mark.parametrize("choice", ["required", NAMED])
+def test_a_forced_call_is_refused_where_nothing_forces_it(choice: Any) -> None:
+    with pytest.raises(Refusal, match="It calls none"):
+        send(route("llama.cpp"), tools=[TOOL], tool_choice=choice)
+
+
 def test_requests_without_tools_and_with_a_choice_of_none_are_served() -> None:
     send(route())
     send(route(), tools=[])

@@ -68,7 +68,10 @@ TOOL_CALLS: dict[str, str] = {
     "granite": f"<|tool_call|>[{_JSON}]",
     "phi4_mini_json": f"functools[{_JSON}]",
     "internlm": f"<|action_start|><|plugin|>\n{_PARAMETERS}<|action_end|>",
-    "seed_oss": f"<seed:tool_call>\n{_FUNCTION}\n</seed:tool_call>",
+    "seed_oss": (
+        "<seed:tool_call>\n<function=get_weather>\n<parameter=city>Rome</parameter>\n"
+        "<parameter=days>2</parameter>\n</function>\n</seed:tool_call>"
+    ),
     "glm45": f"<tool_call>get_weather\n{_GLM.format(chr(10))}\n</tool_call>",
     "glm47": f"<tool_call>get_weather{_GLM.format('')}</tool_call>",
     "ling3": f"<tool_call>get_weather{_GLM.format('')}</tool_call>",

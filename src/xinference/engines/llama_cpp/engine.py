@@ -24,7 +24,7 @@ from xinference.engines.base import (
     explanation_of,
     lacks_avx2,
 )
-from xinference.engines.llama_cpp import pooling, projector, prompt_cache, shared_states, speculation, tools
+from xinference.engines.llama_cpp import chat_form, pooling, projector, prompt_cache, shared_states, speculation
 from xinference.engines.llama_cpp.memory_model import CELL_PADDING, MEMORY, SMALL_MICRO_BATCH, SMALL_WEIGHTS
 from xinference.engines.llama_cpp.option_policy import POLICY
 from xinference.engines.llama_cpp.option_values import convert
@@ -40,6 +40,7 @@ from xinference.errors import Problem, join_names
 from xinference.hardware.devices import Host
 from xinference.launch.model_shape import ModelShape
 from xinference.launch.plan import LaunchPlan, ResolvedLaunch, SizedPlan
+from xinference.launch.request import LaunchRequest
 from xinference.process.command import EngineCommand, ProgressProbe
 
 PROGRAM = Path(__file__).with_name("server.py")
@@ -162,6 +163,12 @@ class LlamaCpp(SetsThinking):
                 raise Problem(Code.BAD_OPTION, f"--{name} is {checked[name]}, and must be positive.")
         return speculation.with_speculation(options, checked)
 
+    def complete_options(
+        self, version: ModelVersion, request: LaunchRequest, options: Mapping[str, Any]
+    ) -> tuple[Mapping[str, Any], tuple[str, ...]]:
+        completed, reasons = super().complete_options(version, request, options)
+        return completed, (*reasons, *chat_form.reasons(version.family))
+
     def paths(self, plan: LaunchPlan) -> frozenset[str]:
         model_type = plan.version.family.model_type
         if model_type == "LLM":
@@ -178,7 +185,7 @@ class LlamaCpp(SetsThinking):
         pooling.check_pooling(launch, shape)
 
     def tool_refusal(self, plan: LaunchPlan) -> str | None:
-        return tools.refusal(plan)
+        return chat_form.tool_refusal(plan)
 
     def check_packing(self, launch: ResolvedLaunch, shape: ModelShape, host: Host) -> None:
         """All types of GGUF are read, on every device."""

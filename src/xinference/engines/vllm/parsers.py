@@ -57,7 +57,7 @@ PARSERS = Parsers(
         "smollm3": "qwen3",
         "deepseek-r1": "deepseek_r1",
         "gpt-oss": "openai_gptoss",
-        "granite-3": "granite",
+        "granite-3.2": "granite",  # 3.3 writes other tags, which no parser reads
     },
     reasoning_of_form={
         "qwen_xml": "qwen3",

@@ -1,14 +1,18 @@
-"""Which models call tools on llama.cpp, which finds the form of the calls in the chat template. Pure."""
+"""What llama.cpp reads of a model's answers: it finds the forms of calls and thoughts in the chat template. Pure."""
 
 from __future__ import annotations
 
+from xinference.catalog.models import ModelFamily
 from xinference.formats.chat_template import writes_tool_calls
 from xinference.launch.plan import LaunchPlan, SizedPlan
 
 WAY_OUT = "Launch it with a --chat_template that writes them, or launch another model with the ability tools."
 
+#: Forms of tool calls of models whose chat template writes no earlier thoughts, so that llama.cpp finds no tags.
+_UNREAD_THOUGHTS = frozenset({"granite"})
 
-def refusal(plan: LaunchPlan) -> str | None:
+
+def tool_refusal(plan: LaunchPlan) -> str | None:
     """Why llama.cpp can't call tools with this model, with the way out; None: it can, or that is not known yet.
 
     It forces no call either: without a form, the answer is free text.
@@ -24,6 +28,13 @@ def refusal(plan: LaunchPlan) -> str | None:
     if writes:
         return None
     return (
-        f"llama.cpp finds the form of tool calls in the chat template, and the one {origin} of {family.model_name} writes "
-        f"no tools and calls. {WAY_OUT}"
+        "llama.cpp finds the form of tool calls in the chat template, and the one "
+        f"{origin} of {family.model_name} writes no tools and calls. {WAY_OUT}"
     )
+
+
+def reasons(family: ModelFamily) -> tuple[str, ...]:
+    """The plan's reasons for what is not parsed."""
+    if "reasoning" in family.model_ability and family.tool_parser in _UNREAD_THOUGHTS:
+        return ("reasoning: llama.cpp finds no tags of it in the chat template, so it stays in the answer",)
+    return ()
