@@ -88,6 +88,9 @@ class Settings:
     """URL that client commands connect to; empty: ``http://host:port``."""
     model_src: str = ""
     """Preferred hub: huggingface, modelscope or package_index; empty: chosen automatically."""
+    shared_cache: str = ""
+    """Folder with the caches of another machine, such as a mounted volume, whose weights are used where they are; it is
+    only read. Empty: none."""
     offline: bool = False
     """Never connect to a hub or package index."""
     catalog_source: str = ""

@@ -96,6 +96,8 @@ class Code(StrEnum):
     HUB_TIMEOUT = "hub_timeout", 504
     HUB_BUSY = "hub_busy", 503
     OFFLINE = "offline", 503
+    PEER_COPY_FAILED = "peer_copy_failed", 503
+    PEER_REFUSED = "peer_refused", 502
     GATED_MODEL = "gated_model", 403
     REPO_NOT_FOUND = "repo_not_found", 404
     REVISION_NOT_FOUND = "revision_not_found", 404

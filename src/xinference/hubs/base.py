@@ -11,6 +11,8 @@ from typing import BinaryIO, Protocol
 from xinference.catalog.models import HubName, ModelVersion, Source
 from xinference.files.progress import Progress
 from xinference.hubs.cached_files import CachedFile
+from xinference.hubs.listing import Listing
+from xinference.hubs.offer import Copy, Offer
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,26 @@ class Hub(Protocol):
 
     def find_cached(self, version: ModelVersion, source: Source) -> Path | None:
         """The path that `fetch` would return, if it is cached, complete and verified. Opens no connection."""
+        ...
+
+    def offer(self, version: ModelVersion, source: Source) -> Offer | None:
+        """The files that a machine without them can copy; None: they are not cached. Opens no connection."""
+        ...
+
+    def receive(
+        self,
+        version: ModelVersion,
+        source: Source,
+        listing: Listing,
+        copy: Copy,
+        progress: Progress,
+        cancelled: threading.Event,
+    ) -> Path:
+        """As `fetch`, with the list and the bytes of another machine; neither is trusted.
+
+        Raises:
+            Problem: as `fetch`; any problem of `copy`; 502 ``peer_refused``: the list cannot be of the source.
+        """
         ...
 
     def may_have_cached(self, source: Source) -> bool:

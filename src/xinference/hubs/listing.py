@@ -36,6 +36,8 @@ class Listing(msgspec.Struct, frozen=True):
     revision: str
     """The name of the cache's folder: a commit on Hugging Face, a branch or tag on ModelScope."""
     files: tuple[ListedFile, ...]
+    is_whole: bool = True
+    """False: it has only the files of one version, so it is not stored."""
 
 
 #: A name that needs no closer look.

@@ -11,7 +11,9 @@ from xinference.errors import Problem
 from xinference.files.progress import Progress
 from xinference.hubs.base import FetchPreview, RemoteFile
 from xinference.hubs.cached_files import CachedFile
+from xinference.hubs.listing import Listing
 from xinference.hubs.local_files import resolve_local
+from xinference.hubs.offer import Copy, Offer
 from xinference.hubs.selection import must_join, wanted_names
 
 
@@ -39,6 +41,22 @@ class LocalFolderHub:
             return _find(version, source)
         except Problem:
             return None
+
+    def offer(self, version: ModelVersion, source: Source) -> Offer | None:
+        """None: a path is that of its machine."""
+        return None
+
+    def receive(
+        self,
+        version: ModelVersion,
+        source: Source,
+        listing: Listing,
+        copy: Copy,
+        progress: Progress,
+        cancelled: threading.Event,
+    ) -> Path:
+        """The path, if it exists. Nothing is copied."""
+        return _find(version, source)
 
     def may_have_cached(self, source: Source) -> bool:
         return False

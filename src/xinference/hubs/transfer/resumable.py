@@ -6,28 +6,20 @@ transfers the bytes of that hub, with the same HTTP library and into the same ca
 
 from __future__ import annotations
 
-import hashlib
-import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
 
 import httpx2
 
 from xinference.hubs.transfer.parallel import Report, check_stop, pause
+from xinference.hubs.transfer.partial_file import Digest, PartialFile, TooLong
 
 RETRIES = 5
 """Consecutive failures without a new byte after which a transfer fails."""
-_CHUNK = 1 << 20
 #: Content delivery networks refuse more than 50 GB in one answer, but not ranges of a larger file.
 _SPAN = 32 << 30
 _RETRY_STATUS = frozenset({408, 429, 500, 502, 503, 504})
-
-
-class Digest(Protocol):
-    def update(self, data: bytes, /) -> None: ...
-    def hexdigest(self) -> str: ...
 
 
 class Unavailable(Exception):
@@ -37,10 +29,6 @@ class Unavailable(Exception):
         super().__init__(f"it answered {response.status_code} {response.reason_phrase}".rstrip())
         after = response.headers.get("Retry-After", "")
         self.retry_after = float(after) if after.isdigit() else None
-
-
-class TooLong(Exception):
-    """The server sent more bytes than the file has."""
 
 
 def transfer(
@@ -65,7 +53,7 @@ def transfer(
         TooLong, Stopped, OSError, and the exceptions of `refuse`.
     """
     failures = 0
-    with _Partial(partial, size, digest, report, stop) as file:
+    with PartialFile(partial, size, digest, report, stop) as file:
         while file.length < size:
             before = file.length
             retry_after = None
@@ -86,59 +74,10 @@ def transfer(
         return file.hexdigest()
 
 
-class _Partial:
-    """The partial file and the hash of its content."""
-
-    def __init__(
-        self, path: Path, size: int, digest: Callable[[], Digest], report: Report, stop: threading.Event
-    ) -> None:
-        self.length = 0
-        self.size = size
-        self._new_digest = digest
-        self._digest = digest()
-        self._report = report
-        self._stop = stop
-        self._file = path.open("ab+")
-
-    def __enter__(self) -> _Partial:
-        self._file.seek(0)
-        while chunk := self._file.read(_CHUNK):
-            self._take(chunk)
-        if self.length > self.size:  # not the beginning of this file
-            self.restart()
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._file.close()
-
-    def append(self, chunk: bytes) -> None:
-        if self.length + len(chunk) > self.size:
-            raise TooLong
-        self._file.write(chunk)
-        self._take(chunk)
-
-    def restart(self) -> None:
-        self._file.truncate(0)
-        self._report(-self.length)
-        self.length = 0
-        self._digest = self._new_digest()
-
-    def hexdigest(self) -> str:
-        return self._digest.hexdigest()
-
-    def _take(self, chunk: bytes) -> None:
-        check_stop(self._stop)
-        self.length += len(chunk)
-        self._digest.update(chunk)
-        self._report(len(chunk))
-
-
 def _attempt(
     client: httpx2.Client,
     request: httpx2.Request,
-    file: _Partial,
+    file: PartialFile,
     stop: threading.Event,
     refuse: Callable[[httpx2.Response], None],
 ) -> None:
@@ -164,8 +103,3 @@ def _attempt(
             file.append(chunk)
     finally:
         response.close()
-
-
-def git_sha1(size: int) -> Digest:
-    """An empty hash for git's object id of a blob of `size` bytes."""
-    return hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)

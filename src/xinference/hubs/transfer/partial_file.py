@@ -1,0 +1,77 @@
+"""A file that is transferred: it grows until it is whole, and its hash is that of its content."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+from xinference.hubs.transfer.parallel import Report, check_stop
+
+_CHUNK = 1 << 20
+
+
+class Digest(Protocol):
+    def update(self, data: bytes | memoryview, /) -> None: ...
+    def hexdigest(self) -> str: ...
+
+
+class TooLong(Exception):
+    """There are more bytes than the file has."""
+
+
+class PartialFile:
+    """The partial file and the hash of its content."""
+
+    def __init__(
+        self, path: Path, size: int, digest: Callable[[], Digest], report: Report, stop: threading.Event
+    ) -> None:
+        self.length = 0
+        self.size = size
+        self._new_digest = digest
+        self._digest = digest()
+        self._report = report
+        self._stop = stop
+        self._file = path.open("ab+")
+
+    def __enter__(self) -> PartialFile:
+        self._file.seek(0)
+        while chunk := self._file.read(_CHUNK):
+            self._take(chunk)
+        if self.length > self.size:  # not the beginning of this file
+            self.restart()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._file.close()
+
+    def append(self, chunk: bytes | memoryview) -> None:
+        if self.length + len(chunk) > self.size:
+            raise TooLong
+        self._file.write(chunk)
+        self._take(chunk)
+
+    def restart(self) -> None:
+        self._file.truncate(0)
+        self._report(-self.length)
+        self.length = 0
+        self._digest = self._new_digest()
+
+    def hexdigest(self) -> str:
+        return self._digest.hexdigest()
+
+    def _take(self, chunk: bytes | memoryview) -> None:
+        check_stop(self._stop)
+        self.length += len(chunk)
+        self._digest.update(chunk)
+        self._report(len(chunk))
+
+
+def git_sha1(size: int) -> Digest:
+    """An empty hash for git's object id of a blob of `size` bytes."""
+    return hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
