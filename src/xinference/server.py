@@ -60,6 +60,8 @@ from xinference.tcp_keepalive import CLIENT
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
+    from xinference.cluster.supervisor import Cluster
+    from xinference.gateway.weight_door import WeightDoor
     from xinference.gateway.workers.pool import WorkerPool
 
 log = logging.getLogger("xinference")
@@ -158,6 +160,7 @@ async def _serve(settings: Settings, store: Store, keys: Keyring, listener: sock
         await controller.close("detach")
         withdraw(settings)
         raise
+    weight_door = None if controller.cluster is None else _open_weight_door(settings, controller.cluster)
     # A full collection would visit all loaded objects and block every stream meanwhile: 29 ms for 85,000 objects.
     gc.freeze()
     log.info("xinference %s serves http://%s:%d (home %s)", __version__, host_in_url(host), port, settings.home)
@@ -168,6 +171,8 @@ async def _serve(settings: Settings, store: Store, keys: Keyring, listener: sock
             await _serve_behind(workers, server, listener, controller)
     finally:
         how: Ending = "stop" if server.ended_by == signal.SIGINT else "detach"
+        if weight_door is not None:
+            await weight_door.close()
         await controller.close(how)
         await gateway.close()
         announcing.cancel()
@@ -300,6 +305,17 @@ def _build_several(
     )
     server.on_start = management.begin
     return server, gateway, workers, controller, requests.sampler
+
+
+def _open_weight_door(settings: Settings, cluster: Cluster) -> WeightDoor | None:
+    """Let workers copy weights from this machine, unless it runs no models: a worker beside it has the port then."""
+    if settings.no_models:
+        return None
+    from xinference.gateway.weight_door import WeightDoor  # a server on one machine does without it
+
+    door = WeightDoor(cluster.offers.path, cluster.server_context(), cluster.removed)
+    cluster.weight_port = door.open(settings.host, settings.worker_port)
+    return door
 
 
 async def _serve_behind(workers: WorkerPool, server: Server, listener: socket.socket, router: Router) -> None:

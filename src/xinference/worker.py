@@ -24,15 +24,19 @@ from xinference.errors import InUse, Problem, bad_request
 from xinference.gateway.front_door import FrontDoor, front_door_server
 from xinference.gateway.http.connection_limits import raise_descriptor_limit
 from xinference.gateway.http.engine_pool import EnginePool
+from xinference.gateway.weight_files import WeightFiles
 from xinference.hardware.machine_id import machine_id
 from xinference.hosts import host_in_url
+from xinference.hubs.reachability import allowed_hubs
 from xinference.hubs.registry import all_hubs
 from xinference.log_setup import set_up_log
 from xinference.nodes.agent import Agent
-from xinference.nodes.cluster_table import decode_table
+from xinference.nodes.cluster_table import RemovedNodes, decode_table
 from xinference.nodes.join_tokens import parse_token
 from xinference.nodes.joining import Membership, WorkerHome, find_supervisor, join
 from xinference.nodes.local import LocalNode
+from xinference.nodes.offered_files import OfferedFiles
+from xinference.nodes.peer_link import PeerLink
 from xinference.nodes.supervisor_link import SupervisorLink
 from xinference.process.home import own_home
 from xinference.process.leftovers import keepers_of
@@ -128,16 +132,6 @@ def _listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-class _Removed:
-    """The certificates that the front door refuses: those of removed nodes, whatever their serial numbers."""
-
-    def __init__(self) -> None:
-        self.nodes: frozenset[str] = frozenset()
-
-    def __contains__(self, peer: object) -> bool:
-        return isinstance(peer, tuple) and peer[0] in self.nodes
-
-
 class _Worker:
     def __init__(
         self,
@@ -151,8 +145,9 @@ class _Worker:
         self._settings = settings
         self._membership = membership
         self._identity = home.identity
-        self._removed = _Removed()
+        self._removed = RemovedNodes()
         self._context = self._identity.server_context()
+        hubs = all_hubs(settings)
         self._link = SupervisorLink(
             membership,
             self._identity,
@@ -161,22 +156,25 @@ class _Worker:
             dict(options.labels or {}),
             machine_id(),
             self._load_certificate,
+            allowed_hubs(hubs, settings),
         )
         node = LocalNode(
             settings,
-            all_hubs(settings),
+            hubs,
             all_engines(),
             NoLoad(),
             LongWork(settings.hub_seconds),
             membership.node_id,
         )
+        node.peers = self._peers = PeerLink(self._identity.client_context, OfferedFiles(), membership.host)
         self._agent = Agent(node, self._link.send, self._take_table)
         self._pool = EnginePool()
         self._front_door = front_door
         self._is_removed = False
 
     async def run(self, listener: socket.socket) -> int:
-        door = FrontDoor(lambda: self._agent.targets, self._pool, self._settings.max_body_bytes)
+        files = WeightFiles(self._peers.offers.path)
+        door = FrontDoor(lambda: self._agent.targets, self._pool, self._settings.max_body_bytes, files)
         host, port = listener.getsockname()[:2]
         self._server = front_door_server(door, self._context, host, port, self._removed)
         await self._agent.adopt_running(await asyncio.to_thread(keepers_of, self._settings.run_dir))

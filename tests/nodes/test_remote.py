@@ -21,7 +21,7 @@ from xinference.launch.model_shape import ModelShape
 from xinference.log_position import LogPosition, Piece
 from xinference.nodes import messages
 from xinference.nodes.message_codec import decode_answer, decode_event, decode_host, encode
-from xinference.nodes.node import Node, Report, Step, WeightsHeader
+from xinference.nodes.node import Node, PeerWeights, Report, Step, WeightsHeader
 from xinference.nodes.remote import RemoteNode
 from xinference.process.command import EngineCommand, Exit, Fault
 from xinference.process.snapshot import ReplicaState
@@ -49,7 +49,7 @@ class Machine:
     async def find_weights(self, launch: Any) -> Path | None:
         return None
 
-    async def fetch_weights(self, launch: Any, report: Report) -> Path:
+    async def fetch_weights(self, launch: Any, report: Report, peers: PeerWeights | None = None) -> Path:
         report.begin("fetch", "fetching")
         for done in range(100):
             report.progress("fetch", "weights", done, 100)

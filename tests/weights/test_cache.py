@@ -14,6 +14,7 @@ from xinference.errors import Problem
 from xinference.files.progress import Progress
 from xinference.hubs.base import FetchPreview, RemoteFile
 from xinference.hubs.cached_files import CachedFile, delete
+from xinference.hubs.offer import Offer
 from xinference.weights.cache import CacheUse, cached_versions, find_sharing, find_version, remove
 
 SOURCE = Source(hub="huggingface", model_id="o/tiny", file="tiny.{quantization}.bin")
@@ -51,6 +52,12 @@ class FolderHub:
         name = source.file_name(version.quantization)
         path = self.root / name if name else self.root / "folder"
         return path if path.exists() else None
+
+    def offer(self, version: ModelVersion, source: Source) -> Offer | None:
+        raise AssertionError("no other machine asks")
+
+    def receive(self, *arguments: object) -> Path:
+        raise AssertionError("nothing is copied")
 
     def may_have_cached(self, source: Source) -> bool:
         return self.root.is_dir()

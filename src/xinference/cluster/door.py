@@ -170,7 +170,9 @@ class ClusterDoor:
             renewed = self._authority.issue(said.request, node_id, now())
         self._members.add(known[node_id])
         self._rows.note_hello(node_id, said.name, said.labels)
-        self._members.note_hello(node_id, said.name, said.labels, said.front_door, said.version, said.interface)
+        self._members.note_hello(
+            node_id, said.name, said.labels, said.front_door, said.version, said.interface, said.hubs
+        )
         return node_id, Welcome(self._epoch, __version__, renewed)
 
     async def _try_front_door(self, node_id: str, address: str) -> None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass, field
 
 from msgspec.structs import replace
 
 from xinference.cluster.rows import NodeRow
+from xinference.cluster.weights import WeightNode
 from xinference.error_codes import Code
 from xinference.errors import Problem
 from xinference.fabric.fabric import Fabric, Link
@@ -35,6 +36,8 @@ class Member:
     front_door: str = ""
     """``host:port``; empty: it has not said hello to this server."""
     version: str = ""
+    hubs: frozenset[str] | None = None
+    """The hubs from which it may fetch weights; None: it does not say."""
     known: Knowledge = field(default_factory=Knowledge)
     state: NodeState = NodeState.UNREACHABLE
     """At the last tick; `Members.state_of` computes it now."""
@@ -42,6 +45,11 @@ class Member:
     @property
     def node_id(self) -> str:
         return self.node.node_id
+
+    def weight_node(self) -> WeightNode:
+        """What the fetches of weights need to know of it, after its hello."""
+        host, _, port = self.front_door.rpartition(":")
+        return WeightNode(self.node_id, self.name, host.strip("[]"), int(port), self.hubs)
 
 
 class Members:
@@ -93,10 +101,18 @@ class Members:
         self._nodes.pop(node_id, None)
 
     def note_hello(
-        self, node_id: str, name: str, labels: Mapping[str, str], front_door: str, version: str, interface: str = ""
+        self,
+        node_id: str,
+        name: str,
+        labels: Mapping[str, str],
+        front_door: str,
+        version: str,
+        interface: str = "",
+        hubs: Iterable[str] | None = None,
     ) -> None:
         """Take what a node says of itself, before its link is up."""
         member = self._members[node_id]
+        member.hubs = None if hubs is None else frozenset(hubs)
         member.name, member.labels, member.front_door, member.version = name, dict(labels), front_door, version
         member.node.front_door = f"https://{front_door}"
         member.node.address = NodeAddress(front_door.rpartition(":")[0].strip("[]"), interface or None)

@@ -14,20 +14,22 @@ from xinference.cluster.door import ClusterDoor
 from xinference.cluster.members import Member, Members
 from xinference.cluster.placer import Placer
 from xinference.cluster.rows import ClusterRows
+from xinference.cluster.weights import ClusterWeights, WeightNode
 from xinference.config import Settings
 from xinference.engines.base import Engine
 from xinference.error_codes import Code
 from xinference.errors import InUse, not_found
 from xinference.fabric.stream_fabric import StreamFabric
 from xinference.hardware.machine_id import machine_id
-from xinference.hosts import host_in_url
+from xinference.hosts import LOCAL_NODE, host_in_url
 from xinference.launch.plan import LaunchPlan
 from xinference.nodes.certificates import ClusterAuthority, NodeIdentity, fingerprint, now, public_bytes
-from xinference.nodes.cluster_table import ClusterTable
+from xinference.nodes.cluster_table import ClusterTable, RemovedNodes
 from xinference.nodes.gang import replica_of
 from xinference.nodes.join_tokens import JoinToken, TokenRow, create_token
 from xinference.nodes.membership import NodeState
 from xinference.nodes.node import Node
+from xinference.nodes.offered_files import OfferedFiles
 from xinference.planning.occupancy import Occupancy
 from xinference.store.database import Store
 
@@ -39,8 +41,11 @@ RENEWAL_SECONDS = 3600.0
 class Cluster:
     """All that a server needs of its cluster. One server owns it, the one with the highest epoch."""
 
-    def __init__(self, settings: Settings, store: Store, nodes: MutableMapping[str, Node]) -> None:
-        """`nodes` gets the nodes that join."""
+    def __init__(
+        self, settings: Settings, store: Store, nodes: MutableMapping[str, Node], hubs: frozenset[str] | None = None
+    ) -> None:
+        """`nodes` gets the nodes that join; `hubs` are those from which this machine may fetch; None: all."""
+        self._hubs = hubs
         self._settings = settings
         self._rows = ClusterRows(store)
         folder = settings.home / "cluster"
@@ -60,11 +65,18 @@ class Cluster:
         for row in self._rows.nodes():
             if row.removed is None:
                 self.members.add(row)
+        self.weights = ClusterWeights(nodes, self._weight_nodes)
+        self.removed = RemovedNodes()
+        """The certificates that are refused."""
+        self.offers = OfferedFiles()
+        """The weights that this machine offers to the workers."""
+        self.weight_port = 0
+        """Where workers get them; 0: nowhere."""
         machine = "" if settings.no_models else machine_id()
         self._door = ClusterDoor(self._rows, self._authority, self.members, self._fabric, epoch, machine)
         self.port = settings.supervisor_port
         """The port to which workers connect."""
-        self._context: ssl.SSLContext | None = None
+        self._contexts: list[ssl.SSLContext] = []
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
@@ -73,10 +85,10 @@ class Cluster:
         Raises:
             InUse: the port is in use.
         """
-        self._context = self.identity.server_context(admits_strangers=True)
+        context = self.server_context(admits_strangers=True)
         host = self._settings.host
         try:
-            self.port = await self._door.open(host, self.port, self._context)
+            self.port = await self._door.open(host, self.port, context)
         except OSError as error:
             raise InUse(
                 Code.PORT_TAKEN,
@@ -97,6 +109,18 @@ class Cluster:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._door.close()
         await self.members.close()
+
+    def server_context(self, *, admits_strangers: bool = False) -> ssl.SSLContext:
+        """TLS for what listens on this machine; it follows the renewals of the certificate."""
+        context = self.identity.server_context(admits_strangers=admits_strangers)
+        self._contexts.append(context)
+        return context
+
+    def _weight_nodes(self) -> list[WeightNode]:
+        """The nodes whose links are up, and this machine."""
+        here = WeightNode(LOCAL_NODE, "supervisor", "", self.weight_port, self._hubs)
+        members = (each for each in self.members if each.known.link_is_up)
+        return [here, *(each.weight_node() for each in members if each.front_door)]
 
     def placer(
         self,
@@ -171,14 +195,16 @@ class Cluster:
 
     def _publish(self) -> None:
         """Tell all nodes whose certificates are refused."""
+        self.removed.nodes = frozenset(self._door.removed)
         table = ClusterTable(tuple(sorted(self._door.removed)))
         self._fabric.publish(msgspec.msgpack.encode(table))
 
     async def _renew_periodically(self) -> None:
         while True:
             await asyncio.sleep(RENEWAL_SECONDS)
-            if self._renew() and self._context is not None:
-                self._context.load_cert_chain(self.identity.certificate_path, self.identity.key_path)
+            if self._renew():
+                for context in self._contexts:
+                    context.load_cert_chain(self.identity.certificate_path, self.identity.key_path)
 
     def _renew(self) -> bool:
         """Make the supervisor's own certificate, unless it has a good one; returns whether it was made."""

@@ -41,11 +41,13 @@ from xinference.engines.base import Engine
 from xinference.engines.registry import all_engines
 from xinference.errors import Problem
 from xinference.hubs.base import Hub
+from xinference.hubs.reachability import allowed_hubs
 from xinference.hubs.registry import all_hubs
 from xinference.launch.request import LaunchRequest
 from xinference.nodes.cluster_packages import require_cluster_packages
 from xinference.nodes.local import LocalNode
 from xinference.nodes.node import Node
+from xinference.nodes.peer_link import PeerLink
 from xinference.planning.eviction import Bytes
 from xinference.process.log_files import remove_old_logs
 from xinference.routing.interfaces import NoLoad, ReplicaLoad
@@ -88,10 +90,11 @@ class Controller:
         self.counts = Counts()
         self.downloads = Downloads(hubs, self._events, work, self.counts)
         self.engines: Mapping[str, Engine] = all_engines()
-        self.node: Node = LocalNode(settings, hubs, self.engines, load, work)
+        local = LocalNode(settings, hubs, self.engines, load, work)
+        self.node: Node = local
         """This machine."""
         nodes: dict[str, Node] = {self.node.node_id: self.node}
-        self.cluster = None if not settings.cluster else _cluster(settings, store, nodes)
+        self.cluster = None if not settings.cluster else _cluster(settings, store, nodes, local, hubs)
         """The other machines; None: this one is the only one."""
         self.stop_notice = StopNotice()
         """Ends the waits of the management API when the server begins to stop."""
@@ -115,6 +118,7 @@ class Controller:
             load,
             self._admission,
             placer,
+            None if self.cluster is None else self.cluster.weights,
             counts=self.counts,
             launched=self._note_launched,
             failed=self._note_failed,
@@ -347,7 +351,9 @@ class Controller:
         self._restarts.forget(uid)
 
 
-def _cluster(settings: Settings, store: Store, nodes: dict[str, Node]) -> Cluster:
+def _cluster(
+    settings: Settings, store: Store, nodes: dict[str, Node], local: LocalNode, hubs: Mapping[str, Hub]
+) -> Cluster:
     """The other machines.
 
     Raises:
@@ -356,7 +362,9 @@ def _cluster(settings: Settings, store: Store, nodes: dict[str, Node]) -> Cluste
     require_cluster_packages()
     from xinference.cluster.supervisor import Cluster  # a server on one machine does without it
 
-    return Cluster(settings, store, nodes)
+    cluster = Cluster(settings, store, nodes, allowed_hubs(hubs, settings))
+    local.peers = PeerLink(cluster.identity.client_context, cluster.offers)
+    return cluster
 
 
 async def _without_answer(loading: Awaitable[object]) -> None:

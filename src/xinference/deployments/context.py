@@ -16,7 +16,7 @@ from xinference.hardware.devices import Host
 from xinference.launch.model_shape import ModelShape
 from xinference.launch.plan import LaunchPlan, ResolvedLaunch, SizedPlan
 from xinference.launch.request import LaunchRequest
-from xinference.nodes.node import Node
+from xinference.nodes.node import FetchReport, Node
 from xinference.planning.admission import Candidate
 from xinference.planning.occupancy import Occupancy
 from xinference.routing.interfaces import ReplicaLoad
@@ -149,6 +149,18 @@ class NodePlacer(Protocol):
         ...
 
 
+class WeightsFetcher(Protocol):
+    """Gets weights for the nodes of a cluster. A server on one machine has none."""
+
+    async def fetch(self, node_id: str, launch: ResolvedLaunch, report: FetchReport) -> Path:
+        """The path of a launch's weights on a node, which gets them if it does not have them.
+
+        Raises:
+            Problem: as `Node.fetch_weights`; 503 ``node_unknown``.
+        """
+        ...
+
+
 @dataclass(frozen=True)
 class DeploymentContext:
     """The services of the server that every deployment uses."""
@@ -166,6 +178,8 @@ class DeploymentContext:
     admission: MemoryAdmission
     placer: NodePlacer | None = None
     """Chooses nodes; None: this machine is the only one."""
+    weights: WeightsFetcher | None = None
+    """Gets weights for nodes; None: this machine is the only one."""
     counts: Counts = field(default_factory=Counts)
     """Counts what happens to the deployments."""
     launched: Callable[[str], None] = lambda uid: None

@@ -86,8 +86,10 @@ class Preparation:
         return Weights(path, header.shape, header.notes, host)
 
     async def _fetch(self, node: Node, launch: ResolvedLaunch) -> Path:
+        if self._context.weights is not None:
+            return await self._context.weights.fetch(node.node_id, launch, self)
         if not isinstance(launch.origin, Path):
-            self._count_bytes = self._context.counts.meter(launch.origin.hub)
+            self.count_from(launch.origin.hub)
         return await node.fetch_weights(launch, self)
 
     async def make_runnable(self, plan: SizedPlan) -> Runnable:
@@ -125,6 +127,10 @@ class Preparation:
             Problem: the environment cannot be installed.
         """
         return await self._local.find_or_install(self._engine, self)
+
+    def count_from(self, source: str) -> None:
+        """Count the bytes that follow as those of this source."""
+        self._count_bytes = self._context.counts.meter(source)
 
     # -- reports of the node ----------------------------------------------------------------------------------
 

@@ -1,7 +1,8 @@
 """The one data port of a worker: takes requests of the cluster's gateways over TLS and passes them to its engines.
 
 ``POST /r/<replica id>/v1/…``: the front door knows the port and the key of each replica on its node, so an engine
-listens on loopback only, and its key never leaves the node. Both ends of a connection show certificates of the cluster.
+listens on loopback only, and its key never leaves the node. ``GET /w/<digest>/<file>`` gives weights to other nodes.
+Both ends of a connection show certificates of the cluster.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from xinference.gateway.http.request_body import ClientLeftError, ClientWatch, r
 from xinference.gateway.http.server import Server, http_server
 from xinference.gateway.http.uvicorn_protocol import WRITE, Protocol
 from xinference.gateway.stream import relay_bytes
+from xinference.gateway.weight_files import PREFIX, WeightFiles
 from xinference.nodes.certificates import peer_node
 from xinference.protocol.errors import Header, Refusal
 from xinference.routing.table import Target
@@ -43,16 +45,27 @@ class FrontDoor:
     Args:
         targets: the replicas on this node, by replica id; read for each request.
         max_bytes: of a request's body.
+        weights: the files that this node offers to others; None: none.
     """
 
-    def __init__(self, targets: Callable[[], Mapping[str, Target]], pool: EnginePool, max_bytes: int) -> None:
+    def __init__(
+        self,
+        targets: Callable[[], Mapping[str, Target]],
+        pool: EnginePool,
+        max_bytes: int,
+        weights: WeightFiles | None = None,
+    ) -> None:
         self._targets = targets
+        self._weights = weights
         self._pool = pool
         self._max_bytes = max_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         reply = Reply(send, write=scope.get(WRITE))
+        if self._weights is not None and scope["method"] == "GET" and scope["path"].startswith(PREFIX):
+            await self._weights.answer(scope, reply)
+            return
         _, _, rest = scope["path"].partition("/r/")
         replica_id, _, path = rest.partition("/")
         target = self._targets().get(replica_id)

@@ -17,6 +17,15 @@ _answers: dict[str, tuple[float, bool]] = {}
 _lock = threading.Lock()
 
 
+def allowed_hubs(hubs: Mapping[str, Hub], settings: Settings) -> frozenset[str]:
+    """The names of the hubs to which this machine may connect, by its settings. Sends nothing."""
+    if settings.offline:
+        return frozenset()
+    return frozenset(
+        name for name, hub in hubs.items() if not (isinstance(hub, RepositoryHub) and hub.offline_setting())
+    )
+
+
 def reachable_for(version: ModelVersion, hubs: Mapping[str, Hub], settings: Settings) -> dict[str, bool]:
     """The result of `reachable` if it affects the choice: several hubs have the version, and no cache has it."""
     candidates = [s for s in version.spec.sources if s.hub in hubs and s.has(version.quantization)]

@@ -136,6 +136,9 @@ class Agent:
                 return messages.HostIs(await node.host())
             case messages.FindWeights():
                 return messages.PathIs(await node.find_weights(_launch(ask.uid, ask.launch)))
+            case messages.OfferWeights():
+                offered = await node.offer_weights(_launch(ask.uid, ask.launch))
+                return messages.OfferIs() if offered is None else messages.OfferIs(offered.digest, offered.listing)
             case messages.ReadHeader():
                 header = await node.read_header(_launch(ask.uid, ask.launch), ask.path)
                 return messages.HeaderIs(header.shape, header.notes)
@@ -162,7 +165,7 @@ class Agent:
         match ask:
             case messages.FetchWeights():
                 launch = _launch(ask.uid, ask.launch)
-                return lambda report: node.fetch_weights(launch, report)
+                return lambda report: node.fetch_weights(launch, report, ask.peers)
             case messages.ConvertWeights():
                 return lambda report: node.convert_weights(ask.path, ask.version, report)
             case messages.FindOrInstall():

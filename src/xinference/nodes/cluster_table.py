@@ -12,6 +12,16 @@ class ClusterTable(msgspec.Struct, frozen=True):
     """The nodes whose certificates are refused."""
 
 
+class RemovedNodes:
+    """The certificates that a door refuses: those of removed nodes, whatever their serial numbers."""
+
+    def __init__(self) -> None:
+        self.nodes: frozenset[str] = frozenset()
+
+    def __contains__(self, peer: object) -> bool:
+        return isinstance(peer, tuple) and peer[0] in self.nodes
+
+
 def decode_table(data: bytes) -> ClusterTable:
     """Read a table.
 

@@ -53,6 +53,8 @@ class Hello(msgspec.Struct, tag="hello", frozen=True):
     labels: dict[str, str] = {}
     interface: str = ""
     """The network interface that has the address of `front_door`; empty: not known."""
+    hubs: list[str] | None = None
+    """The hubs from which it may fetch weights; None: it does not say, and tries."""
     request: bytes | None = None
     """A signing request, if the node's certificate is to be renewed."""
 
@@ -79,7 +81,13 @@ def interface_of(address: str) -> str:
 
 
 def hello(
-    name: str, front_door: str, labels: dict[str, str], machine: str, request: bytes | None, clock: float | None = None
+    name: str,
+    front_door: str,
+    labels: dict[str, str],
+    machine: str,
+    request: bytes | None,
+    clock: float | None = None,
+    hubs: list[str] | None = None,
 ) -> Hello:
     """The hello of this process."""
     return Hello(
@@ -92,6 +100,7 @@ def hello(
         machine,
         labels,
         interface_of(front_door.rpartition(":")[0].strip("[]")),
+        hubs,
         request,
     )
 

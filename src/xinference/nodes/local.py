@@ -13,7 +13,7 @@ from xinference.catalog.models import ModelVersion
 from xinference.config import Settings
 from xinference.engines.base import Engine
 from xinference.environments.environments import Environments
-from xinference.errors import Problem
+from xinference.errors import Problem, join_names
 from xinference.files.write_errors import write_problem
 from xinference.hardware.devices import Host, read_host
 from xinference.hosts import LOCAL_NODE
@@ -22,7 +22,16 @@ from xinference.launch.plan import LaunchPlan, ResolvedLaunch
 from xinference.log_position import LogPosition, Piece
 from xinference.nodes.engine_guard import guard_of
 from xinference.nodes.memory_use import MemoryUse, measure
-from xinference.nodes.node import MAX_LOG_BYTES, NodeAddress, Report, Step, WeightsHeader
+from xinference.nodes.node import (
+    MAX_LOG_BYTES,
+    NodeAddress,
+    OfferedWeights,
+    PeerWeights,
+    Report,
+    Step,
+    WeightsHeader,
+)
+from xinference.nodes.peer_link import PeerLink
 from xinference.process.command import EngineCommand
 from xinference.process.engine_watch import Guard
 from xinference.process.log_reader import read_from, read_last_lines
@@ -49,6 +58,8 @@ class LocalNode:
         """`load` counts the requests of each replica, for the watch on its progress."""
         self.node_id = node_id
         self.address: NodeAddress | None = None
+        self.peers: PeerLink | None = None
+        """Copies weights from other nodes, and to them; None: there are none."""
         self._settings = settings
         self._hubs = hubs
         self._engines = engines
@@ -63,12 +74,25 @@ class LocalNode:
     async def find_weights(self, launch: ResolvedLaunch) -> Path | None:
         return await self._work.files.run(local_path, self._hubs, launch)
 
-    async def fetch_weights(self, launch: ResolvedLaunch, report: Report) -> Path:
+    async def offer_weights(self, launch: ResolvedLaunch) -> OfferedWeights | None:
+        source = launch.origin
+        hub = None if isinstance(source, Path) else self._hubs.get(source.hub)
+        if hub is None or self.peers is None or isinstance(source, Path):
+            return None
+        offer = await self._work.files.run(hub.offer, launch.version, source)
+        return None if offer is None else OfferedWeights(self.peers.offers.add(offer), offer.listing)
+
+    async def fetch_weights(self, launch: ResolvedLaunch, report: Report, peers: PeerWeights | None = None) -> Path:
         version, source = launch.version, launch.origin
         if isinstance(source, Path):
             return source
         if path := await self.find_weights(launch):
             return path
+        if peers is not None and self.peers is not None and (hub := self._hubs.get(source.hub)) is not None:
+            names = join_names([peer.name for peer in peers.peers])
+            report.begin("fetch", f"copying {version.version_id} from {names}")
+            copy = self.peers.copy(peers)
+            return await self._in_thread("fetch", report, hub.receive, version, source, peers.listing, copy)
         report.begin("fetch", f"fetching {version.version_id} from {source.hub} ({source.model_id})")
         return await self._in_thread("fetch", report, fetch, self._hubs, version, source)
 

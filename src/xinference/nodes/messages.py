@@ -13,10 +13,11 @@ import msgspec
 
 from xinference.catalog.models import ModelVersion
 from xinference.hardware.devices import Host
+from xinference.hubs.listing import Listing
 from xinference.launch.model_shape import ModelShape
 from xinference.log_position import LogPosition
 from xinference.nodes.memory_use import MemoryUse
-from xinference.nodes.node import Step
+from xinference.nodes.node import PeerWeights, Step
 from xinference.process.command import EngineCommand, Exit, Fault
 from xinference.process.snapshot import ReplicaState
 
@@ -40,6 +41,13 @@ class FindWeights(Message, frozen=True):
     """The form of `launch_context.encode_launch`, here and below."""
 
 
+class OfferWeights(Message, frozen=True):
+    """Answer: `OfferIs`."""
+
+    uid: str
+    launch: dict[str, Any]
+
+
 class ReadHeader(Message, frozen=True):
     """Answer: `HeaderIs`."""
 
@@ -54,6 +62,8 @@ class FetchWeights(Message, frozen=True):
     operation: str
     uid: str
     launch: dict[str, Any]
+    peers: PeerWeights | None = None
+    """The nodes that have them; None: from the hub."""
 
 
 class ConvertWeights(Message, frozen=True):
@@ -101,6 +111,7 @@ class ReadLog(Message, frozen=True):
 Ask = (
     AskHost
     | FindWeights
+    | OfferWeights
     | ReadHeader
     | FetchWeights
     | ConvertWeights
@@ -163,6 +174,14 @@ class PathIs(Message, frozen=True):
     path: Path | None
 
 
+class OfferIs(Message, frozen=True):
+    """The weights that a node offers."""
+
+    digest: str = ""
+    """Empty: it does not have them."""
+    listing: Listing | None = None
+
+
 class HeaderIs(Message, frozen=True):
     """What the header of weights says."""
 
@@ -217,7 +236,7 @@ class Refused(Message, frozen=True):
     problem: dict[str, Any]
 
 
-Answer = Done | HostIs | PathIs | HeaderIs | MemoryIs | PieceIs | ReplicaIs | Refused
+Answer = Done | HostIs | PathIs | OfferIs | HeaderIs | MemoryIs | PieceIs | ReplicaIs | Refused
 
 # -- events of the node -------------------------------------------------------------------------------------------
 

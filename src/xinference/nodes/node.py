@@ -7,10 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
+import msgspec
+
 from xinference.catalog.models import ModelVersion
 from xinference.error_codes import Code
 from xinference.errors import Problem
 from xinference.hardware.devices import Host
+from xinference.hubs.listing import Listing
 from xinference.launch.model_shape import ModelShape
 from xinference.launch.plan import LaunchPlan, ResolvedLaunch
 from xinference.log_position import LogPosition, Piece
@@ -33,6 +36,14 @@ class Report(Protocol):
 
     def progress(self, step: Step, file: str, done: int, total: int | None) -> None:
         """Bytes of `file` that are done; `total` None: not known."""
+        ...
+
+
+class FetchReport(Report, Protocol):
+    """The report of a fetch, which counts its bytes by their source."""
+
+    def count_from(self, source: str) -> None:
+        """The bytes that follow are from this source: the name of a hub, or ``peer``."""
         ...
 
 
@@ -60,6 +71,34 @@ class ReplicaLike(Protocol):
     async def stop(self) -> Exit | None: ...
 
     async def detach(self) -> None: ...
+
+
+class Peer(msgspec.Struct, frozen=True):
+    """A node that has weights."""
+
+    node_id: str
+    name: str
+    """For messages."""
+    host: str
+    """Of its front door; empty: the host of the supervisor, as the reader reaches it."""
+    port: int
+
+
+class PeerWeights(msgspec.Struct, frozen=True):
+    """Weights that some nodes have."""
+
+    digest: str
+    """Of the content; the name of the files at the front doors."""
+    listing: Listing
+    peers: tuple[Peer, ...]
+
+
+@dataclass(frozen=True)
+class OfferedWeights:
+    """What a node offers to the others."""
+
+    digest: str
+    listing: Listing
 
 
 @dataclass(frozen=True)
@@ -92,11 +131,15 @@ class Node(Protocol):
         """The path of the launch's weights if the node has them; connects to no hub."""
         ...
 
-    async def fetch_weights(self, launch: ResolvedLaunch, report: Report) -> Path:
-        """The path of the launch's weights, which are fetched if the node does not have them.
+    async def offer_weights(self, launch: ResolvedLaunch) -> OfferedWeights | None:
+        """Offer the launch's weights to the other nodes; None: this node does not have them."""
+        ...
+
+    async def fetch_weights(self, launch: ResolvedLaunch, report: Report, peers: PeerWeights | None = None) -> Path:
+        """The path of the launch's weights. If the node does not have them, it gets them from its hub or from `peers`.
 
         Raises:
-            Problem: they cannot be fetched.
+            Problem: they cannot be fetched; 503 ``peer_copy_failed``: no peer gives them.
         """
         ...
 

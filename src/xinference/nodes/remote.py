@@ -23,7 +23,7 @@ from xinference.log_position import LogPosition, Piece
 from xinference.nodes import messages
 from xinference.nodes.memory_use import MemoryUse
 from xinference.nodes.message_codec import decode_answer, decode_event, decode_host, encode
-from xinference.nodes.node import NodeAddress, Report, WeightsHeader
+from xinference.nodes.node import NodeAddress, OfferedWeights, PeerWeights, Report, WeightsHeader
 from xinference.nodes.remote_operations import RemoteOperations
 from xinference.nodes.remote_replica import RemoteReplica
 from xinference.process.command import EngineCommand
@@ -106,9 +106,14 @@ class RemoteNode:
         header = await self._ask(ask, messages.HeaderIs, HEADER_SECONDS)
         return WeightsHeader(header.shape, header.notes)
 
-    async def fetch_weights(self, launch: ResolvedLaunch, report: Report) -> Path:
+    async def offer_weights(self, launch: ResolvedLaunch) -> OfferedWeights | None:
+        ask = messages.OfferWeights(launch.uid, encode_launch(launch))
+        answer = await self._ask(ask, messages.OfferIs, HEADER_SECONDS)
+        return None if answer.listing is None else OfferedWeights(answer.digest, answer.listing)
+
+    async def fetch_weights(self, launch: ResolvedLaunch, report: Report, peers: PeerWeights | None = None) -> Path:
         stored = encode_launch(launch)
-        return await self._operate(lambda name: messages.FetchWeights(name, launch.uid, stored), report)
+        return await self._operate(lambda name: messages.FetchWeights(name, launch.uid, stored, peers), report)
 
     async def convert_weights(self, path: Path, version: ModelVersion, report: Report) -> Path:
         return await self._operate(lambda name: messages.ConvertWeights(name, path, version), report)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from xinference.error_codes import Code
 from xinference.errors import Problem
@@ -25,6 +25,7 @@ class SupervisorLink:
 
     Args:
         renewed: called after a new certificate is stored.
+        hubs: those from which this node may fetch weights.
     """
 
     def __init__(
@@ -36,6 +37,7 @@ class SupervisorLink:
         labels: dict[str, str],
         machine: str,
         renewed: Callable[[], None],
+        hubs: Iterable[str] = (),
     ) -> None:
         self._membership = membership
         self._identity = identity
@@ -44,6 +46,7 @@ class SupervisorLink:
         self._labels = labels
         self._machine = machine
         self._renewed = renewed
+        self._hubs = sorted(hubs)
         self._connection: NodeConnection | None = None
         self._down_since = time.monotonic()
         self._last_problem = ""
@@ -79,7 +82,7 @@ class SupervisorLink:
         stream = await connect(member.host, member.port, identity.client_context(), member.supervisor)
         reader, writer = stream
         try:
-            said = hello(self._name, self._front_door, self._labels, self._machine, request)
+            said = hello(self._name, self._front_door, self._labels, self._machine, request, hubs=self._hubs)
             answer = await ask(stream, said)
             assert isinstance(answer, Welcome)  # the only answer to `Hello` that is no refusal
             if answer.certificate is not None:

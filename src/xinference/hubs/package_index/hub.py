@@ -43,7 +43,7 @@ class PackageIndexHub:
     """
 
     def __init__(self, settings: Settings, shared: Path | None = None) -> None:
-        """`shared`: the folder of another machine's caches, whose files are used where they are; None: there is none."""
+        """`shared`: the folder of another machine's caches, whose files are used where they are; None: none."""
         self._root = settings.cache_dir / "package_index"
         self._shared = None if shared is None else shared / "package_index"
         self._offline = settings.offline
@@ -71,13 +71,13 @@ class PackageIndexHub:
         )
 
     def _find_shared(self, version: ModelVersion, source: Source, shared: Path) -> Path | None:
-        path = find_extracted(entry := self._entry(version, source, shared))
+        path = find_extracted(self._entry(version, source, shared))
         return path if path is not None and are_inside((path, *path.rglob("*")), [shared], "it is not used") else None
 
     def offer(self, version: ModelVersion, source: Source) -> Offer | None:
-        return offer_member(self._entry(version, source), self._root) or (
-            self._shared and offer_member(self._entry(version, source, self._shared), self._shared)
-        )
+        roots = [self._root] if self._shared is None else [self._root, self._shared]
+        offers = (offer_member(self._entry(version, source, root), root) for root in roots)
+        return next((offer for offer in offers if offer is not None), None)
 
     def receive(
         self,

@@ -108,9 +108,7 @@ class HuggingFaceHub(RepositoryHub):
         self._cache(model_id).set_commit(requested, listing.revision)
 
     def _list_cached(self, model_id: str, revision: str, files: Sequence[ListedFile]) -> Sequence[CachedFile]:
-        return self._cache(model_id).list_cached(
-            revision, {file.name: file.sha256 or file.git_sha1 for file in files}
-        )
+        return self._cache(model_id).list_cached(revision, {file.name: file.sha256 or file.git_sha1 for file in files})
 
     def _delete_metadata(self, model_id: str) -> None:
         self._cache(model_id).delete_stale_metadata()

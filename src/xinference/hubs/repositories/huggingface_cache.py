@@ -118,10 +118,7 @@ class RepositoryCache:
             cached.append(CachedFile(pointer, data, self._folder, shared=not ours or data in linked))
         taken = linked | {file.data for file in cached}
         return cached + [
-            CachedFile(path, path, self._folder)
-            for paths in unlinked
-            for path in paths
-            if path.resolve() not in taken
+            CachedFile(path, path, self._folder) for paths in unlinked for path in paths if path.resolve() not in taken
         ]
 
     def delete_stale_metadata(self) -> None:

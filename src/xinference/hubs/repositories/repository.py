@@ -151,7 +151,8 @@ class RepositoryHub(ABC):
 
     def is_inside(self, path: Path) -> bool:
         """Whether no link of a cached version, one file or a folder, leads out of the caches."""
-        return are_inside((path, *path.rglob("*")), (self._root, self._joined), "it is not used")
+        folder = path if path.is_dir() else path.parent  # an engine finds the further parts of a file by itself
+        return are_inside((path, *folder.rglob("*")), (self._root, self._joined), "it is not used")
 
     def offer(self, version: ModelVersion, source: Source) -> Offer | None:
         roots = (self._root, self._joined)

@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx2
 
 from xinference.hubs.transfer.parallel import Report, check_stop, pause
-from xinference.hubs.transfer.partial_file import Digest, PartialFile, TooLong
+from xinference.hubs.transfer.partial_file import Digest, PartialFile
 
 RETRIES = 5
 """Consecutive failures without a new byte after which a transfer fails."""
