@@ -90,7 +90,7 @@ def test_eight_at_once_after_one_compute_only_their_questions(tmp_path: Path) ->
         replica = Replica(tmp_path, slots=8)
         await replica.ask(body("s", "first"))
         before = sum(replica.engine.computed)
-        placed = [await replica.place(body("s", f"question {n}")) for n in range(8)]
+        placed = await asyncio.gather(*(replica.place(body("s", f"question {n}")) for n in range(8)))
         for each in placed:
             replica.engine.run(each.body)
             each.end(complete=True)
@@ -98,6 +98,40 @@ def test_eight_at_once_after_one_compute_only_their_questions(tmp_path: Path) ->
         assert sum(replica.engine.computed) - before < 8 * 40
 
     asyncio.run(scene())
+
+
+def test_a_request_whose_conversation_is_being_saved_waits_for_its_state(tmp_path: Path) -> None:
+    """Other requests take both slots; the conversation that loses its slot for one of them comes at that moment."""
+
+    async def scene() -> None:
+        replica = Replica(tmp_path, slots=2)
+        await replica.ask(body("first", "x"))
+        await replica.ask(body("second", "x"))
+        before = sum(replica.engine.computed)
+        bodies = body("third", "x"), body("first", "x", "answer", "more")
+        for placed in await asyncio.gather(*(replica.place(each) for each in bodies)):
+            replica.engine.run(placed.body)
+        assert sum(replica.engine.computed) - before < 1.1 * LONG
+
+    asyncio.run(scene())
+
+
+def test_a_save_that_fails_or_is_left_keeps_nobody_waiting(tmp_path: Path) -> None:
+    async def scene(leave: bool) -> None:
+        folder = tmp_path / str(leave)
+        folder.mkdir()
+        replica = Replica(folder)
+        await replica.ask(body("s", "first"))
+        replica.engine.refuses = set() if leave else {"save"}
+        tasks = [asyncio.create_task(replica.place(body("s", f"question {n}"))) for n in range(3)]
+        await asyncio.sleep(0)
+        if leave:
+            tasks.pop(0).cancel()
+        for placed in await asyncio.gather(*tasks):
+            placed.end(complete=True)
+
+    asyncio.run(scene(leave=False))
+    asyncio.run(scene(leave=True))
 
 
 def test_a_conversation_stays_in_its_slot_without_any_action(tmp_path: Path) -> None:

@@ -132,6 +132,8 @@ class SlotPlacement:
         try:
             await self._act(placement.actions, ask)
         finally:
+            for action in placement.actions:
+                self._end_save(action)
             if placement.restored is not None:
                 self._states.saved.end_use(placement.restored)
             if placement.held is not None:
@@ -156,11 +158,20 @@ class SlotPlacement:
     async def _act(self, actions: tuple[Action, ...], ask: AskEngine) -> None:
         for action in actions:
             if action.what == "save":
-                await self._save(action, ask)
+                saved = await self._save(action, ask)
+                self._end_save(action, saved=saved)
             elif action.what == "restore":
                 await self._restore(action, ask)
             else:
                 await self._slot_action(action, ask)
+
+    def _end_save(self, action: Action, *, saved: bool = False) -> None:
+        """Let the requests go on that wait for a save; again without effect."""
+        leader = action.leader
+        if leader is not None and not leader.done:
+            leader.computed, leader.saved = True, saved
+            self._book.resolve(leader)
+            self._wake(leader)
 
     async def _save(self, action: Action, ask: AskEngine) -> bool:
         states = self._states

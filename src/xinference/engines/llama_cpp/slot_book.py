@@ -39,6 +39,8 @@ class Action:
     """The name of the state to write or to read."""
     prompt: Prompt = UNKNOWN
     """The prompt whose state is written."""
+    leader: Leader | None = None
+    """What requests wait for that begin like the prompt while its state is written."""
 
 
 @dataclass(slots=True)
@@ -61,12 +63,12 @@ class Slot:
 
 @dataclass(slots=True, eq=False)
 class Leader:
-    """A prompt that is being computed, and the requests that wait for it."""
+    """A prompt that is being computed or saved, and the requests that wait for it."""
 
     prompt: Prompt
-    computes: int
-    """The length of the part that is not in the slot."""
-    is_known: bool
+    computes: int = 0
+    """The length of the part that is not in the slot; 0: the prompt is only saved."""
+    is_known: bool = False
     """Whether a part of it has come before."""
     waiting: int = 0
     done: bool = False
@@ -140,8 +142,8 @@ class SlotBook:
         first = self._saved_first(slot)
         if slot is not near and in_slot >= max(MIN_COMMON, in_state + MIN_COMMON, common + 1):
             # The slot has another conversation: its state is saved, and read into the slot of this request.
-            name = new_name()
-            actions = (_save(near, name), *first, Action("restore", slot.number, name))
+            save = self._save(near)
+            actions = (save, *first, Action("restore", slot.number, save.state))
             near.busy = True
             return self._placement(slot, prompt, in_slot, actions, held=near.number)
         if state is not None and in_state >= max(MIN_COMMON, common + 1):
@@ -209,14 +211,21 @@ class SlotBook:
         if slot.prompt is None or not slot.prompt.ends:
             return ()
         known = self.saved.best(slot.prompt)[1]
-        return () if slot.prompt.size - known < MIN_SAVE else (_save(slot, new_name()),)
+        return () if slot.prompt.size - known < MIN_SAVE else (self._save(slot),)
 
     def _saved_for_others(self, slot: Slot, in_slot: int, in_state: int, prompt: Prompt) -> tuple[Action, ...]:
         """The save of a beginning that another conversation, or the same prompt, comes with again."""
         is_next_turn = in_slot == slot.size and in_slot < prompt.size
         if is_next_turn or in_slot < MIN_COMMON or in_slot - in_state < MIN_COMMON:
             return ()
-        return (_save(slot, new_name()),)
+        return (self._save(slot),)
+
+    def _save(self, slot: Slot) -> Action:
+        """The save of a slot's state. Until it is done, its prompt is in no slot that is idle and in no state."""
+        prompt = slot.prompt or UNKNOWN
+        leader = Leader(prompt)
+        self.leaders.append(leader)
+        return Action("save", slot.number, new_name(), prompt, leader)
 
     def _take(self, slot: Slot, prompt: Prompt) -> None:
         self._uses += 1
@@ -239,6 +248,3 @@ def new_name() -> str:
     """The name of a new state's file."""
     return f"{secrets.token_hex(12)}.state"
 
-
-def _save(slot: Slot, name: str) -> Action:
-    return Action("save", slot.number, name, slot.prompt or UNKNOWN)
