@@ -6,7 +6,8 @@
 Both run at the same time and take turns with each request or burst; the ratios of one run count, not the seconds.
 Part 1 sends eight requests at once with one beginning, which nobody had before, and again after one request. Part 2
 lets agents with one system prompt take turns with growing histories. Part 3 kills the engine and asks for a hot
-beginning. Part 4 compares prompts that have nothing in common, with and without shared beginnings.
+beginning. Part 4 compares prompts that have nothing in common, with and without shared beginnings. Part 5 asks the bare
+engine eight questions at once whose beginnings lie in eight slots already: nobody can be faster than that.
 
 On a machine with other work, `--threads 1 --clock engine` counts the seconds that the engine's process has computed:
 with more threads, an engine that shares its cores waits for its own threads most of the time.
@@ -40,6 +41,8 @@ from xinference.engines.llama_cpp.engine import PROGRAM
 WORDS = ("river", "stone", "lamp", "north", "seven", "quiet", "glass", "orbit", "paper", "winter", "signal", "amber")
 SLOTS, CONTEXT = 8, 4096
 KEY = "benchmark"
+#: Parameters with which each slot keeps its prompt while others compute.
+SLOTS_APART = {"kv_unified": False, "cache_ram_mib": 0, "cache_idle_slots": False, "n_ctx": (CONTEXT + 256) * SLOTS}
 TOOL = {
     "type": "function",
     "function": {
@@ -106,21 +109,13 @@ def main() -> None:
     arguments = parser.parse_args()
     weights = arguments.weights.absolute()
     by_engine, threads = arguments.clock == "engine", arguments.threads
-    with (
-        tempfile.TemporaryDirectory() as home,
-        ours(weights, Path(home), threads, by_engine=by_engine) as own,
-        bare(weights, threads, by_engine=by_engine) as engine,
-    ):
-        servers = {"xinference": own, "bare": engine}
-        for server in servers.values():
-            server.first_token(chat("Be short.", "Hello."))
-        if "1" in arguments.parts:
-            bursts(servers, arguments.rounds, arguments.words)
-        if "2" in arguments.parts:
-            agents(servers, arguments.words, arguments.turns)
-        if "3" in arguments.parts:
-            killed(own, arguments.words)
-        memory(own)
+    if {*"123"} & {*arguments.parts}:
+        with (
+            tempfile.TemporaryDirectory() as home,
+            ours(weights, Path(home), threads, by_engine=by_engine) as own,
+            bare(weights, threads, by_engine=by_engine) as engine,
+        ):
+            compare(own, engine, arguments)
     if "4" in arguments.parts:
         with (
             tempfile.TemporaryDirectory() as home,
@@ -129,6 +124,23 @@ def main() -> None:
             ours(weights, Path(other), threads, by_engine=by_engine, shares=False) as without,
         ):
             apart({"shared": own, "off": without}, 8 * arguments.rounds)
+    if "5" in arguments.parts:
+        with bare(weights, threads, by_engine=by_engine, **SLOTS_APART) as engine:
+            floor(engine, arguments.rounds, arguments.words)
+
+
+def compare(own: Server, engine: Server, arguments: argparse.Namespace) -> None:
+    """Parts 1 to 3."""
+    servers = {"xinference": own, "bare": engine}
+    for server in servers.values():
+        server.first_token(chat("Be short.", "Hello."))
+    if "1" in arguments.parts:
+        bursts(servers, arguments.rounds, arguments.words)
+    if "2" in arguments.parts:
+        agents(servers, arguments.words, arguments.turns)
+    if "3" in arguments.parts:
+        killed(own, arguments.words)
+    memory(own)
 
 
 def bursts(servers: dict[str, Server], rounds: int, words: int) -> None:
@@ -159,6 +171,20 @@ def bursts(servers: dict[str, Server], rounds: int, words: int) -> None:
             f"8 after one {median[engine, '8 after one'] / median[own, '8 after one']:.1f}",
             flush=True,
         )
+
+
+def floor(engine: Server, rounds: int, words: int) -> None:
+    """Part 5."""
+    system = text("floor", words)
+    for slot in range(SLOTS):
+        engine.first_token(chat(system, "Say a word.", id_slot=slot))
+    ratios = []
+    for n in range(rounds):
+        one = engine.first_token(chat(system, f"Say {n} name.", id_slot=0))
+        each = engine.burst([chat(system, f"Say {k} {n}.", id_slot=k) for k in range(SLOTS)])
+        ratios.append(statistics.median(each) / one)
+        print(f"one warm slot: {one:.2f} s, 8 warm slots at once: {statistics.median(each):.2f} s", flush=True)
+    print(f"bare, 8 warm slots at once / one: {statistics.median(ratios):.2f} (median of {rounds})", flush=True)
 
 
 def agents(servers: dict[str, Server], words: int, turns: int, count: int = 4) -> None:
@@ -271,7 +297,7 @@ def ours(weights: Path, home: Path, threads: int, *, by_engine: bool, shares: bo
 
 
 @contextmanager
-def bare(weights: Path, threads: int, *, by_engine: bool) -> Iterator[Server]:
+def bare(weights: Path, threads: int, *, by_engine: bool, **further: Any) -> Iterator[Server]:
     """llama.cpp with the parameters that a launch without saved states has."""
     port = free_port()
     params = {
@@ -287,6 +313,7 @@ def bare(weights: Path, threads: int, *, by_engine: bool) -> Iterator[Server]:
         "kv_unified": True,
         "kv_unified_per_slot": CONTEXT + 1,
         "n_gpu_layers": 0,
+        **further,
     }
     env = {**os.environ, "XINFERENCE_LLAMA_PARAMS": json.dumps(params), "XINFERENCE_ENGINE_KEY": KEY}
     process = subprocess.Popen(
