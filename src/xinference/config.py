@@ -184,7 +184,7 @@ class Settings:
     """Seconds that the download of an image may take."""
     gateway_workers: int = 1
     """Number of processes that serve requests on the port; 1: the server's own."""
-    shared_beginnings: bool = False
+    shared_beginnings: bool = True
     """Compute the common beginning of several prompts only once, on engines that can save the state of a slot. Only
     with one gateway process."""
     shared_wait_seconds: float = 60.0

@@ -53,13 +53,14 @@ def test_serve_hands_on_its_options_and_the_exit_status(run: Run, told: list[dic
         "a.b,*.c.d",
         "--prefix-isolation",
         "key",
+        "--no-shared-beginnings",
         "--cluster",
     )
     assert result.exit_code == 98
     given = {"host": "0.0.0.0", "port": 1234, "log_level": "DEBUG", "allow_unauthenticated": True, "home": "h"}
     given |= {"gateway_workers": 2, "allow_origin": "http://localhost:3000,https://chat.example"}
     given |= {"log_format": "json", "access_log": True, "allow_media_urls": "a.b,*.c.d", "prefix_isolation": "key"}
-    given |= {"cluster": True, "supervisor_port": None, "no_models": None}
+    given |= {"shared_beginnings": False, "cluster": True, "supervisor_port": None, "no_models": None}
     assert told == [given]
 
 
@@ -75,6 +76,7 @@ def test_a_server_in_the_background_gets_the_same_options(
     monkeypatch.setattr("xinference.client.local_server.ensure_server", ensure_server)
     line = ["serve", "--background", "-H", "::1", "-p", "7", "--home", str(tmp_path), "--gateway-workers", "2"]
     flags = ("--log-level", "debug", "--allow-unauthenticated", "--allow-origin", "*", "--access-log")
+    flags += ("--no-shared-beginnings",)
     result = run(*line, *flags, "--allow-media-urls", "a.b")
     assert (result.exit_code, result.stdout, told) == (0, "http://[::1]:7\n", [])
     assert "xinference stop" in result.stderr
@@ -83,6 +85,7 @@ def test_a_server_in_the_background_gets_the_same_options(
     assert command[3:] == [
         "--host", "::1", "--port", "7", "--log-level", "DEBUG", "--allow-unauthenticated",
         "--gateway-workers", "2", "--allow-origin", "*", "--access-log", "--allow-media-urls", "a.b",
+        "--no-shared-beginnings",
     ]  # fmt: skip
     assert "which is not a host" in run(*line, "--allow-media-urls", "https://a.b").stderr
     assert "runs already" in run(*line).stderr
@@ -92,7 +95,7 @@ def test_what_serve_is_not_told_is_left_to_the_settings(run: Run, told: list[dic
     run("serve")
     names = ("host", "port", "log_level", "allow_unauthenticated", "home", "gateway_workers", "allow_origin",
         "log_format", "access_log", "allow_media_urls", "prefix_isolation", "cluster", "supervisor_port",
-        "no_models")  # fmt: skip
+        "no_models", "shared_beginnings")  # fmt: skip
     assert told == [dict.fromkeys(names)]
 
 

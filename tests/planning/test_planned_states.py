@@ -53,8 +53,10 @@ def test_they_are_reserved_but_not_resident_at_the_start() -> None:
 
 def test_on_gpus_they_are_in_the_memory_of_the_host() -> None:
     gpu = host(1, 24).gpus[0]
-    plan = planned(dataclasses.replace(CPU, gpus=(gpu,)), use_gpu=True)
-    assert footprint(plan).reserved == {0: plan.sizing.engine_bytes, HOST: 512 * MIB}
+    machine = dataclasses.replace(CPU, gpus=(gpu,))
+    plan = planned(machine, use_gpu=True, cache_ram_mib=300)
+    assert footprint(plan).reserved == {0: plan.sizing.engine_bytes, HOST: 300 * MIB}
+    assert planned(machine, use_gpu=True).sizing.state_bytes == 0  # nobody has measured it there
 
 
 def test_they_take_no_more_than_what_is_free() -> None:

@@ -80,6 +80,11 @@ _metrics_host = click.option("-MH", "--metrics-exporter-host", hidden=True)
     type=click.Choice(["none", "key"]),
     help="key: requests reuse the cached prompt prefixes only of requests with the same key. [default: none]",
 )
+@click.option(
+    "--no-shared-beginnings",
+    is_flag=True,
+    help="Compute the beginning of each prompt anew, also if other prompts begin equally.",
+)
 @click.option("--cluster", is_flag=True, help="Let workers on other machines join, as `xinference-supervisor` does.")
 @click.option("--background", is_flag=True, help="Start the server in the background, and return when it is ready.")
 def serve(
@@ -94,6 +99,7 @@ def serve(
     access_log: bool,
     allow_media_urls: str | None,
     prefix_isolation: str | None,
+    no_shared_beginnings: bool,
     cluster: bool,
     background: bool,
 ) -> None:
@@ -112,6 +118,7 @@ def serve(
         access_log=access_log,
         allow_media_urls=allow_media_urls,
         prefix_isolation=prefix_isolation,
+        no_shared_beginnings=no_shared_beginnings,
         cluster=cluster,
     )
     start = start_in_background if background else run

@@ -24,6 +24,7 @@ class ServerOptions:
     access_log: bool = False
     allow_media_urls: str | None = None
     prefix_isolation: str | None = None
+    no_shared_beginnings: bool = False
     cluster: bool = False
     supervisor_port: int | None = None
     no_models: bool = False
@@ -31,7 +32,9 @@ class ServerOptions:
     def overrides(self) -> dict[str, Any]:
         """The arguments of `Settings.from_env`; None: not given. An absent flag is not given."""
         values = {each.name: getattr(self, each.name) for each in fields(self)}
-        return {name: None if value is False else value for name, value in values.items()}
+        without_sharing = values.pop("no_shared_beginnings")
+        given = {name: None if value is False else value for name, value in values.items()}
+        return {**given, "shared_beginnings": False if without_sharing else None}
 
     def settings(self) -> Settings:
         """The settings of the server.

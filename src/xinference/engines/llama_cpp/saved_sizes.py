@@ -19,9 +19,13 @@ DRAFTS = frozenset({speculation.DRAFT, "load_mtp"})
 def state_bytes(launch: ResolvedLaunch, sizing: Sizing) -> int:
     """Maximum size of the saved states in memory; 0: the launch saves none.
 
-    They replace llama.cpp's own cache of prompts and may be as large as that.
+    They replace llama.cpp's own cache of prompts and may be as large as that. On a GPU, a state goes through the host's
+    memory, and nobody has measured whether that is faster than its computation: only a launch that names their size
+    saves states there.
     """
     options = launch.options
+    if launch.use_gpu and prompt_cache.OPTION not in options:
+        return 0
     if launch.version.family.model_type != "LLM" or options.get("embedding") or options.get(projector.OPTION):
         return 0
     if any(options.get(name) for name in DRAFTS) or OWN_CONTROL & options.keys():
