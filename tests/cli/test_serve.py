@@ -75,8 +75,8 @@ def test_a_server_in_the_background_gets_the_same_options(
 
     monkeypatch.setattr("xinference.client.local_server.ensure_server", ensure_server)
     line = ["serve", "--background", "-H", "::1", "-p", "7", "--home", str(tmp_path), "--gateway-workers", "2"]
-    flags = ("--log-level", "debug", "--allow-unauthenticated", "--allow-origin", "*", "--access-log")
-    flags += ("--no-shared-beginnings",)
+    flags = ("--log-level", "debug", "--allow-unauthenticated", "--allow-origin", "*", "--access-log",
+        "--no-shared-beginnings")  # fmt: skip
     result = run(*line, *flags, "--allow-media-urls", "a.b")
     assert (result.exit_code, result.stdout, told) == (0, "http://[::1]:7\n", [])
     assert "xinference stop" in result.stderr

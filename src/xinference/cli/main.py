@@ -24,6 +24,10 @@ COMMANDS = {
     "list": ("xinference.cli.commands.models:list_models", "List launched models."),
     "describe": ("xinference.cli.commands.describe:describe", "Describe a model, and show how to use it."),
     "top": ("xinference.cli.commands.top:top", "Monitor models, requests and memory on one screen."),
+    "tune": (
+        "xinference.cli.commands.tune:tune",
+        "Measure which options of the engine are the fastest on this machine.",
+    ),
     "terminate": ("xinference.cli.commands.models:terminate", "Terminate a model, or cancel its launch."),
     "unload": ("xinference.cli.commands.lifecycle:unload", "Stop a model's engine; `load` starts it again."),
     "load": ("xinference.cli.commands.lifecycle:load", "Start a model that was unloaded or has failed."),
@@ -84,6 +88,7 @@ GROUPS = {
         "load",
         "alias",
         "reload",
+        "tune",
         "terminate",
         "history",
     ),

@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -27,10 +28,12 @@ from xinference.errors import Problem
 from xinference.hardware.devices import Host
 from xinference.hubs.base import Hub
 from xinference.hubs.local_files import resolve_local
+from xinference.launch import tuning
 from xinference.launch.match import match
 from xinference.launch.model_shape import ModelShape
 from xinference.launch.plan import DiskNeed, Forecast, LaunchDraft, ResolvedLaunch, ShapeSource, SizedPlan
 from xinference.launch.request import LaunchRequest
+from xinference.launch.tuning_file import read_tunings
 from xinference.nodes.node import Node
 from xinference.planning.alternatives import Refused, alternatives, smaller_downloads, unload_groups
 from xinference.planning.eviction import Bytes
@@ -91,6 +94,7 @@ class Planner:
         self.placer: NodePlacer | None = None
         """Chooses the nodes of launches; None: this machine is the only one."""
         self._engines = engines
+        self._home = settings.home
         self._registrations = registrations
         self._memory = memory
         self._forecaster = Forecaster(settings, hubs, engines, work)
@@ -120,7 +124,15 @@ class Planner:
         Raises:
             Problem: 400, the request can't be served on this host.
         """
-        return draft_launch(await self.facts(request), request, uid)
+        facts = await self.facts(request)
+        draft = draft_launch(facts, request, uid)
+        package = self._engines[draft.engine].package
+        if package is None or tuning.is_off(request.options):
+            return draft
+        tunings = await self._files.run(read_tunings, self._home)
+        if not tunings:
+            return draft
+        return tuning.with_tuning(draft, tuning.find_tuning(tunings, draft, metadata.version(package), facts.host))
 
     async def resolve(self, draft: LaunchDraft, request: LaunchRequest) -> ResolvedLaunch:
         """Add to the draft of `request` its hub, or the file or folder of its path; reads no header.

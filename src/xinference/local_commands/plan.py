@@ -22,7 +22,7 @@ from xinference.engines.registry import all_engines
 from xinference.errors import Problem, bad_request
 from xinference.hubs.registry import all_hubs
 from xinference.launch.comparison import asked_fields, is_same_launch
-from xinference.launch.plan import Devices, LaunchPlan, ResolvedLaunch, Sizing
+from xinference.launch.plan import Devices, LaunchPlan, ResolvedLaunch, SizedPlan, Sizing
 from xinference.launch.request import LaunchRequest
 from xinference.local_commands.stored_requests import Stored, stored_requests
 from xinference.nodes.local import LocalNode
@@ -121,6 +121,25 @@ class HomePlanner:
             planned = replace(await self._plan_stored(*earlier), found=Found.STORED, copy=copy)
         models = [{"model_uid": each.uid, "memory_bytes": sum(each.reserved.values())} for each in self._remembered]
         return planned_entry(planned) | {"models_of_home": models}
+
+    async def size(self, request: LaunchRequest) -> SizedPlan | None:
+        """The plan of a launch beside the models of the home; None: its weights are not on this machine.
+
+        Raises:
+            Problem: it cannot be launched.
+        """
+        stored = stored_requests(self._settings)
+        await self._remember_models(stored)
+        planned = await self._plan(await self._planner.resolver.resolve(request), stored, is_copy=True)
+        return planned.sized
+
+    async def size_with(self, plan: SizedPlan, options: Mapping[str, Any]) -> SizedPlan | None:
+        """The plan with further options of the engine, by its own names.
+
+        Raises:
+            Problem: it does not fit.
+        """
+        return await self._planner.size(replace(plan.launch, options={**plan.options, **options}))
 
     async def _earlier(self, derived: DerivedRequest, stored: Stored) -> tuple[str, LaunchRequest] | None:
         """The stored launch that a request would repeat.

@@ -12,6 +12,7 @@ from xinference.engines.base import Engine
 from xinference.error_codes import Code
 from xinference.errors import bad_request
 from xinference.hardware.devices import Host
+from xinference.launch import tuning
 from xinference.launch.plan import LaunchDraft, ResolvedLaunch
 from xinference.launch.request import LaunchRequest
 from xinference.planning.engine_choice import choose_version, missing_environment, wants_gpu
@@ -34,7 +35,9 @@ def draft_launch(facts: Facts, request: LaunchRequest, uid: str) -> LaunchDraft:
     version, engine = choice.version, choice.engine
     name = engine.table.engine
     engine.variables.check(request.envs)
-    checked = engine.check_options(request.options, facts.known_options.get(name, {})) if request.options else {}
+    tuning.is_off(request.options)
+    given = tuning.without_own(request.options)
+    checked = engine.check_options(given, facts.known_options.get(name, {})) if given else {}
     options, option_reasons = engine.complete_options(version, request, checked)
     use_gpu = wants_gpu(facts, request)
     environment = _environment_reason(facts, engine)

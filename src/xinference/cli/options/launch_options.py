@@ -73,6 +73,8 @@ def further_options(command: Callable[..., None]) -> Callable[..., None]:
             help="Maximum time of the engine for one request; a longer one gets a 504. [default: no limit]"),
         click.option("--context-length", type=IntegerRange(1, 2**31 - 1), metavar="N",
             help="Maximum number of tokens of a prompt and its answer. [default: chosen from the free memory]"),
+        click.option("--no-tune", "tune", flag_value=False, default=None, type=click.UNPROCESSED,
+            help="Launch with the defaults, and not with the options that `xinference tune` has measured."),
         click.option("--enable-thinking/--disable-thinking", default=None,
             help="For hybrid reasoning models: whether they think before they answer. [default: the chat template "
             "decides]"),

@@ -247,4 +247,3 @@ class SlotBook:
 def new_name() -> str:
     """The name of a new state's file."""
     return f"{secrets.token_hex(12)}.state"
-

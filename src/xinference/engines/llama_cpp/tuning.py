@@ -1,0 +1,36 @@
+"""What `xinference tune` tries on llama.cpp. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from xinference.hardware.devices import Host
+
+Change = Mapping[str, Any]
+
+#: Sizes of the batches in which prompts are computed.
+MICRO_BATCHES = (64, 128, 256, 512)
+_NGRAMS = "COMMON_SPECULATIVE_TYPE_NGRAM_SIMPLE"
+
+
+def groups(host: Host, slots: int, *, any_answers: bool) -> list[list[Change]]:
+    """The changes to try, by their own names; of each group the best one is kept, and the next group adds to it.
+
+    Args:
+        slots: the number of slots of a launch without an option.
+        any_answers: also changes by which answers become other ones.
+    """
+    cores = host.physical_cores
+    threads = sorted({max(1, cores // 2), max(1, cores - 1), cores})
+    found: list[list[Change]] = [
+        [{"cpuparams.n_threads": count} for count in threads],
+        [{"cpuparams_batch.n_threads": count} for count in (*threads, 2 * cores)],
+        [{"n_ubatch": size} for size in MICRO_BATCHES],
+        [{"flash_attn_type": f"LLAMA_FLASH_ATTN_TYPE_{word}"} for word in ("ENABLED", "DISABLED")],
+        [{"n_parallel": 2 * slots}],
+        [{"speculative.types": [_NGRAMS]}],
+    ]
+    if any_answers:
+        found.append([{"cache_type_k": "GGML_TYPE_Q8_0", "cache_type_v": "GGML_TYPE_Q8_0"}])
+    return found

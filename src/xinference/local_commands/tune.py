@@ -1,0 +1,213 @@
+"""`xinference tune`: measures which options of llama.cpp are the fastest for a model here, and keeps them."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass, replace
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import psutil
+from pydantic import ValidationError
+
+from xinference.api.launch_body import LaunchBody
+from xinference.config import Settings
+from xinference.engines.base import Engine, Placement
+from xinference.engines.llama_cpp.tuning import groups
+from xinference.engines.registry import all_engines
+from xinference.error_codes import Code
+from xinference.errors import Problem, bad_request
+from xinference.hardware.devices import read_host
+from xinference.launch.plan import SizedPlan
+from xinference.launch.request import LaunchRequest
+from xinference.launch.tuning import OPTION, Tuning, machine_of, with_entry
+from xinference.launch.tuning_file import read_tunings, write_tunings
+from xinference.local_commands import engine_speed
+from xinference.local_commands.plan import HomePlanner
+from xinference.local_commands.tuning_search import Found, Options, Ratios, search
+from xinference.units import GIB
+
+#: The context of the measured engines, in tokens: longer ones take memory, and change no figure.
+CONTEXT = 4096
+#: Rounds of a comparison, and of the last one with the defaults.
+ROUNDS, LAST_ROUNDS = 3, 7
+#: The share of the time after which no further change is tried: the rest is for the last comparison.
+SEARCH_SHARE = 0.75
+
+Report = Callable[[str], None]
+
+
+def tune(
+    body: Mapping[str, Any], *, minutes: float, any_answers: bool, report: Report, settings: Settings | None = None
+) -> Tuning:
+    """Measure, and keep the result.
+
+    Args:
+        body: a launch, in the form of the API.
+        any_answers: also try options by which answers become other ones.
+
+    Raises:
+        Problem: the model can't be measured here.
+    """
+    settings = settings or Settings.from_env()
+    request = _request(body)
+    with asyncio.Runner() as runner, ExitStack() as stack:
+        planner = HomePlanner(settings)
+        plan = runner.run(planner.size(request))
+        if plan is None:
+            raise bad_request(
+                f"The weights of {request.model_name} are not on this machine.",
+                hint="Download them first: `xinference download`.",
+                code=Code.NOT_CACHED,
+            )
+        _check(plan)
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        bench = stack.enter_context(
+            Bench(lambda options: runner.run(planner.size_with(plan, options)), folder, report, any_answers=any_answers)
+        )
+        found = _search(bench, plan, minutes * 60, report, any_answers=any_answers)
+    result = Tuning(
+        plan.version.version_id, plan.engine, _release(plan), machine_of(read_host()), found.options, found.ratios
+    )
+    write_tunings(settings.home, with_entry(read_tunings(settings.home), result))
+    return result
+
+
+def forget(name: str, settings: Settings | None = None) -> list[str]:
+    """Delete the measurements of all versions of a model on any machine; returns the versions."""
+    settings = settings or Settings.from_env()
+    known = read_tunings(settings.home)
+    gone = [each for each in known if name in (each.version_id, each.version_id.partition("--")[0])]
+    if gone:
+        write_tunings(settings.home, [each for each in known if each not in gone])
+    return sorted({each.version_id for each in gone})
+
+
+@dataclass
+class Bench(AbstractContextManager["Bench"]):
+    """Runs the engine with the best options until now, and beside it one with a change."""
+
+    plan_with: Callable[[Options], SizedPlan | None]
+    folder: Path
+    report: Report
+    any_answers: bool
+
+    def __post_init__(self) -> None:
+        self._stack = ExitStack()
+        self._running: tuple[Options, engine_speed.Engine] | None = None
+        self._answers: list[str] = []
+        self.context = 0
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def compare(self, first: Options, second: Options, rounds: int, until: float) -> Ratios | None:
+        """The speeds with the second options in relation to the first ones; None: the second can't be used.
+
+        Raises:
+            Problem: the engine does not start with the first options.
+        """
+        base = self._base(first)
+        self._answers = self._answers or engine_speed.answers(base)
+        try:
+            plan = self.plan_with(second)
+            if plan is None or plan.sizing.context_length < self.context:
+                self.report("the context would be shorter")
+                return None
+            with engine_speed.running(*self._command(plan)) as engine:
+                if not self.any_answers and engine_speed.answers(engine) != self._answers:
+                    self.report("other answers")
+                    return None
+                return engine_speed.compare(base, engine, rounds, until)
+        except (Problem, OSError) as error:
+            self.report(error.cause if isinstance(error, Problem) else str(error))
+            return None
+
+    def _base(self, options: Options) -> engine_speed.Engine:
+        if self._running is None or self._running[0] != options:
+            self._stack.close()
+            plan = self.plan_with(options)
+            assert plan is not None  # its weights are there
+            self.context = self.context or plan.sizing.context_length
+            engine = self._stack.enter_context(engine_speed.running(*self._command(plan)))
+            self._running = (dict(options), engine)
+        return self._running[1]
+
+    def _command(self, plan: SizedPlan) -> tuple[Any, int]:
+        context = min(CONTEXT, plan.sizing.context_length)
+        small = replace(plan, sizing=msgspec.structs.replace(plan.sizing, context_length=context))
+        states = None
+        if plan.sizing.state_bytes:  # such a launch has other caches
+            states = Path(tempfile.mkdtemp(dir=self.folder)) / "states"
+            states.mkdir(mode=0o700)
+        engine = all_engines()[plan.engine]
+        return engine.command(small, secrets.token_urlsafe(32), Placement(Path(sys.executable), states=states)), context
+
+
+def _search(bench: Bench, plan: SizedPlan, seconds: float, report: Report, *, any_answers: bool) -> Found:
+    begin = time.monotonic()
+    changes = groups(read_host(), plan.sizing.slots, any_answers=any_answers)
+    share = SEARCH_SHARE * seconds / (sum(map(len, changes)) + 1)
+
+    def compare(best: Options, changed: Options) -> Ratios | None:
+        new = {name: value for name, value in changed.items() if best.get(name) != value}
+        if not new:
+            return None
+        report(f"trying {_words(new)}")
+        ratios = bench.compare(best, changed, ROUNDS, time.monotonic() + share)
+        if ratios is not None:
+            report(f"  {_words({name: f'{ratio:.2f}' for name, ratio in ratios.items()})}")
+        return ratios
+
+    def verify(best: Options) -> Ratios | None:
+        report(f"comparing with the defaults: {_words(best)}")
+        return bench.compare({}, best, LAST_ROUNDS, begin + seconds)
+
+    return search(changes, compare, lambda: time.monotonic() < begin + SEARCH_SHARE * seconds, verify)
+
+
+def _request(body: Mapping[str, Any]) -> LaunchRequest:
+    try:
+        request = LaunchBody.model_validate({**body, OPTION: False}).request()
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise bad_request(f"{'.'.join(map(str, first['loc']))}: {first['msg']}.") from None
+    return request
+
+
+def _check(plan: SizedPlan) -> None:
+    """Refuse what can't be measured.
+
+    Raises:
+        Problem: 400 ``engine_unsupported``, ``does_not_fit``.
+    """
+    if plan.engine != "llama.cpp" or plan.version.family.model_type != "LLM":
+        raise bad_request(
+            f"`xinference tune` measures LLMs on llama.cpp, and this is {plan.version.version_id} on {plan.engine}.",
+            hint="Name a version in GGUF with --model-format ggufv2.",
+            code=Code.ENGINE_UNSUPPORTED,
+        )
+    needed, free = 2 * plan.sizing.loaded_bytes, psutil.virtual_memory().available
+    if needed > free:
+        raise bad_request(
+            f"Two engines are compared, which need {needed / GIB:.1f} GiB, and {free / GIB:.1f} GiB are free.",
+            hint="Stop other models first, or tune with a smaller --n_ctx.",
+            code=Code.DOES_NOT_FIT,
+        )
+
+
+def _release(plan: SizedPlan) -> str:
+    engine: Engine = all_engines()[plan.engine]
+    return metadata.version(engine.package) if engine.package else ""
+
+
+def _words(options: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in options.items())
