@@ -24,7 +24,7 @@ from xinference.engines.base import Engine, Placement
 from xinference.engines.llama_cpp.tuning import groups
 from xinference.engines.registry import all_engines
 from xinference.error_codes import Code
-from xinference.errors import Problem, bad_request
+from xinference.errors import Problem, bad_request, not_found
 from xinference.hardware.devices import read_host
 from xinference.launch.plan import SizedPlan
 from xinference.launch.request import LaunchRequest
@@ -63,7 +63,7 @@ def tune(
         planner = HomePlanner(settings)
         plan = runner.run(planner.size(request))
         if plan is None:
-            raise bad_request(
+            raise not_found(
                 f"The weights of {request.model_name} are not on this machine.",
                 hint="Download them first: `xinference download`.",
                 code=Code.NOT_CACHED,
