@@ -145,6 +145,14 @@ async def test_a_replica_that_can_not_be_started_is_taken_back(launch: Callable[
     assert any("replica 1 could not be started" in event["event_content"] for event in store.events("one"))
 
 
+async def test_a_successor_is_not_stored_before_its_predecessor_is_removed(launch: Callable[..., Any]) -> None:
+    launched, store = await launch({}, {})
+    number = await launched.deployment.add_replica(is_stored=False)
+    assert (wanted(store), launched.statuses) == (1, ["READY", "READY"]), "the next server ends one of them"
+    await launched.deployment.remove_replica(0)
+    assert wanted(store) == 1 and number == 1
+
+
 async def test_a_replica_is_removed_while_it_starts_and_whoever_waits_is_told(launch: Callable[..., Any]) -> None:
     launched, store = await launch({}, {"health_delay": 60})
     waiting = asyncio.create_task(launched.deployment.add_replica())

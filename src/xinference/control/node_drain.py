@@ -24,31 +24,37 @@ class NodeDrain:
     def __init__(self, deployments: Callable[[], Iterable[Deployment]], retry_seconds: float = RETRY_SECONDS) -> None:
         self._deployments = deployments
         self._retry_seconds = retry_seconds
+        self._draining: set[str] = set()
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
     def begin(self, node_id: str) -> None:
         """Move all replicas away from a node, until `end` is called."""
+        self._draining.add(node_id)
         if node_id not in self._tasks:
             self._tasks[node_id] = asyncio.create_task(self._run(node_id), name=f"drain of {node_id}")
 
     def end(self, node_id: str) -> None:
-        """Move nothing more. A replica that is being moved has its successor, and may stay."""
-        if (task := self._tasks.pop(node_id, None)) is not None:
-            task.cancel()
+        """Begin no more moves. One that has begun goes on: between its steps, the model has a replica too many."""
+        self._draining.discard(node_id)
 
     async def close(self) -> None:
-        """End all drains."""
+        """End all drains. A successor whose predecessor runs is not stored: the next server ends it."""
         tasks = list(self._tasks.values())
-        for node_id in tuple(self._tasks):
-            self.end(node_id)
+        for task in tasks:
+            task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _run(self, node_id: str) -> None:
         refused: set[str] = set()
-        while True:
-            moved = [await self._move(deployment, number, refused) for deployment, number in self._on(node_id)]
-            if not any(moved):
-                await asyncio.sleep(self._retry_seconds)
+        try:
+            while node_id in self._draining:
+                moved = False
+                for deployment, number in self._on(node_id):
+                    moved = (node_id in self._draining and await self._move(deployment, number, refused)) or moved
+                if not moved:
+                    await asyncio.sleep(self._retry_seconds)
+        finally:
+            del self._tasks[node_id]
 
     def _on(self, node_id: str) -> list[tuple[Deployment, int]]:
         """The ready replicas on a node: one of each deployment, since a move gives the others their time."""
@@ -67,7 +73,7 @@ class NodeDrain:
     async def _move(self, deployment: Deployment, number: int, refused: set[str]) -> bool:
         """Start another replica, then remove this one after its last answer; returns whether it was moved."""
         try:
-            successor = await deployment.add_replica()
+            successor = await deployment.add_replica(is_stored=False)
             await deployment.remove_replica(number)
         except Problem as problem:
             if problem.cause not in refused:  # each reason is told once

@@ -231,16 +231,19 @@ class Deployment:
     def evict(self, reason: str, *, only_idle: bool) -> None:
         self._inbox.put(Evict(reason, only_idle))
 
-    async def add_replica(self, gpu_idx: tuple[int, ...] = (), *, wait_ready: bool = True) -> int:
+    async def add_replica(
+        self, gpu_idx: tuple[int, ...] = (), *, wait_ready: bool = True, is_stored: bool = True
+    ) -> int:
         """Start an additional replica of the same size as the others, and return its number.
 
         With `wait_ready`, the call returns when the replica is ready. A replica whose first start fails is removed.
+        One that is not `is_stored` is the successor of another, and is ended by the next server if both run then.
 
         Raises:
             Problem: 400 ``does_not_fit`` or ``no_such_device``, 409 no replica runs, 503 the start failed.
         """
         loop = asyncio.get_running_loop()
-        message = AddReplica(gpu_idx, loop.create_future(), loop.create_future())
+        message = AddReplica(gpu_idx, loop.create_future(), loop.create_future(), is_stored)
         # Without `wait_ready`, no caller retrieves the exception.
         message.ready.add_done_callback(lambda done: done.cancelled() or done.exception())
         number: int = await self._request(message, message.number)

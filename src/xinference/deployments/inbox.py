@@ -167,6 +167,8 @@ class AddReplica:
     """Reply: the number of the replica, after its request is stored."""
     ready: asyncio.Future[None]
     """Reply: the replica is ready."""
+    is_stored: bool = True
+    """Whether a later server runs it, too. A successor is not stored: its predecessor is removed when it is ready."""
 
 
 @dataclass(frozen=True)

@@ -67,8 +67,12 @@ class Record:
         uid, store = self.snapshot.uid, self._context.store
         write = store.set_request if refusable else store.note_request
         write(uid, msgspec.json.encode(plan.request).decode())
+        self.hold_replicas(plan)
+
+    def hold_replicas(self, plan: SizedPlan) -> None:
+        """Reserve the memory of a changed number of replicas, and leave the stored number as it is."""
         self.change(plan=plan)
-        self._context.admission.hold(uid, plan)
+        self._context.admission.hold(self.snapshot.uid, plan)
 
     def set_aliases(self, aliases: tuple[str, ...]) -> None:
         """Store and publish the further names of the deployment.

@@ -172,7 +172,11 @@ class ReplicaChanges:
         try:
             place = await self._loader.place_additional_replica(self._running_plan(), message.gpu_idx)
             number = self._replicas.next_number
-            self._record.set_replicas(with_replica(self._running_plan(), number, place))
+            plan = with_replica(self._running_plan(), number, place)
+            if message.is_stored:
+                self._record.set_replicas(plan)
+            else:
+                self._record.hold_replicas(plan)
         except Problem as problem:
             resolve(message.number, problem)
             return
