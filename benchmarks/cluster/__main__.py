@@ -8,29 +8,36 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
 
 from benchmarks.cluster import hop, idle, losses, many_nodes
 from benchmarks.cluster.clusters import weights
-from benchmarks.cluster.figures import Figure, table
+from benchmarks.cluster.figures import HEAD, Figure, row
 
-PARTS = ("hop", "idle", "losses", "nodes")
+MEASURES: dict[str, Callable[[Path], Iterable[Figure]]] = {
+    "hop": hop.measure,
+    "idle": idle.measure,
+    "losses": losses.measure,
+    "nodes": lambda file: many_nodes.measure(),
+}
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("parts", nargs="*", metavar="PART", help="what is measured")
-    parts = parser.parse_args().parts or PARTS
-    if unknown := set(parts) - set(PARTS):
-        parser.error(f"unknown parts {unknown}; there are {', '.join(PARTS)}")
-    figures: list[Figure] = []
+    parts = parser.parse_args().parts or MEASURES
+    if unknown := set(parts) - set(MEASURES):
+        parser.error(f"unknown parts {unknown}; there are {', '.join(MEASURES)}")
+    holds = True
+    print("\n".join(HEAD), flush=True)
     with weights() as file:
-        for name, measure in (("hop", hop.measure), ("idle", idle.measure), ("losses", losses.measure)):
+        for name, measure in MEASURES.items():
             if name in parts:
-                figures += measure(file)
-    if "nodes" in parts:
-        figures += many_nodes.measure()
-    sys.stdout.write(table(figures) + "\n")
-    return 0 if all(each.holds for each in figures) else 1
+                for figure in measure(file):
+                    holds = holds and figure.holds
+                    print(row(figure), flush=True)
+    return 0 if holds else 1
 
 
 if __name__ == "__main__":

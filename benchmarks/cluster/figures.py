@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 
@@ -21,11 +20,11 @@ class Figure:
         return self.value <= self.budget
 
 
-def table(figures: Iterable[Figure]) -> str:
-    """A Markdown table."""
-    lines = ["| figure | measured | budget | holds | |", "|---|---|---|---|---|"]
-    for each in figures:
-        holds = "yes" if each.holds else "NO"
-        measured, budget = f"{each.value:.3g} {each.unit}", f"{each.budget:g} {each.unit}"
-        lines.append(f"| {each.name} | {measured} | {budget} | {holds} | {each.note} |")
-    return "\n".join(lines)
+#: The head of a Markdown table of figures.
+HEAD = ("| figure | measured | budget | holds | |", "|---|---|---|---|---|")
+
+
+def row(figure: Figure) -> str:
+    """The row of a figure."""
+    measured, budget = f"{figure.value:.3g} {figure.unit}", f"{figure.budget:g} {figure.unit}"
+    return f"| {figure.name} | {measured} | {budget} | {'yes' if figure.holds else 'NO'} | {figure.note} |"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -16,9 +16,10 @@ PAIRS = 300
 STREAMS, CHUNKS, INTERVAL, ROUNDS = 16, 300, 0.01, 5
 
 
-def measure(file: Path) -> list[Figure]:
+def measure(file: Path) -> Iterator[Figure]:
     """Streams to one machine and through a supervisor to its worker, in turn."""
-    return [_first_token(file), _chunk(file)]
+    yield _first_token(file)
+    yield _chunk(file)
 
 
 def _first_token(file: Path) -> Figure:

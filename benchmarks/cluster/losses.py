@@ -7,7 +7,7 @@ import signal
 import statistics
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx2
@@ -23,13 +23,16 @@ from benchmarks.cluster.figures import Figure
 ROUNDS = 3
 
 
-def measure(file: Path) -> list[Figure]:
+def measure(file: Path) -> Iterator[Figure]:
     """Losses of a worker's process, of a machine's link and of the supervisor, with the default settings."""
     with cluster(file, 2) as made:
         launch(made, file, replica=2)
-        figures = [_process(made), _worker_restart(made), _supervisor_restart(made)]
+        yield _process(made)
+        yield _worker_restart(made)
+        yield _supervisor_restart(made)
         launch_streams(made, file)
-        return figures + (_cable(made) if made.hosts else [])
+        if made.hosts:
+            yield from _cable(made)
 
 
 def launch_streams(made: ClusterProcesses, file: Path) -> None:
