@@ -197,6 +197,7 @@ class Code(StrEnum):
     NODE_UNKNOWN = "node_unknown", 503
     NO_NODE = "no_node", 503
     NODE_NOT_FOUND = "node_not_found", 404
+    NODE_BUSY = "node_busy", 409
     NODE_REFUSED = "node_refused", 403
     CLUSTER_NOT_INSTALLED = "cluster_not_installed", 500
     NOT_A_CLUSTER = "not_a_cluster", 409

@@ -21,6 +21,7 @@ from xinference.config import Settings
 from xinference.engines.registry import all_engines
 from xinference.error_codes import Code
 from xinference.errors import InUse, Problem, bad_request
+from xinference.gateway.door_load import DoorLoad
 from xinference.gateway.front_door import FrontDoor, front_door_server
 from xinference.gateway.http.connection_limits import raise_descriptor_limit
 from xinference.gateway.http.engine_pool import EnginePool
@@ -40,7 +41,7 @@ from xinference.nodes.peer_link import PeerLink
 from xinference.nodes.supervisor_link import SupervisorLink
 from xinference.process.home import own_home
 from xinference.process.leftovers import keepers_of
-from xinference.routing.interfaces import NoLoad
+from xinference.process.own_program import Inherited, start_again
 from xinference.work_threads import LongWork
 
 log = logging.getLogger("xinference")
@@ -73,10 +74,14 @@ def run(options: WorkerOptions, settings: Settings) -> int:
     logging.getLogger("httpx2").setLevel(logging.WARNING)
     raise_descriptor_limit()
     with own_home(settings):
-        return uvloop.run(_work(options, settings))
+        restarts = uvloop.run(_work(options, settings))
+    if restarts:  # the home is free again: the next program locks it
+        start_again()
+    return 0
 
 
-async def _work(options: WorkerOptions, settings: Settings) -> int:
+async def _work(options: WorkerOptions, settings: Settings) -> bool:
+    """Work until the end; returns whether the program is to start again."""
     name, home = socket.gethostname(), WorkerHome(settings.home / "cluster")
     membership = await _membership(options, name, home)
     host = options.host or _local_address(membership)
@@ -158,26 +163,31 @@ class _Worker:
             self._load_certificate,
             allowed_hubs(hubs, settings),
         )
+        self._pool = EnginePool()
+        self._load = DoorLoad(self._pool)
         node = LocalNode(
             settings,
             hubs,
             all_engines(),
-            NoLoad(),
+            self._load,
             LongWork(settings.hub_seconds),
             membership.node_id,
         )
         node.peers = self._peers = PeerLink(self._identity.client_context, OfferedFiles(), membership.host)
-        self._agent = Agent(node, self._link.send, self._take_table)
-        self._pool = EnginePool()
+        self._agent = Agent(node, self._link.send, self._take_table, self._restart)
+        self._restarts = False
         self._front_door = front_door
         self._is_removed = False
 
-    async def run(self, listener: socket.socket) -> int:
+    async def run(self, listener: socket.socket) -> bool:
+        """Work until the end; returns whether the program is to start again."""
         files = WeightFiles(self._peers.offers.path)
-        door = FrontDoor(lambda: self._agent.targets, self._pool, self._settings.max_body_bytes, files)
+        door = FrontDoor(lambda: self._agent.targets, self._pool, self._settings.max_body_bytes, self._load, files)
         host, port = listener.getsockname()[:2]
         self._server = front_door_server(door, self._context, host, port, self._removed)
-        await self._agent.adopt_running(await asyncio.to_thread(keepers_of, self._settings.run_dir))
+        keepers = await asyncio.to_thread(keepers_of, self._settings.run_dir)
+        self._inherited = Inherited(pid for pids in keepers.values() for pid in pids)
+        await self._agent.adopt_running(keepers)
         tasks = [
             asyncio.create_task(self._link.run(self._agent), name="link to the supervisor"),
             asyncio.create_task(self._report(), name="reports of this machine"),
@@ -202,7 +212,13 @@ class _Worker:
             await self._agent.close()
             await self._pool.close()
             log.info("ended (%s)", "engines stopped" if stops else "engines keep running for the next worker")
-        return 0
+        return self._restarts
+
+    def _restart(self) -> None:
+        """End this program, and start it again with the package that is installed by then."""
+        log.info("the supervisor asks for a restart: the engines run on")
+        self._restarts = True
+        self._server.stop(signal.SIGTERM)
 
     def _load_certificate(self) -> None:
         self._context.load_cert_chain(self._identity.certificate_path, self._identity.key_path)
@@ -221,6 +237,7 @@ class _Worker:
 
     async def _report(self) -> None:
         while True:
+            self._inherited.reap()
             if self._link.is_up:
                 await self._agent.report_host()
             await asyncio.sleep(REPORT_SECONDS if self._link.is_up else REPORT_SECONDS / 10)

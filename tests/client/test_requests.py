@@ -198,6 +198,7 @@ TABLE = [
     row("cluster_nodes", "GET /v1/cluster/nodes", [{"node_id": "n1"}]),
     row("drain_node", "POST /v1/cluster/nodes/a%2Fb/drain", {"node_id": "n1"}, node="a/b"),
     row("undrain_node", "POST /v1/cluster/nodes/n1/undrain", {"node_id": "n1"}, node="n1"),
+    row("upgrade_node", "POST /v1/cluster/nodes/n1/upgrade", {"node_id": "n1"}, node="n1"),
     row("remove_node", "DELETE /v1/cluster/nodes/n1", {"node_id": "n1"}, node="n1"),
     row("create_join_token", "POST /v1/cluster/tokens", {"token": "xt"}, body={"hours": 1.0, "uses": None}, hours=1.0,
         uses=None),

@@ -15,6 +15,7 @@ from cryptography import x509
 
 from tests.gateway.harness import CHAT, STREAM, chunked, router_to, served
 from tests.support.loopback_server import serve_connections
+from xinference.gateway.door_load import DoorLoad
 from xinference.gateway.front_door import FrontDoor, front_door_server
 from xinference.gateway.http.engine_pool import EngineDiedError, EnginePool, EngineUnreachableError
 from xinference.hosts import node_name
@@ -35,6 +36,7 @@ class Worker:
     targets: dict[str, Target]
     revoked: set[tuple[str, int]]
     client: NodeIdentity
+    load: DoorLoad
     heads: list[bytes] = field(default_factory=list)
 
     def target(self, replica_id: str = "r1", name: str = node_name(WORKER)) -> Target:
@@ -63,7 +65,8 @@ async def worker_with(identities: tuple[NodeIdentity, NodeIdentity], handle: Han
     """A worker whose only engine, replica ``r1``, does as the test says with each connection."""
     client, server_identity = identities
     listener = socket.create_server(("127.0.0.1", 0))
-    worker = Worker(listener.getsockname()[1], {}, set(), client)
+    pool = EnginePool()
+    worker = Worker(listener.getsockname()[1], {}, set(), client, DoorLoad(pool))
 
     async def connection(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError, asyncio.IncompleteReadError):
@@ -73,8 +76,7 @@ async def worker_with(identities: tuple[NodeIdentity, NodeIdentity], handle: Han
 
     async with serve_connections(connection) as engine_port:
         worker.targets["r1"] = Target("r1", f"http://127.0.0.1:{engine_port}", "secret of the launch")
-        pool = EnginePool()
-        door = FrontDoor(lambda: worker.targets, pool, 1024 * 1024)
+        door = FrontDoor(lambda: worker.targets, pool, 1024 * 1024, worker.load)
         server = front_door_server(door, server_identity.server_context(), "127.0.0.1", 0, worker.revoked)
         running = asyncio.create_task(server.serve(sockets=[listener]))
         try:

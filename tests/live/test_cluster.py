@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
+import psutil
 import pytest
 
 from tests.support.cluster_processes import ClusterProcesses, WorkerHome
@@ -20,7 +21,12 @@ UID = "spread"
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClusterProcesses]:
-    made = ClusterProcesses(tmp_path_factory.mktemp("cluster"), env={"XINFERENCE_NODE_LOST_SECONDS": "30"})
+    env = {
+        "XINFERENCE_NODE_LOST_SECONDS": "30",
+        "XINFERENCE_PROBE_SECONDS": "1",
+        "XINFERENCE_HUNG_SECONDS": "10",
+    }
+    made = ClusterProcesses(tmp_path_factory.mktemp("cluster"), env=env)
     try:
         made.start()
         made.add_worker()
@@ -44,10 +50,10 @@ def spread(cluster: ClusterProcesses, tiny: dict[str, Any]) -> dict[str, int]:
     return cluster.ready_on(UID)
 
 
-def _ask(cluster: ClusterProcesses, count: int = 6) -> set[int]:
+def _ask(cluster: ClusterProcesses, count: int = 6, max_tokens: int = 4) -> set[int]:
     """The statuses of requests at the same time."""
     with ThreadPoolExecutor(count) as threads:
-        return set(threads.map(lambda _: cluster.home.chat(model=UID, max_tokens=4).status_code, range(count)))
+        return set(threads.map(lambda _: cluster.home.chat(model=UID, max_tokens=max_tokens).status_code, range(count)))
 
 
 def _other(cluster: ClusterProcesses, worker: WorkerHome) -> WorkerHome:
@@ -93,6 +99,42 @@ def test_engines_outlive_their_worker_and_the_next_one_takes_them_over(
     cluster.wait_for(worker, "READY")
     assert cluster.ready_on(UID) == spread
     assert _ask(cluster) == {200}
+
+
+def test_a_worker_is_restarted_by_an_upgrade_and_its_engines_run_on(
+    cluster: ClusterProcesses, spread: dict[str, int]
+) -> None:
+    worker = cluster.workers[0]
+    done = cluster.home.cli("cluster", "upgrade", worker.node_id)
+    assert done.returncode == 0, done.stderr
+    assert "its 1 engines ran on" in done.stderr
+    assert cluster.state(worker) == "READY" and cluster.ready_on(UID) == spread
+    _, _, after = (worker.home.path / "process.log").read_text().rpartition("the supervisor asks for a restart")
+    assert "works as node" in after
+    assert worker.process is not None and worker.process.poll() is None, "the process is the same"
+    assert _ask(cluster) == {200}
+    keeper = cluster.instance_keeper(UID, worker)
+    httpx2.delete(f"{cluster.home.url}/v1/models/{UID}", timeout=60)
+    until("the keeper of the earlier program is no zombie", lambda: not psutil.pid_exists(keeper))
+
+
+def test_an_upgrade_of_a_node_that_is_out_of_reach_is_refused(cluster: ClusterProcesses) -> None:
+    worker = cluster.workers[1]
+    worker.kill_machine()
+    cluster.wait_for(worker, "UNREACHABLE")
+    answer = httpx2.post(f"{cluster.home.url}/v1/cluster/nodes/{worker.node_id}/upgrade", timeout=60)
+    assert (answer.status_code, answer.json()["problem"]["code"]) == (503, "node_gone")
+    cluster.start_worker(worker)
+    cluster.wait_for(worker, "READY")
+
+
+def test_an_engine_of_a_worker_that_hangs_is_started_again(cluster: ClusterProcesses, spread: dict[str, int]) -> None:
+    hung = cluster.workers[0].node_id
+    send_signal(spread[hung], signal.SIGSTOP)
+    assert _ask(cluster, 4) <= {200, 502}
+    until("it is started again", lambda: cluster.ready_on(UID).get(hung) not in (None, spread[hung]))
+    assert cluster.ready_on(UID).keys() == spread.keys()
+    assert _ask(cluster, max_tokens=5) == {200}, "the equal request is suspected"
 
 
 def test_the_next_supervisor_finds_the_engines_and_loads_nothing(

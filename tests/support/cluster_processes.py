@@ -154,6 +154,14 @@ class ClusterProcesses:
         """The nodes with a ready replica of a model, and the pid of its engine."""
         return {each["node"]: each["engine_pid"] for each in self.replicas(uid) if each["status"] == "READY"}
 
+    def instance_keeper(self, uid: str, worker: WorkerHome) -> int:
+        """The pid of the keeper of a model's replica on a node."""
+        return next(int(each["keeper_pid"]) for each in self._replica_entries(uid) if each["node"] == worker.node_id)
+
+    def _replica_entries(self, uid: str) -> list[dict[str, Any]]:
+        entry = next(each for each in self.get("/v1/models/instances") if each["model_uid"] == uid)
+        return list(entry["replicas"])
+
     def engines(self) -> dict[str, list[int]]:
         """Node id -> the pids of the engines that run there, found by a scan of all processes."""
         return {

@@ -92,6 +92,7 @@ class Methods(Runner):
     cluster_nodes = answer_call(cluster_requests.cluster_nodes)
     drain_node = answer_call(cluster_requests.drain_node)
     undrain_node = answer_call(cluster_requests.undrain_node)
+    upgrade_node = answer_call(cluster_requests.upgrade_node)
     remove_node = answer_call(cluster_requests.remove_node)
     create_join_token = answer_call(cluster_requests.create_join_token)
     list_join_tokens = answer_call(cluster_requests.list_join_tokens)

@@ -22,6 +22,16 @@ def undrain_node(node: str) -> Request[Json]:
     return Request(method="POST", path=path("v1", "cluster", "nodes", node, "undrain"), read=answers.as_object)
 
 
+def upgrade_node(node: str) -> Request[Json]:
+    """Restart the worker of a node, and wait until the node is ready again; its engines run on."""
+    return Request(
+        method="POST",
+        path=path("v1", "cluster", "nodes", node, "upgrade"),
+        read=answers.as_object,
+        without_timeout=True,
+    )
+
+
 def remove_node(node: str) -> Request[Json]:
     """Remove a node from the cluster permanently."""
     return Request(method="DELETE", path=path("v1", "cluster", "nodes", node), read=answers.as_object)

@@ -38,6 +38,10 @@ class Member:
     version: str = ""
     hubs: frozenset[str] | None = None
     """The hubs from which it may fetch weights; None: it does not say."""
+    hellos: int = 0
+    """How often it has said hello to this server."""
+    is_upgrading: bool = False
+    """Its worker is restarted: nothing new is placed on it."""
     known: Knowledge = field(default_factory=Knowledge)
     state: NodeState = NodeState.UNREACHABLE
     """At the last tick; `Members.state_of` computes it now."""
@@ -113,6 +117,7 @@ class Members:
         """Take what a node says of itself, before its link is up."""
         member = self._members[node_id]
         member.hubs = None if hubs is None else frozenset(hubs)
+        member.hellos += 1
         member.name, member.labels, member.front_door, member.version = name, dict(labels), front_door, version
         member.node.front_door = f"https://{front_door}"
         member.node.address = NodeAddress(front_door.rpartition(":")[0].strip("[]"), interface or None)
@@ -147,6 +152,13 @@ class Members:
     def state_of(self, member: Member) -> NodeState:
         """The state of a member now."""
         return node_state(member.known, self._clock(), self._lost_seconds)
+
+    def lack_of(self, member: Member) -> str | None:
+        """Why no replica may be placed on a member now, after its id; None: one may."""
+        state = self.state_of(member)
+        if not state.takes_replicas:
+            return f"is {state}"
+        return "is being upgraded" if member.is_upgrading else None
 
     def seconds_left(self, member: Member) -> float | None:
         """Seconds until a member is LOST if nothing changes; None: its link works."""

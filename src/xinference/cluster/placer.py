@@ -128,9 +128,7 @@ class Placer:
         here = None if launch.request.n_worker == 1 else _NO_WORKER
         found = [self._candidate(LOCAL_NODE, launch, view, {}, here)] if self._runs_here else []
         for member in self._members:
-            state = self._members.state_of(member)
-            refusal = None if state.takes_replicas else f"is {state}"
-            refusal = refusal or _rank_refusal(launch.request, member.labels)
+            refusal = self._members.lack_of(member) or _rank_refusal(launch.request, member.labels)
             found.append(self._candidate(member.node_id, launch, view, member.labels, refusal))
         return found
 
@@ -190,7 +188,7 @@ class Placer:
             return name
 
     def _takes_replicas(self, member: Member) -> bool:
-        return self._members.state_of(member).takes_replicas
+        return self._members.lack_of(member) is None
 
     async def _ask(self, node_id: str, launch: ResolvedLaunch) -> tuple[Host, Path | None] | None:
         node = self._nodes[node_id]

@@ -14,6 +14,7 @@ from xinference.cluster.door import ClusterDoor
 from xinference.cluster.members import Member, Members
 from xinference.cluster.placer import Placer
 from xinference.cluster.rows import ClusterRows
+from xinference.cluster.upgrade import upgrade
 from xinference.cluster.weights import ClusterWeights, WeightNode
 from xinference.config import Settings
 from xinference.engines.base import Engine
@@ -174,6 +175,18 @@ class Cluster:
         member = self.members.get(name)
         self._rows.set_drained(member.node_id, drained)
         self.members.set_drained(member.node_id, drained=drained)
+        return member
+
+    async def upgrade(self, name: str) -> Member:
+        """Restart the worker of a node; its engines run on.
+
+        Raises:
+            Problem: 404 ``node_not_found``; as `upgrade.upgrade`.
+        """
+        member = self.members.get(name)
+        before = member.version
+        await upgrade(self.members, member)
+        log.info("node %s (%s) runs %s, was %s", member.node_id, member.name, member.version, before)
         return member
 
     async def remove(self, name: str) -> Member:

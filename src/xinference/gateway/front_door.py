@@ -14,6 +14,7 @@ from collections.abc import Callable, Container, Mapping
 from functools import partial
 from typing import Any
 
+from xinference.gateway.door_load import DoorLoad
 from xinference.gateway.http.asgi import Receive, Reply, Scope, Send
 from xinference.gateway.http.engine_pool import (
     NO_ANSWER,
@@ -45,6 +46,7 @@ class FrontDoor:
     Args:
         targets: the replicas on this node, by replica id; read for each request.
         max_bytes: of a request's body.
+        load: counts the requests at each replica.
         weights: the files that this node offers to others; None: none.
     """
 
@@ -53,12 +55,14 @@ class FrontDoor:
         targets: Callable[[], Mapping[str, Target]],
         pool: EnginePool,
         max_bytes: int,
+        load: DoorLoad,
         weights: WeightFiles | None = None,
     ) -> None:
         self._targets = targets
         self._weights = weights
         self._pool = pool
         self._max_bytes = max_bytes
+        self._load = load
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -75,8 +79,12 @@ class FrontDoor:
         headers = tuple((name, value) for name, value in scope["headers"] if name in FORWARDED)
         try:
             body = await read_body(receive, dict(scope["headers"]), self._max_bytes)
-            with ClientWatch(scope, receive):
-                await self._pass_on(target, f"/{path}", scope["query_string"], headers, body, reply)
+            self._load.begin(replica_id)
+            try:
+                with ClientWatch(scope, receive):
+                    await self._pass_on(target, f"/{path}", scope["query_string"], headers, body, reply)
+            finally:
+                self._load.end(replica_id)
         except Refusal as refusal:
             await reply.whole(refusal.status, b"{}")
         except ClientLeftError:

@@ -6,6 +6,7 @@ begins it is answered at once, and its end is an event.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ from xinference.nodes.node import Node
 from xinference.routing.table import Target
 
 log = logging.getLogger(__name__)
+#: Time for the answer to the order to restart, in seconds.
+RESTART_DELAY_SECONDS = 0.2
 
 
 @dataclass
@@ -34,11 +37,13 @@ class Agent:
         node: this machine.
         send: sends an event to the server; it may be lost, since the whole state follows each new connection.
         take_table: called with each table of the server.
+        restart: called after the answer to the order to restart this process; None: the process can't be restarted.
     """
 
     node: Node
     send: Callable[[bytes], None]
     take_table: Callable[[bytes], None] = lambda table: None
+    restart: Callable[[], None] | None = None
 
     def __post_init__(self) -> None:
         self._epoch = 0
@@ -152,11 +157,24 @@ class Agent:
                 return messages.ReplicaIs(await self._replicas.adopt(ask.replica_id))
             case messages.Measure():
                 return messages.MemoryIs(await self._replicas.measure(ask.replica_id))
+            case messages.RestartWorker():
+                self._restart_soon()
+                return messages.Done()
             case messages.ReadLog():
                 piece = await node.read_log(ask.path, ask.lines, ask.position)
                 return messages.PieceIs(piece.data, piece.end)
             case _:
                 raise Problem(Code.NODE_MESSAGE_REFUSED, f"{type(ask).__name__} is an order, and has no answer.")
+
+    def _restart_soon(self) -> None:
+        """Restart this process once the answer is sent.
+
+        Raises:
+            Problem: the process can't be restarted.
+        """
+        if self.restart is None:
+            raise Problem(Code.NODE_MESSAGE_REFUSED, "This node is no process of its own, so it can't be restarted.")
+        asyncio.get_running_loop().call_later(RESTART_DELAY_SECONDS, self.restart)
 
     def _work_of(
         self, ask: messages.FetchWeights | messages.ConvertWeights | messages.FindOrInstall

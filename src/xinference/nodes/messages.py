@@ -100,6 +100,10 @@ class Measure(Message, frozen=True):
     replica_id: str
 
 
+class RestartWorker(Message, frozen=True):
+    """Restart the worker's process; its engines run on. Answer: `Done`, before the restart."""
+
+
 class ReadLog(Message, frozen=True):
     """Read the last lines of a log or, with `position`, what was written after it. Answer: `PieceIs`."""
 
@@ -119,6 +123,7 @@ Ask = (
     | Start
     | Adopt
     | Measure
+    | RestartWorker
     | ReadLog
 )
 

@@ -171,6 +171,14 @@ class RemoteNode:
         answer = await self._ask(ask, messages.PieceIs)
         return Piece(answer.data, answer.end)
 
+    async def restart(self) -> None:
+        """Restart the worker's process. Its engines run on, and the next process takes them over.
+
+        Raises:
+            Problem: 503 ``node_gone``; 504 ``node_timeout``; 502 ``node_message_refused``, its release is older.
+        """
+        await self._ask(messages.RestartWorker(), messages.Done)
+
     # -- from the fabric --------------------------------------------------------------------------------------
 
     def receive(self, event: Event) -> messages.ReceivedEvent | None:

@@ -68,6 +68,14 @@ async def undrain(cluster: ClusterDep, controller: ControllerDep, node: str) -> 
     return await node_entry(controller, cluster.members, cluster.drain(node, drained=False))
 
 
+@router.post(
+    "/nodes/{node}/upgrade", response_model=cluster_schemas.ClusterNode, responses=problems(404, 409, 502, 503, 504)
+)
+async def upgrade(cluster: ClusterDep, controller: ControllerDep, node: str) -> dict[str, Any]:
+    """Restart the worker of a node, with the package that is installed there now. Its engines run on."""
+    return await node_entry(controller, cluster.members, await cluster.upgrade(node))
+
+
 @router.delete("/nodes/{node}", response_model=cluster_schemas.ClusterNode, responses=problems(404, 409))
 async def remove(cluster: ClusterDep, controller: ControllerDep, node: str) -> dict[str, Any]:
     """Remove a node permanently: its engines are stopped, its certificate is refused, its replicas start elsewhere."""

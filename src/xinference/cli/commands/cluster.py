@@ -94,6 +94,21 @@ def undrain(target: Target, node: str, as_json: bool) -> None:
         _say(client.undrain_node(node), "takes replicas again.", as_json)
 
 
+@cluster.command("upgrade")
+@click.argument("node")
+@json_option
+@with_server_options
+def upgrade(target: Target, node: str, as_json: bool) -> None:
+    """Restart the worker of NODE, with the version that is installed there now.
+
+    Its engines run on, and nothing is loaded again. Install the new version on NODE first.
+    """
+    with target.connect() as client:
+        found = client.upgrade_node(node)
+    engines = f"its {len(found['replicas'])} engines ran on" if found["replicas"] else "it has no engines"
+    _say(found, f"runs Xinference {found['version']}; {engines}.", as_json)
+
+
 @cluster.command("remove")
 @click.argument("node")
 @json_option
