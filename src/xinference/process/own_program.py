@@ -45,6 +45,6 @@ class Inherited:
 
 def _parent(pid: int) -> int | None:
     try:
-        return psutil.Process(pid).ppid()
+        return int(psutil.Process(pid).ppid())
     except psutil.Error:
         return None
