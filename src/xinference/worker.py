@@ -182,7 +182,7 @@ class _Worker:
     async def run(self, listener: socket.socket) -> bool:
         """Work until the end; returns whether the program is to start again."""
         files = WeightFiles(self._peers.offers.path)
-        door = FrontDoor(lambda: self._agent.targets, self._pool, self._settings.max_body_bytes, self._load, files)
+        door = FrontDoor(lambda: self._agent.targets, self._pool, self._settings.max_body_bytes, files, self._load)
         host, port = listener.getsockname()[:2]
         self._server = front_door_server(door, self._context, host, port, self._removed)
         keepers = await asyncio.to_thread(keepers_of, self._settings.run_dir)

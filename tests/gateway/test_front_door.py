@@ -76,7 +76,7 @@ async def worker_with(identities: tuple[NodeIdentity, NodeIdentity], handle: Han
 
     async with serve_connections(connection) as engine_port:
         worker.targets["r1"] = Target("r1", f"http://127.0.0.1:{engine_port}", "secret of the launch")
-        door = FrontDoor(lambda: worker.targets, pool, 1024 * 1024, worker.load)
+        door = FrontDoor(lambda: worker.targets, pool, 1024 * 1024, load=worker.load)
         server = front_door_server(door, server_identity.server_context(), "127.0.0.1", 0, worker.revoked)
         running = asyncio.create_task(server.serve(sockets=[listener]))
         try:

@@ -46,8 +46,8 @@ class FrontDoor:
     Args:
         targets: the replicas on this node, by replica id; read for each request.
         max_bytes: of a request's body.
-        load: counts the requests at each replica.
         weights: the files that this node offers to others; None: none.
+        load: counts the requests at each replica; None: nobody reads the counts.
     """
 
     def __init__(
@@ -55,14 +55,14 @@ class FrontDoor:
         targets: Callable[[], Mapping[str, Target]],
         pool: EnginePool,
         max_bytes: int,
-        load: DoorLoad,
         weights: WeightFiles | None = None,
+        load: DoorLoad | None = None,
     ) -> None:
         self._targets = targets
         self._weights = weights
         self._pool = pool
         self._max_bytes = max_bytes
-        self._load = load
+        self._load = load or DoorLoad(pool)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""

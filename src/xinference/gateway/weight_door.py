@@ -9,7 +9,6 @@ import ssl
 from collections.abc import Callable, Container
 from pathlib import Path
 
-from xinference.gateway.door_load import DoorLoad
 from xinference.gateway.front_door import FrontDoor, front_door_server
 from xinference.gateway.http.engine_pool import EnginePool
 from xinference.gateway.weight_files import WeightFiles
@@ -32,7 +31,7 @@ class WeightDoor:
         revoked: Container[tuple[str, int]],
     ) -> None:
         self._pool = EnginePool()
-        door = FrontDoor(dict, self._pool, 0, DoorLoad(self._pool), WeightFiles(find))
+        door = FrontDoor(dict, self._pool, 0, WeightFiles(find))
         self._server = front_door_server(door, context, "", 0, revoked)
         self._serving: asyncio.Task[None] | None = None
 
