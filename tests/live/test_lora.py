@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -101,3 +102,15 @@ def test_an_adapter_that_is_not_there_is_a_400_that_names_its_path(home: Home, f
     missing = str(folder / "missing")
     refused = home.cli("launch", *TINY, "-en", ENGINES[0], "-u", "other", "-lm", "third", missing)
     assert refused.returncode == 1 and missing in refused.stderr
+
+
+def test_an_adapter_of_another_base_model_is_refused_with_both_names(home: Home, tmp_path: Path) -> None:
+    config = json.loads((HF / "config.json").read_text(encoding="utf-8"))
+    base = tmp_path / "larger-llama"
+    base.mkdir()
+    (base / "config.json").write_text(json.dumps(config | {"hidden_size": 2 * config["hidden_size"]}), encoding="utf-8")
+    adapter = write_lora(tmp_path / "third", base, scale=0.2)
+    for way in ((), ("--dry-run",)):
+        refused = home.cli("launch", *TINY, "-en", ENGINES[0], "-u", "other", "-lm", "third", str(adapter), *way)
+        assert refused.returncode == 1, refused.stderr
+        assert "larger-llama, and does not fit llama-2-chat: its hidden size is" in " ".join(refused.stderr.split())

@@ -41,6 +41,7 @@ from xinference.planning.facts import Facts
 from xinference.planning.occupancy import Occupancy, available
 from xinference.planning.plan import draft_launch, resolve_launch
 from xinference.planning.sizing import size_launch
+from xinference.weights.adapter_files import check_adapters_fit
 from xinference.work_threads import LongWork
 
 if TYPE_CHECKING:
@@ -176,6 +177,9 @@ class Planner:
         view = await self._view(launch)
         host = view.hosts[self.placer.best(view, launch.request)] if self.placer and view else await self._node.host()
         expected = await self._forecaster.expect(launch, launch.origin, host)
+        adapters = self._engines[launch.engine].adapters(launch)
+        if adapters and expected.source == "file header":
+            await self._files.run(check_adapters_fit, adapters, expected.shape, launch.version.family.model_name)
         request = request or launch.request
         # Without the weights, a sum would be far too small. The launch is sized after its download.
         sized = None if expected.are_of_unknown_size else self._size_expected(launch, request, expected, host, view)

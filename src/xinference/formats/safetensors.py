@@ -62,16 +62,31 @@ def read_safetensors(path: Path) -> SafetensorsHeader:
         Problem: 400 ``bad_weight_file``: missing, unreadable, truncated, damaged, or another format; names the
             file and the fault.
     """
+    size, metadata, entries = _read_entries(path)
+    by_type: dict[str, int] = {}
+    for entry in entries.values():
+        by_type[entry.dtype] = by_type.get(entry.dtype, 0) + entry.data_offsets[1] - entry.data_offsets[0]
+    return SafetensorsHeader(path, size, len(entries), by_type, metadata)
+
+
+def read_tensor_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """The shape of each tensor in the safetensors file at `path`, by its name.
+
+    Raises:
+        Problem: as `read_safetensors`.
+    """
+    return {name: entry.shape for name, entry in _read_entries(path)[2].items()}
+
+
+def _read_entries(path: Path) -> tuple[int, dict[str, str], dict[str, _Entry]]:
+    """The bytes of the file, its metadata and its tensors, all of them checked."""
     with weight_file(path, "the .safetensors file itself") as (file, size):
         raw = _read_raw(file, path, size)
         fields = _decode(path, raw, dict[str, msgspec.Raw])
         metadata = _decode(path, fields.pop("__metadata__", msgspec.Raw(b"{}")), dict[str, str])
         entries = {name: _decode(path, field, _Entry, name) for name, field in fields.items()}
         _check(path, entries, size - 8 - len(raw))
-    by_type: dict[str, int] = {}
-    for entry in entries.values():
-        by_type[entry.dtype] = by_type.get(entry.dtype, 0) + entry.data_offsets[1] - entry.data_offsets[0]
-    return SafetensorsHeader(path, size, len(entries), by_type, metadata)
+    return size, metadata, entries
 
 
 def _read_raw(file: BinaryIO, path: Path, size: int) -> bytes:

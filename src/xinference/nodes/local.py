@@ -39,6 +39,7 @@ from xinference.process.replica import Replica
 from xinference.process.snapshot import ReplicaSnapshot
 from xinference.routing.interfaces import ReplicaLoad
 from xinference.weights import conversion, shape_reader
+from xinference.weights.adapter_files import check_adapters_fit
 from xinference.weights.fetch import fetch, local_path
 from xinference.work_threads import LongWork
 
@@ -98,8 +99,15 @@ class LocalNode:
 
     async def read_header(self, launch: LaunchPlan, path: Path) -> WeightsHeader:
         resolved = launch if isinstance(launch, ResolvedLaunch) else launch.launch
-        extra = self._engines[launch.engine].extra_weight_files(resolved, path)
-        return WeightsHeader(*await self._work.files.run(shape_reader.read_shape, path, launch.version, extra))
+        engine = self._engines[launch.engine]
+        extra, adapters = engine.extra_weight_files(resolved, path), engine.adapters(resolved)
+
+        def read() -> WeightsHeader:
+            shape, notes = shape_reader.read_shape(path, launch.version, extra)
+            check_adapters_fit(adapters, shape, launch.version.family.model_name)
+            return WeightsHeader(shape, notes)
+
+        return await self._work.files.run(read)
 
     async def convert_weights(self, path: Path, version: ModelVersion, report: Report) -> Path:
         if version.spec.model_format != "ggmlv3":
