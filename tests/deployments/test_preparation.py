@@ -44,11 +44,12 @@ pytestmark = pytest.mark.process
 class Tiny(LlamaCpp):
     """Runs in an environment and remembers where."""
 
-    def __init__(self) -> None:
+    def __init__(self, spec: EnvironmentSpec) -> None:
         self.pythons: list[Path] = []
+        self._spec = spec
 
     def environment(self, host: Host) -> EnvironmentSpec | None:
-        return SPEC
+        return self._spec
 
     def command(self, plan: SizedPlan, api_key: str, placement: Placement) -> EngineCommand:
         self.pythons.append(placement.python)
@@ -71,7 +72,7 @@ async def launch(
     fake: FakeEngine, store: Store, links: Links, *uids: str
 ) -> tuple[Tiny, list[Deployment], list[dict[str, Any]]]:
     """Launch at once, to the end of each; the engine, the deployments and the first one's events."""
-    engine, events = Tiny(), EventLog(store)
+    engine, events = Tiny(fake.spec), EventLog(store)
     load, deployments, changed = NoLoad(), list[Deployment](), asyncio.Event()
     admission = Admission(Settings(), store, load, lambda: deployments, read_test_host)
     settings, engines = Settings(home=fake.home), {"Tiny": engine}
@@ -144,6 +145,21 @@ async def test_what_is_installed_is_not_spoken_of(tiny: FakeEngine, store: Store
     engine, _, events = await launch(tiny, store, links, "two")
     assert engine.pythons
     assert "environment" not in {event["stage"] for event in events}
+
+
+async def test_a_restart_under_a_newer_release_runs_in_the_environment_of_its_engine_version(
+    tiny: FakeEngine, store: Store, links: Links
+) -> None:
+    """A restart prepares the model again: by the version of the engine that the release has now."""
+    await launch(tiny, store, links, "one")
+    tiny.spec = EnvironmentSpec(SPEC.engine, "2.0", SPEC.accelerator)
+    tiny.make()
+    engine, _, events = await launch(tiny, store, links, "two")
+    older, newer = (tiny.environments().find(spec) for spec in (SPEC, tiny.spec))
+    assert older is not None and newer is not None and engine.pythons == [newer] != [older]
+    assert [event["event_content"] for event in events if event["stage"] == "environment"] == [
+        "installing Tiny 2.0 (0.0 GB)"
+    ]
 
 
 async def test_a_failed_installation_fails_the_launch_in_its_stage(

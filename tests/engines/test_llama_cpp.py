@@ -76,8 +76,10 @@ def test_a_braced_port_in_a_template_is_not_taken_for_the_port() -> None:
 
 
 def test_a_pooled_model_takes_its_whole_prompt_in_one_batch() -> None:
-    given = params(plan("bge-m3"))
-    assert given["embedding"] is True and given["n_ubatch"] == given["n_batch"] == 1024
+    for model in ("bge-m3", "bge-reranker-v2-m3"):
+        given = params(plan(model))
+        assert given["embedding"] is True and given["n_ubatch"] == given["n_batch"] == 1024
+        assert given["n_ubatch"] >= plan(model).sizing.context_length
     assert params(plan("bge-reranker-v2-m3"))["pooling_type"] == "LLAMA_POOLING_TYPE_RANK"
 
 

@@ -28,6 +28,7 @@ class FakeEngine:
 
     root: Path
     verify: str = "import tiny_engine; assert tiny_engine.answer == 42"
+    spec: EnvironmentSpec = SPEC
     more: dict[str, Any] = field(default_factory=dict)
     """Further fields of the recipe."""
 
@@ -61,9 +62,9 @@ class FakeEngine:
 
     def write_lock(self, hashes: dict[str, str]) -> None:
         recipe = Recipe(
-            engine=SPEC.engine,
-            version=SPEC.version,
-            accelerator=SPEC.accelerator,
+            engine=self.spec.engine,
+            version=self.spec.version,
+            accelerator=self.spec.accelerator,
             python=get_python_version(),
             platform=get_platform(),
             wheel_platform="linux",
@@ -73,9 +74,9 @@ class FakeEngine:
         )
         fields: dict[str, Any] = msgspec.to_builtins(recipe) | self.more
         text = "".join(f"{name} = {toml(value)}\n" for name, value in fields.items())
-        self.locks.joinpath(f"{SPEC.name}.toml").write_text(text)
+        self.locks.joinpath(f"{self.spec.name}.toml").write_text(text)
         lines = [f"{name}===1.0 --hash=sha256:{sha256}\n" for name, sha256 in hashes.items()]
-        self.locks.joinpath(f"{SPEC.name}.txt").write_text("".join(lines))
+        self.locks.joinpath(f"{self.spec.name}.txt").write_text("".join(lines))
 
     def whole(self) -> list[str]:
         """Names in the folder that look like environments."""
