@@ -162,4 +162,5 @@ def test_weights_in_use_are_refused_before_the_question(canned: Canned, run: Run
     result = run("remove-cache", VERSION, stdin="y\n")
     assert result.exit_code == 1
     assert f"{VERSION} is in use by the model m." in result.stderr
+    assert "First terminate the model (`xinference terminate m`)." in " ".join(result.stderr.split())
     assert "proceed" not in result.stderr and not canned.asked_for("DELETE", CACHE)

@@ -185,7 +185,7 @@ def test_size_and_quantization_have_one_line_each() -> None:
 
 def test_the_registrys_preference_is_said() -> None:
     assert choose("smollm2-instruct").choices[1] == (
-        "quantization Q4_1: from package_index; also Q4_K_M, Q8_0, Q2_K (-q)"
+        "quantization Q4_1: the one that package_index has; also Q4_K_M, Q8_0, Q2_K (-q)"
     )
 
 

@@ -96,7 +96,7 @@ def uses_of(deployments: Iterable[Deployment]) -> Iterator[cache.CacheUse]:
         if deployment.problem is None:
             plan = deployment.plan
             version_id = plan.version.version_id if plan.source else None
-            yield cache.CacheUse(f"the model {deployment.uid}", version_id, _path(plan))
+            yield cache.CacheUse(f"{cache.MODEL}{deployment.uid}", version_id, _path(plan))
 
 
 def _path(plan: LaunchPlan) -> Path | None:

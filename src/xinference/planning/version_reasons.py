@@ -84,7 +84,7 @@ def _why(version: ModelVersion, others: Sequence[str], too_large: str | None) ->
     if same_quantization(chosen, USUAL):
         return "the usual one"
     if any(same_quantization(other, USUAL) for other in others):
-        return f"from {', '.join(source.hub for source in spec.sources)}"
+        return f"the one that {' or '.join(source.hub for source in spec.sources)} has"
     return f"the nearest to {USUAL}"
 
 

@@ -55,6 +55,10 @@ class CachedVersion:
         }
 
 
+#: The begin of `CacheUse.user` for a model.
+MODEL = "the model "
+
+
 @dataclass(frozen=True)
 class CacheUse:
     """A model or download that uses files in a cache."""
@@ -133,14 +137,20 @@ def remove(
         Problem: 404 ``not_cached``; 409 ``in_use``, which names the model; ``outside_cache``, ``cannot_delete``.
     """
     entries = find_version(versions, version_id)
-    for user in users(versions, entries, uses):
-        raise Problem(
-            Code.IN_USE,
-            f"{version_id} is in use by {user}.",
-            hint="Terminate the model (`xinference terminate UID`) or cancel the download first.",
-        )
+    if found := users(versions, entries, uses):
+        raise in_use(version_id, found)
     freed = delete(file for entry in entries for file in entry.files if file.root.name == "converted")
     return freed + sum(hubs[e.source.hub].delete_cached(e.version, e.source) for e in entries if e.source)
+
+
+def in_use(version_id: str, users: Sequence[str]) -> Problem:
+    """The refusal to delete a version; `users` are those of `CacheUse`."""
+    uids = [user.removeprefix(MODEL) for user in users if user.startswith(MODEL)]
+    ways = [f"terminate the model (`xinference terminate {uid}`)" for uid in uids]
+    if len(uids) < len(users):
+        ways.append("cancel the download")
+    hint = f"First {' and '.join(ways)}."
+    return Problem(Code.IN_USE, f"{version_id} is in use by {' and '.join(users)}.", hint=hint)
 
 
 def users(versions: Sequence[CachedVersion], entries: Sequence[CachedVersion], uses: Iterable[CacheUse]) -> list[str]:

@@ -130,11 +130,9 @@ def remove_cache(target: Target, model_version: str, worker_ip: str | None, conf
         versions = _deletable(client, model_version, worker_ip)
         for version_id, deletable in versions.items():
             if users := deletable.get("used_by"):
-                raise Problem(
-                    Code.IN_USE,
-                    f"{version_id} is in use by {' and '.join(users)}.",
-                    hint="Terminate the model (`xinference terminate UID`) or cancel the download first.",
-                )
+                from xinference.weights.cache import in_use
+
+                raise in_use(version_id, users)
         for version_id, deletable in versions.items():
             note(f"{version_id}:")
             for file in deletable.get("files") or []:
