@@ -145,6 +145,24 @@ def not_found(cause: str, *, hint: str | None = None, code: Code) -> Problem:
     return Problem(code, cause, hint=hint)
 
 
+#: The begin of a text that names a model among the users of weights; the others are downloads.
+MODEL = "the model "
+
+
+def weights_in_use(version_id: str, users: Sequence[str]) -> Problem:
+    """A 409: models and downloads use the weights that shall be deleted."""
+    ways = [f"terminate the model (`xinference terminate {user[len(MODEL) :]}`)" for user in users if _is_model(user)]
+    if not all(map(_is_model, users)):
+        ways.append("cancel the download")
+    return Problem(
+        Code.IN_USE, f"{version_id} is in use by {' and '.join(users)}.", hint=f"First {' and '.join(ways)}."
+    )
+
+
+def _is_model(user: str) -> bool:
+    return user.startswith(MODEL)
+
+
 def system_reason(error: BaseException) -> str:
     """The reason of an error of the operating system or of a connection, without its number.
 

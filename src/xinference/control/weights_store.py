@@ -11,6 +11,7 @@ from xinference.config import Settings
 from xinference.control.downloads import Downloads
 from xinference.control.planner import Planner
 from xinference.deployments.deployment import Deployment
+from xinference.errors import MODEL
 from xinference.hubs.base import Hub
 from xinference.launch.plan import LaunchPlan, SizedPlan
 from xinference.launch.request import LaunchRequest
@@ -96,7 +97,7 @@ def uses_of(deployments: Iterable[Deployment]) -> Iterator[cache.CacheUse]:
         if deployment.problem is None:
             plan = deployment.plan
             version_id = plan.version.version_id if plan.source else None
-            yield cache.CacheUse(f"{cache.MODEL}{deployment.uid}", version_id, _path(plan))
+            yield cache.CacheUse(f"{MODEL}{deployment.uid}", version_id, _path(plan))
 
 
 def _path(plan: LaunchPlan) -> Path | None:

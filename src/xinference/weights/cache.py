@@ -11,7 +11,7 @@ from typing import Any
 from xinference.catalog.models import ModelFamily, ModelSpec, ModelVersion, Source
 from xinference.config import Settings
 from xinference.error_codes import Code
-from xinference.errors import Problem, join_names, near, not_found
+from xinference.errors import join_names, near, not_found, weights_in_use
 from xinference.hubs.base import Hub
 from xinference.hubs.cached_files import CachedFile, delete, total_size
 
@@ -53,10 +53,6 @@ class CachedVersion:
             "size_bytes": self.size_bytes,
             "complete": self.complete,
         }
-
-
-#: The begin of `CacheUse.user` for a model.
-MODEL = "the model "
 
 
 @dataclass(frozen=True)
@@ -138,19 +134,9 @@ def remove(
     """
     entries = find_version(versions, version_id)
     if found := users(versions, entries, uses):
-        raise in_use(version_id, found)
+        raise weights_in_use(version_id, found)
     freed = delete(file for entry in entries for file in entry.files if file.root.name == "converted")
     return freed + sum(hubs[e.source.hub].delete_cached(e.version, e.source) for e in entries if e.source)
-
-
-def in_use(version_id: str, users: Sequence[str]) -> Problem:
-    """The refusal to delete a version; `users` are those of `CacheUse`."""
-    uids = [user.removeprefix(MODEL) for user in users if user.startswith(MODEL)]
-    ways = [f"terminate the model (`xinference terminate {uid}`)" for uid in uids]
-    if len(uids) < len(users):
-        ways.append("cancel the download")
-    hint = f"First {' and '.join(ways)}."
-    return Problem(Code.IN_USE, f"{version_id} is in use by {' and '.join(users)}.", hint=hint)
 
 
 def users(versions: Sequence[CachedVersion], entries: Sequence[CachedVersion], uses: Iterable[CacheUse]) -> list[str]:

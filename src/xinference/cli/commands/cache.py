@@ -17,7 +17,7 @@ from xinference.cli.output import INTERRUPTED, note, print_json, size, size_in_b
 from xinference.cli.table import print_table
 from xinference.config import Settings
 from xinference.error_codes import Code
-from xinference.errors import Problem
+from xinference.errors import Problem, weights_in_use
 
 if TYPE_CHECKING:
     from xinference.client import Client
@@ -130,9 +130,7 @@ def remove_cache(target: Target, model_version: str, worker_ip: str | None, conf
         versions = _deletable(client, model_version, worker_ip)
         for version_id, deletable in versions.items():
             if users := deletable.get("used_by"):
-                from xinference.weights.cache import in_use
-
-                raise in_use(version_id, users)
+                raise weights_in_use(version_id, users)
         for version_id, deletable in versions.items():
             note(f"{version_id}:")
             for file in deletable.get("files") or []:
