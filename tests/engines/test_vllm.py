@@ -36,6 +36,11 @@ def test_it_listens_on_loopback_under_the_models_uid() -> None:
     assert value_of(argv, "--model") == "/weights/here"
 
 
+def test_it_orders_waiting_requests_by_their_priority_unless_the_launch_says_otherwise() -> None:
+    assert value_of(command().argv, "--scheduling-policy") == "priority"
+    assert value_of(command(options={"scheduling_policy": "fcfs"}).argv, "--scheduling-policy") == "fcfs"
+
+
 def test_the_key_is_in_the_environment_and_not_on_the_command_line() -> None:
     made = command()
     assert made.env["VLLM_API_KEY"] == made.api_key == "sk-secret"

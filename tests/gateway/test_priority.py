@@ -69,6 +69,28 @@ async def ask(gateway: Any, **fields: Any) -> int:
     return (await call(gateway, PATH, json.dumps(CHAT | fields).encode())).status
 
 
+@pytest.mark.process
+@pytest.mark.parametrize(
+    ("engine", "fields", "header"),
+    [
+        ("vLLM", {"priority": -5}, "-1"),
+        ("vLLM", {"service_tier": "flex"}, "1"),
+        ("vLLM", {"priority": 0}, None),
+        ("vLLM", {}, None),
+        ("llama.cpp", {"priority": -5}, None),
+    ],
+)
+async def test_vllm_gets_the_level_in_a_header(engine: str, fields: dict[str, Any], header: str | None) -> None:
+    """A client's own header is not passed on: its key would not limit it."""
+    async with start_fake_engine(echo=True) as process:
+        router = HandMadeRouter()
+        router.publish(route(target(process), engine=engine))
+        async with gateway_of(router) as gateway:
+            body = json.dumps(CHAT | fields).encode()
+            answer = await call(gateway, PATH, body, headers={"x-vllm-priority": "-99"})
+    assert json.loads(answer.body)["headers"].get("x-vllm-priority") == header
+
+
 async def test_requests_wait_at_their_level() -> None:
     router = HandMadeRouter()
     router.publish(route(TARGET, slots=1))

@@ -98,6 +98,8 @@ class Dialect:
     """Number of tokens of a completion whose request names none; None: up to the end of the context."""
     make_states: MakeStates | None = None
     """Makes the saved states of a model's prompts; None: the engine has none that others can use."""
+    priority_header: bytes | None = None
+    """The header with the priority of a request: below 0 is high, above 0 is low. None: the engine has none."""
     native: NativeFields = NO_NATIVE_FIELDS
     """The fields that the engine reads in addition to those of the APIs."""
     metrics: EngineMetrics = NO_METRICS

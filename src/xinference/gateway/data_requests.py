@@ -184,6 +184,16 @@ class DataRequests:
                 to_engine += ((name, headers[name]),)
         if figures.span is not None:
             to_engine = with_span(to_engine, figures.span)
+        priority = NORMAL
+        # Most requests name none, so they are not worth a call.
+        if (
+            request.service_tier is not None
+            or request.priority is not None
+            or (key is not None and key.priority != NORMAL_PRIORITY)
+        ):
+            priority = priority_of(request, key)
+            if priority != NORMAL and (header := dialect_of(route.engine).priority_header) is not None:
+                to_engine += ((header, b"%d" % (priority - NORMAL)),)
         call = ForwardedCall(
             path,
             prepared.body,
@@ -194,12 +204,7 @@ class DataRequests:
             key.key_id if key is not None else address(scope),
             time_limit=time_limit(key, route) if is_limited else None,
             parts=parts,
-            # Most requests name none, so they are not worth a call.
-            priority=NORMAL
-            if request.service_tier is None
-            and request.priority is None
-            and (key is None or key.priority == NORMAL_PRIORITY)
-            else priority_of(request, key),
+            priority=priority,
         )
         if path.has_inputs and not parts:
             division = divide(request, body, prepared.route, partial(self._prepare_part, route, key))

@@ -49,6 +49,7 @@ DIALECT = Dialect(
     exchange=continuing(CONTINUE, NEW_ANSWER),
     explain=_explain,
     completion_tokens=16,
+    priority_header=b"x-vllm-priority",
     native=NATIVE,
     metrics=METRICS,
 )

@@ -182,6 +182,8 @@ class VLLM(LoadsAdapters, ReadsPacked, SetsThinking, WeightsOnly):
             "disable_uvicorn_access_log": True,
             **(_cpu_settings(plan.sizing) if on_cpu else {}),
             **_family_settings(plan.version.family),
+            # Requests without a priority keep the order of their arrival.
+            **({"scheduling_policy": "priority"} if plan.version.family.model_type == "LLM" else {}),
             **plan.options,
             **_sizing_options(plan.sizing, generates=plan.version.family.model_type == "LLM"),
             **_rank_options(placement),
