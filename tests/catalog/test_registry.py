@@ -11,6 +11,7 @@ import pytest
 
 from tests.support.cases import in_one_test
 from xinference.catalog.check import ABILITIES
+from xinference.catalog.models import number_of_billions
 from xinference.catalog.registration_store import Registrations
 from xinference.catalog.registry import FamilyFolder, builtin_families, read_family
 from xinference.errors import Problem
@@ -167,6 +168,16 @@ def test_there_are_families_for_every_model_type() -> None:
     types = [family.model_type for family in builtin_families().values()]
     assert len(types) >= 25
     assert set(types) == {"LLM", "embedding", "rerank"}
+
+
+def test_every_built_in_version_has_a_size_so_that_its_memory_is_planned_before_a_download() -> None:
+    without = [
+        (name, spec.model_format)
+        for name, family in builtin_families().items()
+        for spec in family.model_specs
+        if number_of_billions(spec.model_size_in_billions) == 0
+    ]
+    assert without == []
 
 
 def test_every_built_in_file_is_a_family_of_that_name() -> None:
