@@ -45,7 +45,12 @@ def unique_pieces(text: str, marks: Sequence[str] = (), before: str = "") -> lis
 
 
 def write_replay(
-    path: Path, text: str, marks: Sequence[str] = (), control: Collection[str] = (), before: str = ""
+    path: Path,
+    text: str,
+    marks: Sequence[str] = (),
+    control: Collection[str] = (),
+    before: str = "",
+    template: str | None = None,
 ) -> list[str]:
     """Write the model that says `text`; returns its pieces. Those in `control` are control tokens, as in real models.
 
@@ -57,7 +62,7 @@ def write_replay(
     tensors = dict(_tensors(width, len(pieces)))
     infos = [TensorInfo(name, shape, _F32, len(data)) for name, (shape, data) in tensors.items()]
     with path.open("wb") as file:
-        write_header(file, _metadata(pieces, set(control), width), infos)
+        write_header(file, _metadata(pieces, set(control), width, template), infos)
         for _, data in tensors.values():
             file.write(data + bytes(padding(len(data))))
     return pieces
@@ -87,7 +92,7 @@ def _unit(width: int, number: int) -> bytes:
     return bytes(row)
 
 
-def _metadata(pieces: list[str], control: set[str], width: int) -> dict[str, MetadataValue]:
+def _metadata(pieces: list[str], control: set[str], width: int, template: str | None) -> dict[str, MetadataValue]:
     unused = width - _FIRST_PIECE - len(pieces)
     tokens = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), *pieces]
     kinds = [_UNKNOWN, _CONTROL, _CONTROL, *[_BYTE] * 256]
@@ -117,4 +122,5 @@ def _metadata(pieces: list[str], control: set[str], width: int) -> dict[str, Met
         "tokenizer.ggml.add_bos_token": False,
         "tokenizer.ggml.add_eos_token": False,
         "tokenizer.ggml.add_space_prefix": False,
+        **({} if template is None else {"tokenizer.chat_template": template}),
     }
