@@ -14,12 +14,14 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import httpx2
 import psutil
 from tests.support.ports import free_port
 
+_RESYNC = b"event: resync"
 _BODY = {"model": "none", "messages": [{"role": "user", "content": "x"}], "stream": True}
 
 
@@ -35,20 +37,20 @@ def open_follower(port: int) -> socket.socket:
     return follower
 
 
-def read_until(follower: socket.socket, text: bytes, seconds: float) -> bool:
-    """Whether the stream has a text within some seconds."""
+def read_on(follower: socket.socket, seconds: float) -> str:
+    """What a follower finds that reads again for some seconds: `resync`, or all that was sent, if the kernel had it."""
     follower.settimeout(seconds)
-    end, rest = time.monotonic() + seconds, b""
-    while time.monotonic() < end:
-        try:
+    end, read, rest = time.monotonic() + seconds, 0, b""
+    with suppress(TimeoutError, ConnectionResetError):
+        while time.monotonic() < end:
             piece = follower.recv(1 << 16)
-        except ConnectionResetError:
-            print("the server has closed the connection of the follower")
-            return False
-        if text in rest + piece:
-            return True
-        rest = piece[-len(text) :]
-    return False
+            if not piece:
+                return f"NO, the server has closed the connection after {read / 2**20:.1f} MiB"
+            read += len(piece)
+            if _RESYNC in rest + piece:
+                return f"found after {read / 2**20:.1f} MiB"
+            rest = piece[-len(_RESYNC) :]
+    return f"none in {read / 2**20:.1f} MiB; if the kernel's buffers hold so much, nothing was left out: send more"
 
 
 async def send_requests(client: httpx2.AsyncClient, end: float) -> int:
@@ -91,7 +93,7 @@ async def run(seconds: float, followers: int, clients: int, workers: int) -> Non
                 sending = [asyncio.create_task(send_requests(client, end)) for _ in range(clients)]
                 samples = await measure(psutil.Process(server.pid), end, max(1.0, seconds / 40))
                 number = sum(await asyncio.gather(*sending))
-                resync = await asyncio.to_thread(read_until, opened[0], b"event: resync", 60.0)
+                resync = await asyncio.to_thread(read_on, opened[0], 60.0)
         finally:
             server.terminate()
             server.wait()
@@ -100,7 +102,7 @@ async def run(seconds: float, followers: int, clients: int, workers: int) -> Non
     last = [mib for _, mib in samples[-quarter:]]
     print(f"{number} requests, {followers} followers that never read, {workers} gateway process(es)")
     print(f"memory: {sum(second) / len(second):.1f} MiB in the second quarter, {sum(last) / len(last):.1f} in the last")
-    print(f"resync after the pause: {'yes' if resync else 'NO'}")
+    print(f"resync after the pause: {resync}")
 
 
 async def _wait(client: httpx2.AsyncClient) -> None:
