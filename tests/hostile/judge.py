@@ -65,7 +65,7 @@ class Judge:
     def _trap_in(self, value: Any, path: str, *, in_schema: bool) -> str | None:
         """Where a value has the trap's address or file. In a schema, only a reference can be followed."""
         if isinstance(value, str):
-            return None if in_schema else self._trap_in_text(value, path)
+            return self._trap_in_text(value, path, in_schema=in_schema)
         if isinstance(value, list):
             inner = [(each, f"{path}[{n}]", in_schema) for n, each in enumerate(value)]
         elif isinstance(value, dict):
@@ -79,7 +79,7 @@ class Judge:
         found = (self._trap_in(each, inner_path, in_schema=is_schema) for each, inner_path, is_schema in inner)
         return next((where for where in found if where), None)
 
-    def _trap_in_text(self, text: str, path: str) -> str | None:
+    def _trap_in_text(self, text: str, path: str, *, in_schema: bool) -> str | None:
         if text.startswith("data:") or (f":{self._traps.port}" not in text and str(self._traps.file) not in text):
             return None
         if text.startswith("{"):  # a schema as a text
@@ -87,4 +87,4 @@ class Judge:
                 return self._trap_in(json.loads(text), f"{path}(JSON)", in_schema=True)
             except (ValueError, RecursionError):
                 pass
-        return path
+        return None if in_schema else path
