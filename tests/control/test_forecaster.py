@@ -27,7 +27,7 @@ from xinference.planning.gguf_makers import are_early, stored_shape
 from xinference.planning.occupancy import Available
 from xinference.planning.sizing import size_launch
 from xinference.weights.cache import versions_of
-from xinference.weights.shape_reader import read_shape
+from xinference.weights.shape_reader import UNWRITTEN_CALLS, read_shape
 from xinference.work_threads import LongWork
 
 TIB = 1 << 40
@@ -155,6 +155,19 @@ class SilentHub:
     def preview(self, version: ModelVersion, source: Source) -> FetchPreview:
         self.end.wait()
         raise AssertionError("the test has ended")
+
+
+async def test_the_plan_says_before_a_download_that_the_chat_template_writes_no_calls(
+    hub: LoopbackHub, tmp_path: Path
+) -> None:
+    version = next(each for each in versions("qwen2.5-instruct") if each.spec.model_format == "ggufv2")
+    source, facts = source_of(version), stored_shape(version)
+    assert source is not None and facts is not None
+    publish(hub, version, facts, tmp_path)
+    expected = await forecaster(tmp_path / "home").expect(
+        launch_of(version=version, engine="llama.cpp", origin=source), source, host_of()
+    )
+    assert (expected.source, expected.notes) == ("file header", (UNWRITTEN_CALLS,))
 
 
 async def test_a_hub_that_does_not_answer_in_time_is_replaced_by_the_registry(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ from xinference.launch.plan import (
 from xinference.planning.expected_shape import expected_shape
 from xinference.planning.version_size import estimated_bytes
 from xinference.weights.remote_shape import read_remote_shape
-from xinference.weights.shape_reader import with_extra
+from xinference.weights.shape_reader import unwritten_calls, with_extra
 from xinference.work_threads import HubQuestions, LongWork
 
 _HEADER: ShapeSource = "file header"
@@ -108,7 +108,10 @@ class Forecaster:
         remote: ModelShape | None,
         note: str | None,
     ) -> ExpectedWeights:
-        shape, origin, notes = (remote, _HEADER, ()) if remote else _without_header(launch.version, source)
+        version = launch.version
+        shape, origin, notes = (
+            (remote, _HEADER, unwritten_calls(remote, version)) if remote else _without_header(version, source)
+        )
         for file in self._extra_files(launch):
             shape = with_extra(shape, file)
         return ExpectedWeights(

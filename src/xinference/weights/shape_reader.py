@@ -59,9 +59,15 @@ def _weights_shape(path: Path, version: ModelVersion) -> tuple[ModelShape, tuple
         return _ggml_shape(path, version)
     if path.is_dir():
         return _folder_shape(path), ()
-    shape, family = _gguf_shape(path), version.family
+    shape = _gguf_shape(path)
+    return shape, unwritten_calls(shape, version)
+
+
+def unwritten_calls(shape: ModelShape, version: ModelVersion) -> tuple[str, ...]:
+    """The note on a file whose chat template has no tools, although the family calls them."""
+    family = version.family
     unwritten = shape.writes_calls is False and family.chat_template is None and "tools" in family.model_ability
-    return shape, (UNWRITTEN_CALLS,) if unwritten else ()
+    return (UNWRITTEN_CALLS,) if unwritten else ()
 
 
 def pooled_shape(shape: ModelShape, read: ReadJson) -> ModelShape:
