@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,9 @@ from xinference.launch.request import LaunchRequest
 from xinference.local_commands.inspect import inspect
 from xinference.weights.derivation import derive, requested_reference
 from xinference.weights.reference import Reference
-from xinference.weights.shape_reader import read_shape
+from xinference.weights.shape_reader import UNTOLD_TOOLS, read_shape
+
+HF = Path(__file__).parent.parent / "assets" / "tiny-llama2-chat-hf"
 
 
 def split(folder: Path, parts: int = 3) -> Path:
@@ -54,6 +57,46 @@ def test_bytes_of_an_extra_file_count_as_weights_and_its_header_must_be_of_its_k
     with pytest.raises(Problem, match=r"m\.gguf is not a projector but a separate model \(llama\)") as caught:
         read_shape(weights, version, [ExtraWeightFile(weights, "projector", "clip", "Give another.")])
     assert caught.value.hint == "Give another."
+
+
+PLAIN, WITH_TOOLS = "{{ messages }}", "{{ tools }}{{ messages }}"
+
+
+@pytest.mark.parametrize(
+    ("files", "is_told"),
+    [
+        ({}, True),  # the engine writes the prompt in its own way
+        ({"chat_template.jinja": WITH_TOOLS}, True),
+        ({"chat_template.jinja": PLAIN}, False),
+        ({"chat_template.jinja": PLAIN, "additional_chat_templates/tool_use.jinja": WITH_TOOLS}, True),
+        ({"tokenizer_config.json": json.dumps({"chat_template": WITH_TOOLS})}, True),
+        ({"tokenizer_config.json": json.dumps({"chat_template": PLAIN})}, False),
+        ({"tokenizer_config.json": "[]"}, True),
+        (
+            {
+                "tokenizer_config.json": json.dumps(
+                    {
+                        "chat_template": [
+                            {"name": n, "template": t} for n, t in (("default", PLAIN), ("tool_use", WITH_TOOLS))
+                        ]
+                    }
+                )
+            },
+            True,
+        ),
+    ],
+)
+def test_a_plan_says_that_a_chat_template_has_no_place_for_tools(
+    tmp_path: Path, files: dict[str, str], is_told: bool
+) -> None:
+    shutil.copytree(HF, tmp_path / "model")
+    (tmp_path / "model" / "tokenizer_config.json").unlink()
+    for name, text in files.items():
+        file = tmp_path / "model" / name
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(text, encoding="utf-8")
+    version = match(builtin_families(), LaunchRequest(model_name="qwen2.5-instruct", model_format="pytorch"))
+    assert read_shape(tmp_path / "model", version)[1] == (() if is_told else (UNTOLD_TOOLS,))
 
 
 def test_a_split_model_is_inspected_and_launched_by_any_of_its_parts(tmp_path: Path) -> None:

@@ -9,10 +9,10 @@ from typing import Any
 MAX_TOKENIZER_CONFIG = 8 << 20
 
 
-def template_in(config: Mapping[str, Any]) -> str | None:
-    """The chat template of a tokenizer's configuration; the one named ``default`` if it has several."""
+def template_in(config: Mapping[str, Any], wanted: str = "default") -> str | None:
+    """The chat template of a tokenizer's configuration; of several the one named `wanted`, or ``default``."""
     template = config.get("chat_template")
     if isinstance(template, list):
         named = {t.get("name"): t.get("template") for t in template if isinstance(t, dict)}
-        template = named.get("default") or next(iter(named.values()), None)
+        template = named.get(wanted) or named.get("default") or next(iter(named.values()), None)
     return template if isinstance(template, str) else None

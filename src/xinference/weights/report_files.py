@@ -6,9 +6,6 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
-
-import msgspec
 
 from xinference.error_codes import Code
 from xinference.errors import bad_request
@@ -17,8 +14,8 @@ from xinference.formats.gguf import GgufHeader, read_header
 from xinference.formats.model_config import MAX_CONFIG, read_config
 from xinference.formats.packing import QUANT_CONFIG_FILE, packing_of_types
 from xinference.formats.safetensors import read_safetensors
-from xinference.formats.tokenizer_config import MAX_TOKENIZER_CONFIG, template_in
 from xinference.formats.weight_file import weight_file
+from xinference.weights.folder_template import read_template, small_json
 from xinference.weights.report import PICKLES, Inspection, from_config
 
 _PART = re.compile(r"(?P<stem>.+)-(?P<index>\d{5})-of-(?P<count>\d{5})\.gguf")
@@ -147,7 +144,7 @@ def inspect_folder(folder: Path) -> Inspection:
     if not (folder / "config.json").is_file():
         return _only_file(folder, files)
     with weight_file(folder / "config.json", "the config.json of a model") as (file, size):
-        quant_config = _json(folder / QUANT_CONFIG_FILE)
+        quant_config = small_json(folder / QUANT_CONFIG_FILE)
         config = read_config(file.read(min(size, MAX_CONFIG)), folder / "config.json", quant_config)
     weights = [path for path in files if path.suffix == ".safetensors"]
     headers = [read_safetensors(path) for path in weights]
@@ -164,7 +161,7 @@ def inspect_folder(folder: Path) -> Inspection:
     reason = f"{', '.join(missing)} is missing" if missing else None if shown else "it has no weights"
     sizes = tuple((path.name, path.stat().st_size) for path in shown)
     report = from_config(str(folder), config, sizes)
-    template = _chat_template(folder)
+    template = read_template(folder)
     return replace(report, bytes_by_type=by_type or None, chat_template=template, notes=tuple(notes), no_engine=reason)
 
 
@@ -186,23 +183,5 @@ def _missing_shards(folder: Path) -> list[str]:
     index = folder / "model.safetensors.index.json"
     if not index.is_file():
         return []
-    names = {str(name) for name in (_json(index).get("weight_map") or {index.name: "its index"}).values()}
+    names = {str(name) for name in (small_json(index).get("weight_map") or {index.name: "its index"}).values()}
     return sorted(name for name in names if not (folder / Path(name).name).is_file())
-
-
-def _chat_template(folder: Path) -> str | None:
-    """Jinja source: from a separate file in current models, from the tokenizer's configuration in older ones."""
-    own = folder / "chat_template.jinja"
-    if own.is_file() and own.stat().st_size <= MAX_TOKENIZER_CONFIG:
-        return own.read_text(errors="replace")
-    return template_in(_json(folder / "tokenizer_config.json"))
-
-
-def _json(path: Path) -> dict[str, Any]:
-    """A small JSON object; {} if the file does not exist or is not an object."""
-    try:
-        if path.stat().st_size > MAX_TOKENIZER_CONFIG:
-            return {}
-        return msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
-    except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        return {}

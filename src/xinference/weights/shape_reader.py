@@ -29,12 +29,15 @@ from xinference.formats.weight_file import weight_file
 from xinference.hubs.local_files import parts_of
 from xinference.launch.model_shape import TYPE_BYTES, ModelShape
 from xinference.weights.conversion import _is_gguf
+from xinference.weights.folder_template import read_tool_template
 
 #: Suffixes of a folder's weight files, pickles included.
 WEIGHT_SUFFIXES = frozenset({".safetensors", ".bin", ".pt", ".pth"})
 
 #: The note of a family that calls tools, and whose file has a chat template without them.
 UNWRITTEN_CALLS = "tools: the chat template in the file writes no tools and calls, so llama.cpp can't use it for them"
+#: The same for a folder: the engine may have a parser of the calls all the same.
+UNTOLD_TOOLS = "tools: the chat template in the weights has no place for them, so the model is not told of any"
 
 
 def read_shape(
@@ -58,7 +61,7 @@ def _weights_shape(path: Path, version: ModelVersion) -> tuple[ModelShape, tuple
     if version.spec.model_format == "ggmlv3" and not _is_gguf(path):
         return _ggml_shape(path, version)
     if path.is_dir():
-        return _folder_shape(path), ()
+        return _folder_shape(path), _untold_tools(path, version)
     shape = _gguf_shape(path)
     return shape, unwritten_calls(shape, version)
 
@@ -68,6 +71,17 @@ def unwritten_calls(shape: ModelShape, version: ModelVersion) -> tuple[str, ...]
     family = version.family
     unwritten = shape.writes_calls is False and family.chat_template is None and "tools" in family.model_ability
     return (UNWRITTEN_CALLS,) if unwritten else ()
+
+
+def _untold_tools(folder: Path, version: ModelVersion) -> tuple[str, ...]:
+    """The note on a folder whose chat template has no place for tools, although the family calls them.
+
+    Without any template, the engine has its own way to write the prompt.
+    """
+    if "tools" not in version.family.model_ability or version.family.chat_template is not None:
+        return ()
+    template = read_tool_template(folder)
+    return () if template is None or "tools" in template else (UNTOLD_TOOLS,)
 
 
 def pooled_shape(shape: ModelShape, read: ReadJson) -> ModelShape:
