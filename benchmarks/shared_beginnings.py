@@ -82,6 +82,17 @@ class Server:
         with ThreadPoolExecutor(len(bodies)) as pool:
             return list(pool.map(self.first_token, bodies))
 
+    def computed_tokens(self) -> float:
+        """Tokens of prompts that the engine has computed, without those that it had."""
+        if not self.key:
+            with urllib.request.urlopen(f"{self.url}/v1/models/m/engine", timeout=60) as answer:
+                (replica,) = json.load(answer)
+                return float(replica["prefix_queries"] - replica["prefix_hits"])
+        request = urllib.request.Request(f"{self.url}/metrics", headers={"authorization": f"Bearer {self.key}"})
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            found = dict(line.rsplit(" ", 1) for line in answer.read().decode().splitlines() if line[:1] != "#")
+            return float(found["llamacpp:prompt_tokens_total"])
+
     def _request(self, path: str, body: Any) -> urllib.request.Request:
         headers = {"content-type": "application/json", "authorization": f"Bearer {self.key}"}
         return urllib.request.Request(self.url + path, json.dumps(body).encode(), headers)
@@ -191,6 +202,7 @@ def agents(servers: dict[str, Server], words: int, turns: int, count: int = 4) -
     """Part 2: the servers take turns with each turn of all agents, so that both have the same machine."""
     histories: dict[tuple[str, int], list[dict[str, Any]]] = {}
     total = dict.fromkeys(servers, 0.0)
+    before = {name: server.computed_tokens() for name, server in servers.items()}
     for turn in range(turns):
         for name, server in servers.items():
             begin = server.clock()
@@ -199,7 +211,9 @@ def agents(servers: dict[str, Server], words: int, turns: int, count: int = 4) -
                 list(pool.map(partial(_turn, server, turn), range(count), of_agents))
             total[name] += server.clock() - begin
         print(f"turn {turn + 1}: xinference / bare {total['xinference'] / total['bare']:.2f}", flush=True)
-    print(*(f"{name}: {seconds:.1f} s" for name, seconds in total.items()))
+    for name, server in servers.items():
+        tokens = server.computed_tokens() - before[name]
+        print(f"{name}: {total[name]:.1f} s, {tokens:.0f} tokens of prompts computed", flush=True)
 
 
 def _system(words: int) -> dict[str, Any]:
@@ -306,6 +320,7 @@ def bare(weights: Path, threads: int, *, by_engine: bool, **further: Any) -> Ite
         "cache_ram_mib": 512,
         "n_threads_http": 64,
         "ui": False,
+        "endpoint_metrics": True,
         "model_alias": "m",
         "model_path": str(weights),
         "n_ctx": 0,

@@ -58,6 +58,13 @@ def test_small_weights_on_the_cpu_get_small_batches() -> None:
     assert all("n_ubatch" not in params(made) for made in (large, vision, plan(use_gpu=True)))
 
 
+def test_long_prompts_on_the_cpu_let_other_work_in_after_512_tokens() -> None:
+    assert params(plan(use_gpu=False))["n_batch"] == 512
+    assert params(plan(use_gpu=False, options={"n_ubatch": 1024}))["n_batch"] == 1024
+    assert params(plan(use_gpu=False, options={"n_batch": 2048}))["n_batch"] == 2048
+    assert "n_batch" not in params(plan(use_gpu=True))
+
+
 def test_the_uid_is_the_models_name_and_the_familys_template_is_used() -> None:
     given = params(plan())
     assert given["model_alias"] == "my-model"

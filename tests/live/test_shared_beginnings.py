@@ -113,6 +113,28 @@ def test_a_burst_computes_a_beginning_once(make_home: Callable[..., Home], tiny:
     assert not list((home.path / "states").glob("*/*.part"))
 
 
+def test_agents_compute_their_system_prompt_once(make_home: Callable[..., Home], tiny: dict[str, Any]) -> None:
+    """Four at once in each of three turns; without sharing, each computes the system prompt of 1,400 tokens."""
+    computed = []
+    for shared in ("true", "false"):
+        home = make_home(XINFERENCE_SHARED_BEGINNINGS=shared)
+        home.serve()
+        assert home.launch(**tiny | LAUNCH | {"n_ctx": 2048, "n_parallel": 4}).status_code == 200
+        histories = [[{"role": "system", "content": system(0)}] for _ in range(4)]
+        for turn in range(3):
+            for agent, history in enumerate(histories):
+                history.append({"role": "user", "content": QUESTIONS[4 * turn + agent]})
+            fields = [{"model": "m", "messages": each, "max_tokens": 2, "temperature": 0} for each in histories]
+            with ThreadPoolExecutor(4) as pool:
+                list(pool.map(lambda asked, home=home: ask(home, asked), fields))  # type: ignore[misc]
+            for history in histories:
+                history.append({"role": "assistant", "content": "Yes."})
+        (engine,) = httpx2.get(f"{home.url}/v1/models/m/engine", timeout=60).json()
+        computed.append(engine["prefix_queries"] - engine["prefix_hits"])
+        assert home.cli("terminate", "m").returncode == 0
+    assert computed[0] < 0.45 * computed[1]
+
+
 def test_the_folder_in_memory_is_deleted_after_kills(make_home: Callable[..., Home], tiny: dict[str, Any]) -> None:
     """The engine deletes it if its server was killed; the next server, also of another home, if both were."""
     home, other = make_home(**SHARED, XINFERENCE_GRACE_SECONDS="1"), make_home(**SHARED)

@@ -147,6 +147,28 @@ def test_a_conversation_stays_in_its_slot_without_any_action(tmp_path: Path) -> 
     asyncio.run(scene())
 
 
+def test_four_agents_compute_their_system_prompt_once_and_each_turn_once(tmp_path: Path) -> None:
+    """Each of 20 turns is asked by all agents at once; seven of eight requests cause no action of the engine."""
+
+    async def scene() -> None:
+        replica = Replica(tmp_path, slots=8)
+        turns: list[list[str]] = [[] for _ in range(4)]
+        new = 0
+        for turn in range(20):
+            for agent, said in enumerate(turns):
+                said.append(text_of(f"{agent} {turn}", 200))
+            new += 4 * 200
+            placed = await asyncio.gather(*(replica.place(body("s", *said)) for said in turns))
+            for said, each in zip(turns, placed, strict=True):
+                replica.engine.run(each.body)
+                each.end(complete=True)
+                said.append("done")
+        assert sum(replica.engine.computed) < 1.1 * (LONG + new)
+        assert len(replica.engine.asked) <= 80 // 8
+
+    asyncio.run(scene())
+
+
 def test_short_requests_without_anything_in_common_cost_no_action_while_slots_are_empty(tmp_path: Path) -> None:
     async def scene() -> None:
         replica = Replica(tmp_path)

@@ -25,7 +25,7 @@ from xinference.engines.base import (
     lacks_avx2,
 )
 from xinference.engines.llama_cpp import chat_form, pooling, projector, prompt_cache, shared_states, speculation
-from xinference.engines.llama_cpp.memory_model import CELL_PADDING, MEMORY, SMALL_MICRO_BATCH, SMALL_WEIGHTS
+from xinference.engines.llama_cpp.memory_model import BATCH, CELL_PADDING, MEMORY, SMALL_MICRO_BATCH, SMALL_WEIGHTS
 from xinference.engines.llama_cpp.option_policy import POLICY
 from xinference.engines.llama_cpp.option_values import convert
 from xinference.engines.llama_cpp.variable_policy import VARIABLES
@@ -228,8 +228,11 @@ class LlamaCpp(SetsThinking):
             params |= {"embedding": True, "n_batch": batch, "n_ubatch": batch}
         if plan.version.family.model_type == "rerank":
             params["pooling_type"] = "LLAMA_POOLING_TYPE_RANK"
-        elif not plan.use_gpu and sizing.weights_bytes < SMALL_WEIGHTS and projector.OPTION not in params:
-            params.setdefault("n_ubatch", SMALL_MICRO_BATCH)
+        elif not plan.use_gpu and projector.OPTION not in params:
+            if sizing.weights_bytes < SMALL_WEIGHTS:
+                params.setdefault("n_ubatch", SMALL_MICRO_BATCH)
+            if plan.version.family.model_type == "LLM":
+                params.setdefault("n_batch", max(BATCH, params.get("n_ubatch", BATCH), sizing.slots))
         if plan.request.n_gpu is None:
             # Otherwise it uses every device that its build finds, also devices that planning does not count.
             params["n_gpu_layers"] = 0

@@ -12,6 +12,9 @@ MICRO_BATCH = 512
 #: The same for weights below `SMALL_WEIGHTS` on the CPU, where the buffers of `MICRO_BATCH` tokens would be up to a
 #: tenth of the memory. Prompts take the same CPU time with both (SmolLM2-135M, one thread).
 SMALL_MICRO_BATCH = 128
+#: Number of tokens of prompts after which the engine looks for other work (n_batch): answers of other requests, and
+#: states to save and to restore. With llama.cpp's default of 2048, they wait four times as long for a long prompt.
+BATCH = 512
 SMALL_WEIGHTS = 256 * MIB
 #: Each sequence's cache is rounded up to this many cells.
 CELL_PADDING = 256

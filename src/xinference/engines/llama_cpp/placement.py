@@ -18,8 +18,9 @@ from xinference.engines.request_placement import NORMAL, AskEngine
 
 log = logging.getLogger(__name__)
 
-#: Maximum time for an action about a slot. It takes milliseconds, after the batch that the engine computes now.
-ACTION_SECONDS = 30.0
+#: Maximum time for an action about a slot. It takes milliseconds, but the engine first completes the batch that it
+#: computes, which takes minutes on a busy machine. A request without the action would wait for the same batch.
+ACTION_SECONDS = 600.0
 #: Number of actions that may fail in a row; then the replica's states are not used any more.
 MAX_FAILURES = 3
 
