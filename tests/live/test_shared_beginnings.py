@@ -126,7 +126,7 @@ def test_agents_compute_their_system_prompt_once(make_home: Callable[..., Home],
                 history.append({"role": "user", "content": QUESTIONS[4 * turn + agent]})
             fields = [{"model": "m", "messages": each, "max_tokens": 2, "temperature": 0} for each in histories]
             with ThreadPoolExecutor(4) as pool:
-                list(pool.map(lambda asked, home=home: ask(home, asked), fields))  # type: ignore[misc]
+                list(pool.map(lambda asked, home=home: ask(home, asked), fields))
             for history in histories:
                 history.append({"role": "assistant", "content": "Yes."})
         (engine,) = httpx2.get(f"{home.url}/v1/models/m/engine", timeout=60).json()
