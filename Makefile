@@ -5,6 +5,7 @@ BIN := $(VENV)/bin
 QUESTION ?= What is gravity?
 CLIENTS_VENV ?= .venv-clients
 CLUSTER_VENV ?= .venv-cluster
+DEPLOY_VENV ?= .venv-deploy
 UI_VENV ?= .venv-ui
 AGENTS ?= .agents
 # Each process that a test starts would compile the package again.
@@ -17,7 +18,7 @@ WORKERS = $(shell $(PYTHON) -c 'import os; print(2 * (os.cpu_count() or 1))')
 # Unit tests wait a quarter of their time, and each worker spends seconds to find the tests: three for two cores.
 UNIT_WORKERS = $(shell $(PYTHON) -c 'import os; print(max(1, (3 * (os.cpu_count() or 1)) // 2))')
 
-.PHONY: shared-beginnings measure-requests measure-scrapes ui check-ui chaos chaos-nodes hostile soak chat test test-unit test-pythons test-clients test-cluster cluster-demo bench-cluster test-agents test-ui ui-shots bench-budget check check-types check-style coverage build check-build conformance fuzz bench env-transformers lock \
+.PHONY: shared-beginnings measure-requests measure-scrapes ui check-ui chaos chaos-nodes hostile soak chat test test-unit test-pythons test-clients test-cluster cluster-demo bench-cluster test-agents test-ui ui-shots bench-budget check check-types check-style coverage build check-build check-deploy conformance fuzz bench env-transformers lock \
 	lock-environments clean
 
 # The package, a real small chat model, and its first answer in the terminal.
@@ -91,6 +92,15 @@ build: $(VENV)/.installed-dev
 # What both files contain, and that they install and run without a network.
 check-build: build
 	$(BIN)/python -m tests.packaging.check_build
+
+# The Dockerfile by hadolint, the manifests by the schemas of Kubernetes, and the steps of the image in a new folder.
+check-deploy: $(DEPLOY_VENV)/.installed
+	$(DEPLOY_VENV)/bin/python -m tests.deploy.check_deploy
+
+$(DEPLOY_VENV)/.installed: deploy/check-requirements.txt
+	$(PYTHON) -m venv --clear $(DEPLOY_VENV)
+	$(DEPLOY_VENV)/bin/pip install --quiet --requirement deploy/check-requirements.txt
+	touch $@
 
 # Our server through the newest public clients: OpenAI's, Anthropic's, Xinference's, LangChain's and LlamaIndex's.
 test-clients: $(CLIENTS_VENV)/.installed
@@ -221,6 +231,8 @@ lock:
 		--override tests/third_party_clients/overrides.txt pyproject.toml --group dev --group clients -o requirements-clients.lock
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --upgrade \
 		pyproject.toml --extra cluster --group dev -o requirements-cluster.lock
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --constraint requirements.lock \
+		pyproject.toml deploy/requirements.in -o requirements-images.lock
 
 # The engines' packages; each version that is meant stands in src/xinference/environments/locks/*.toml.
 lock-environments: $(VENV)/.installed

@@ -149,6 +149,7 @@ class _Worker:
     ) -> None:
         self._settings = settings
         self._membership = membership
+        self._home = home
         self._identity = home.identity
         self._removed = RemovedNodes()
         self._context = self._identity.server_context()
@@ -211,6 +212,7 @@ class _Worker:
             await asyncio.gather(*tasks, return_exceptions=True)
             await self._agent.close()
             await self._pool.close()
+            self._home.note_link(is_up=False)
             log.info("ended (%s)", "engines stopped" if stops else "engines keep running for the next worker")
         return self._restarts
 
@@ -236,8 +238,12 @@ class _Worker:
             self._server.stop(signal.SIGTERM)
 
     async def _report(self) -> None:
+        was_up: bool | None = None
         while True:
             self._inherited.reap()
+            if self._link.is_up is not was_up:
+                was_up = self._link.is_up
+                self._home.note_link(is_up=was_up)
             if self._link.is_up:
                 await self._agent.report_host()
             await asyncio.sleep(REPORT_SECONDS if self._link.is_up else REPORT_SECONDS / 10)

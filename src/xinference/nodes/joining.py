@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -78,6 +79,18 @@ class WorkerHome:
     def is_of(self, authority: str) -> bool:
         """Whether the certificate of this worker is valid, and of the cluster with this fingerprint. Blocks."""
         return self.identity.is_valid(now()) and self.identity.authority_fingerprint() == authority
+
+    @property
+    def _link_file(self) -> Path:
+        return self.folder / "linked"
+
+    def note_link(self, *, is_up: bool) -> None:
+        """Tell the probes of a container whether the worker is linked: a file exists as long as it is. Blocks."""
+        with suppress(OSError):
+            if is_up:
+                self._link_file.touch()
+            else:
+                self._link_file.unlink(missing_ok=True)
 
     def save(self, membership: Membership) -> None:
         """Store the membership. Blocks."""
