@@ -99,7 +99,7 @@ def undrain(target: Target, node: str, as_json: bool) -> None:
 @json_option
 @with_server_options
 def upgrade(target: Target, node: str, as_json: bool) -> None:
-    """Restart the worker of NODE, with the version that is installed there now.
+    """Restart the worker of NODE with its installed version.
 
     Its engines run on, and nothing is loaded again. Install the new version on NODE first.
     """
