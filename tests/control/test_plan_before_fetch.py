@@ -286,7 +286,7 @@ def test_a_dry_run_without_a_server_says_what_a_server_would_load_and_changes_no
     assert same["problem_of_copy"] is None and same["plan_of_copy"]["model_uid"] == "llama-2-chat"
     full = plan_launch({**body, "n_ctx": 2048, "n_parallel": 1, "model_uid": "earlier", "new": True}, settings)
     assert full["model_uid"].startswith("earlier-") and full["found"] is full["plan_of_copy"] is None
-    with pytest.raises(Problem, match="n_ctx: 2048 here, 512 asked"):
+    with pytest.raises(Problem, match="n_ctx: 2048, and 512 in this launch"):
         plan_launch({**body, "n_ctx": 512, "n_parallel": 1, "model_uid": "earlier"}, settings)
     store = Store(settings.home / "xinference.db")
     assert store.deployments() == rows

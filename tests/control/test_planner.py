@@ -146,7 +146,7 @@ async def test_a_second_launch_of_what_runs_decides_once_and_asks_no_hub(
     monkeypatch.setattr(controller.planner.hub_chooser, "choose", None)
     assert (await controller.launch(msgspec.structs.replace(request, download_hub=None))).uid == "mine"
     assert calls == ONCE
-    with pytest.raises(Problem, match="replica: 1 here, 2 asked"):
+    with pytest.raises(Problem, match="replica: 1, and 2 in this launch"):
         await controller.launch(msgspec.structs.replace(request, replica=2))
 
 

@@ -281,7 +281,7 @@ async def test_another_launch_of_a_uid_is_refused_with_what_differs_and_the_ways
     controller: Controller, ends: Ends, request_: LaunchRequest
 ) -> None:
     await controller.launch(msgspec.structs.replace(request_, request_limits=5))
-    with pytest.raises(Problem, match="request_limits: 5 here, 7 asked") as refused:
+    with pytest.raises(Problem, match="request_limits: 5, and 7 in this launch") as refused:
         await controller.launch(msgspec.structs.replace(request_, request_limits=7))
     assert refused.value.code == "model_uid_taken" and refused.value.hint is not None
     assert "--new" in refused.value.hint and "`xinference terminate m`" in refused.value.hint

@@ -31,12 +31,12 @@ def test_a_request_that_names_no_hub_is_the_same_on_any_hub_but_not_with_a_path(
 @in_one_test(
     ("fields", "text"),
     [
-        ({"options": {"n_ctx": 8191}}, "n_ctx: 4096 here, 8191 asked"),
-        ({"options": {}}, "n_ctx: 4096 here, not set asked"),
-        ({"options": {"n_ctx": 4096, "flash_attn": True}}, "flash_attn: not set here, true asked"),
-        ({"quantization": "Q8_0"}, "quantization: Q4_1 here, Q8_0 asked"),
-        ({"replica": 2}, "replica: 1 here, 2 asked"),
-        ({"gpu_idx": (0, 1)}, "gpu_idx: not set here, [0, 1] asked"),
+        ({"options": {"n_ctx": 8191}}, "n_ctx: 4096, and 8191 in this launch"),
+        ({"options": {}}, "n_ctx: 4096, and not set in this launch"),
+        ({"options": {"n_ctx": 4096, "flash_attn": True}}, "flash_attn: not set, and true in this launch"),
+        ({"quantization": "Q8_0"}, "quantization: Q4_1, and Q8_0 in this launch"),
+        ({"replica": 2}, "replica: 1, and 2 in this launch"),
+        ({"gpu_idx": (0, 1)}, "gpu_idx: not set, and [0, 1] in this launch"),
     ],
 )
 def test_a_difference_has_both_values(fields: dict[str, object], text: str) -> None:

@@ -32,7 +32,10 @@ def is_same_launch(draft: LaunchRequest, running: LaunchRequest) -> bool:
 
 
 def differences(draft: LaunchRequest, running: LaunchRequest) -> list[str]:
-    """Each field that differs, with both values, such as ``n_ctx: 4096 here, 8191 asked``; options by their names."""
+    """Each field that differs, with both values; options by their names.
+
+    Such as ``n_ctx: 4096, and 8191 in this launch``.
+    """
     texts = []
     for name in differing_fields(draft, running):
         here, asked = getattr(running, name), getattr(draft, name)
@@ -60,7 +63,7 @@ def _differing_keys(here: Mapping[str, Any], asked: Mapping[str, Any]) -> list[s
 
 
 def _difference(name: str, here: object, asked: object) -> str:
-    return f"{name}: {_shown(here)} here, {_shown(asked)} asked"
+    return f"{name}: {_shown(here)}, and {_shown(asked)} in this launch"
 
 
 def _shown(value: object) -> str:
