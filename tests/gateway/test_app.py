@@ -139,6 +139,25 @@ async def test_a_path_the_engine_does_not_serve_is_400_with_those_it_does() -> N
     assert "llama.cpp" in answer["error"]["message"]
 
 
+@in_one_test(
+    ("path", "body"),
+    [
+        ("/v1/score", {"text_1": "a", "text_2": "b"}),
+        ("/v2/rerank", {"query": "a", "documents": ["b"]}),
+        ("/v1/reranking", {"query": "a", "documents": ["b"]}),
+        ("/v1/responses", {"input": "a"}),
+        ("/v1/convert_ids_to_tokens", {"input": [1]}),
+    ],
+)
+async def test_a_path_that_no_model_serves_is_named_as_the_client_wrote_it(path: str, body: dict[str, Any]) -> None:
+    router = HandMadeRouter()
+    router.publish(route(NOWHERE, paths=frozenset({"/v1/embeddings"})))
+    status, answer = await refused(router, path, json.dumps(body | {"model": "m"}).encode())
+    assert (status, answer["error"]["code"]) == (400, "unsupported_path")
+    assert f"does not serve {path};" in answer["error"]["message"]
+    assert f"No running model serves {path}." in answer["error"]["message"]
+
+
 async def test_a_failed_model_is_503_with_its_cause() -> None:
     router = HandMadeRouter()
     router.publish(route(problem=Problem("out_of_memory", "It needs 9 GB.", status=503, hint="Take a smaller one.")))

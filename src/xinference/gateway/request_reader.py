@@ -95,7 +95,7 @@ class RequestReader:
         except Refusal as refusal:
             if self._images is None or refusal.code != Code.MEDIA_ADDRESS:
                 raise
-            self._check_may_use(path, body, key, counted_at)
+            self._check_may_use(path, scope["path"], body, key, counted_at)
             client = key.key_id if key is not None else address(scope)
             with ClientWatch(scope, receive) as watch:
                 body = await self._images.embed(body, client, partial(self.bodies.take, reply))
@@ -106,9 +106,11 @@ class RequestReader:
         table = self._views.for_use(key, self._router.table)
         if key is not None:
             self._check_model(key, request.model, table, counted_at)
-        return table, find(table, request.model, path.upstream), request, body
+        return table, find(table, request.model, path.upstream, scope["path"]), request, body
 
-    def _check_may_use(self, path: DataPath, body: bytes, key: Key | None, counted_at: float | None) -> None:
+    def _check_may_use(
+        self, path: DataPath, written: str, body: bytes, key: Key | None, counted_at: float | None
+    ) -> None:
         """Check that the model of a body exists and that the key permits it.
 
         Raises:
@@ -121,7 +123,7 @@ class RequestReader:
         table = self._views.for_use(key, self._router.table)
         if key is not None:
             self._check_model(key, model, table, counted_at)
-        find(table, model, path.upstream)
+        find(table, model, path.upstream, written)
 
     def _check_model(self, key: Key, model: str, table: RoutingTable, counted_at: float | None) -> None:
         """Check that the key permits the model; a request that it does not permit is not counted in its quota.

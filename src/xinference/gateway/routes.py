@@ -118,8 +118,12 @@ def serves(route: Route, path: str) -> bool:
     return path in route.paths or substitute(route, path) is not None
 
 
-def find(table: RoutingTable, model: str, path: str) -> Route:
+def find(table: RoutingTable, model: str, path: str, written: str) -> Route:
     """The deployment that `model` names.
+
+    Args:
+        path: the engine's path.
+        written: the path as the client wrote it, for errors.
 
     Raises:
         Refusal: 404 with the names of the running models; 400 if the engine does not serve `path`.
@@ -131,7 +135,7 @@ def find(table: RoutingTable, model: str, path: str) -> Route:
         # A deployment that has not started yet may not know its engine's paths.
         if not route.paths and not route.targets:
             return route
-        raise _wrong_path(table, route, path)
+        raise _wrong_path(table, route, path, written)
     return route
 
 
@@ -146,13 +150,13 @@ def _unknown(table: RoutingTable, model: str) -> Refusal:
     return Refusal(Code.MODEL_NOT_FOUND, f"There is no model {_short(model)!r}.", hint=hint, param="model")
 
 
-def _wrong_path(table: RoutingTable, route: Route, path: str) -> Refusal:
+def _wrong_path(table: RoutingTable, route: Route, path: str, written: str) -> Refusal:
     own = _format_names(route.paths)
     others = [uid for uid, other in table.routes.items() if serves(other, path)]
     return Refusal(
         Code.UNSUPPORTED_PATH,
-        f"The model {route.uid!r} ({route.model_type} on {route.engine}) does not serve {path}; it serves {own}.",
-        hint=f"{path} is served by {_format_names(others)}." if others else f"No running model serves {path}.",
+        f"The model {route.uid!r} ({route.model_type} on {route.engine}) does not serve {written}; it serves {own}.",
+        hint=f"{written} is served by {_format_names(others)}." if others else f"No running model serves {written}.",
         param="model",
     )
 
