@@ -25,12 +25,14 @@ from xinference.process.command import EngineCommand
 #: Maximum seconds of an engine's start and of an answer.
 START_SECONDS, ANSWER_SECONDS = 600.0, 600.0
 #: Words of the prompt of the figure `prefill`, and tokens of each answer.
-PROMPT_WORDS, ANSWER_TOKENS, EDIT_TOKENS = 192, 16, 32
-#: Words of the longest prompt of which the answers are compared: more tokens than a batch.
-LONG_WORDS = 600
+PROMPT_WORDS, ANSWER_TOKENS, EDIT_TOKENS = 128, 12, 24
+#: Words of the longest prompt of which the answers are compared: more tokens than a small batch.
+LONG_WORDS = 300
 #: The most tokens that a word may have in the vocabulary of a small model, and some for the answer.
 WORD_TOKENS = 6
 STREAMS = (1, 4, 8)
+#: A mean of all figures below which no further round is worth its time.
+HOPELESS = 0.9
 _WORDS = ("river", "stone", "lamp", "north", "seven", "quiet", "glass", "orbit", "paper", "winter", "signal", "amber")
 
 
@@ -106,14 +108,16 @@ def compare(first: Engine, second: Engine, rounds: int, until: float) -> dict[st
     for engine in (first, second):
         engine.complete(_text("warm", 16), 1)
     ratios: dict[str, list[float]] = {}
+    medians: dict[str, float] = {}
     for number in range(rounds):
         for name, measure in _figures(number).items():
             order = (first, second) if number % 2 else (second, first)
             speeds = {id(engine): measure(engine) for engine in order}
             ratios.setdefault(name, []).append(speeds[id(second)] / speeds[id(first)])
-        if time.monotonic() > until:
+        medians = {name: statistics.median(values) for name, values in ratios.items()}
+        if time.monotonic() > until or statistics.geometric_mean(medians.values()) < HOPELESS:
             break
-    return {name: statistics.median(values) for name, values in ratios.items()}
+    return medians
 
 
 def answers(engine: Engine) -> list[str]:

@@ -33,6 +33,7 @@ from xinference.launch.tuning_file import read_tunings, write_tunings
 from xinference.local_commands import engine_speed
 from xinference.local_commands.plan import HomePlanner
 from xinference.local_commands.tuning_search import Found, Options, Ratios, search
+from xinference.process.command import EngineCommand
 from xinference.units import GIB
 
 #: The context of the measured engines, in tokens: longer ones take memory, and change no figure.
@@ -122,6 +123,9 @@ class Bench(AbstractContextManager["Bench"]):
             if plan is None or plan.sizing.context_length < self.context:
                 self.report("the context would be shorter")
                 return None
+            if self._words(plan) == self._words(self._plan(first)):
+                self.report("the same as without it")
+                return None
             with engine_speed.running(*self._command(plan)) as engine:
                 if not self.any_answers and engine_speed.answers(engine) != self._answers:
                     self.report("other answers")
@@ -134,14 +138,23 @@ class Bench(AbstractContextManager["Bench"]):
     def _base(self, options: Options) -> engine_speed.Engine:
         if self._running is None or self._running[0] != options:
             self._stack.close()
-            plan = self.plan_with(options)
-            assert plan is not None  # its weights are there
+            plan = self._plan(options)
             self.context = self.context or plan.sizing.context_length
             engine = self._stack.enter_context(engine_speed.running(*self._command(plan)))
             self._running = (dict(options), engine)
         return self._running[1]
 
-    def _command(self, plan: SizedPlan) -> tuple[Any, int]:
+    def _plan(self, options: Options) -> SizedPlan:
+        plan = self.plan_with(options)
+        assert plan is not None  # its weights are there
+        return plan
+
+    def _words(self, plan: SizedPlan) -> tuple[tuple[str, ...], Mapping[str, str]]:
+        """What decides how an engine runs."""
+        command = all_engines()[plan.engine].command(plan, "", Placement(Path(sys.executable)))
+        return command.argv, command.env
+
+    def _command(self, plan: SizedPlan) -> tuple[EngineCommand, int]:
         context = min(CONTEXT, plan.sizing.context_length)
         small = replace(plan, sizing=msgspec.structs.replace(plan.sizing, context_length=context))
         states = None

@@ -22,12 +22,12 @@ def groups(host: Host, slots: int, *, any_answers: bool) -> list[list[Change]]:
         any_answers: also changes by which answers become other ones.
     """
     cores = host.physical_cores
-    threads = sorted({max(1, cores // 2), max(1, cores - 1), cores})
+    threads = sorted({max(1, cores // 2), max(1, cores - 1)})
     found: list[list[Change]] = [
         [{"cpuparams.n_threads": count} for count in threads],
         [{"cpuparams_batch.n_threads": count} for count in (*threads, 2 * cores)],
         [{"n_ubatch": size} for size in MICRO_BATCHES],
-        [{"flash_attn_type": f"LLAMA_FLASH_ATTN_TYPE_{word}"} for word in ("ENABLED", "DISABLED")],
+        [{"flash_attn_type": "LLAMA_FLASH_ATTN_TYPE_DISABLED"}],  # it is on by itself wherever there are kernels for it
         [{"n_parallel": 2 * slots}],
         [{"speculative.types": [_NGRAMS]}],
     ]
