@@ -140,6 +140,14 @@ def test_an_unknown_command_has_a_near_one(run: Run, word: str, suggested: str) 
     assert f"No such command '{word}'. Did you mean {suggested}" in result.stderr
 
 
+@pytest.mark.parametrize("words", [["-e", "http://h:1", "list"], ["--api-key", "k", "list"], ["--json", "list"]])
+def test_an_option_before_the_command_is_told_where_it_belongs(run: Run, words: list[str]) -> None:
+    result = run(*words)
+    assert result.exit_code == 2
+    said = " ".join(result.stderr.split())
+    assert f"There is no option {words[0]} before the command. Options follow the command" in said
+
+
 @pytest.mark.parametrize("alias", ALIASES)
 def test_the_words_of_other_programs_are_commands(run: Run, alias: str) -> None:
     assert run(alias, "--help").stdout.partition("\n")[2] == run(ALIASES[alias], "--help").stdout.partition("\n")[2]

@@ -269,11 +269,13 @@ async def test_new_launches_a_copy_with_a_suffix_with_and_without_a_uid(
     assert (await controller.launch(unnamed_of(request_), new=True)).uid.startswith("llama-2-chat-")
 
 
+@pytest.mark.parametrize("change", [{"request_limits": 5}, {"quantization": "Q4_K_M"}])
 async def test_another_launch_without_a_uid_gets_another_uid(
-    controller: Controller, ends: Ends, request_: LaunchRequest
+    controller: Controller, ends: Ends, request_: LaunchRequest, change: dict[str, object]
 ) -> None:
+    """So the first command of the README works beside another quantization of its model."""
     await controller.launch(unnamed_of(request_))
-    other = await controller.launch(unnamed_of(request_, request_limits=5))
+    other = await controller.launch(unnamed_of(request_, **change))
     assert other.uid.startswith("llama-2-chat-") and other.found is None
 
 

@@ -155,7 +155,11 @@ class LazyGroup(click.Group):
         refuse_bytes(args)
         if args[:1] == ["help"]:
             args = [*args[1:2], "--help"]
-        return super().parse_args(ctx, args)
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            hint = "Options follow the command, such as `xinference list --endpoint URL`."
+            raise click.UsageError(f"There is no option {error.option_name} before the command. {hint}", ctx) from None
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
