@@ -146,6 +146,10 @@ def test_a_worker_hands_on_its_options(monkeypatch: pytest.MonkeyPatch, tmp_path
     assert result.exit_code == 3
     assert calls == [(WorkerOptions("http://a:1", "t", "10.0.0.2", {"gpu": "h100"}), 7, tmp_path)]
     assert CliRunner().invoke(command, ["--label", "gpu"]).exit_code == 2
+    for variable, token in (("", None), ("v", "v")):
+        monkeypatch.setenv("XINFERENCE_JOIN_TOKEN", variable)
+        CliRunner().invoke(command, ["--home", str(tmp_path)])
+        assert calls[-1][0].token == token
 
 
 @pytest.mark.parametrize(

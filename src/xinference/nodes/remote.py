@@ -108,7 +108,7 @@ class RemoteNode:
 
     async def offer_weights(self, launch: ResolvedLaunch) -> OfferedWeights | None:
         ask = messages.OfferWeights(launch.uid, encode_launch(launch))
-        answer = await self._ask(ask, messages.OfferIs, HEADER_SECONDS)
+        answer = await self._ask(ask, messages.OfferIs)
         return None if answer.listing is None else OfferedWeights(answer.digest, answer.listing)
 
     async def fetch_weights(self, launch: ResolvedLaunch, report: Report, peers: PeerWeights | None = None) -> Path:

@@ -207,7 +207,9 @@ def worker(
     settings = Settings.from_env(home=home, log_level=log_level, worker_port=worker_port)
     import_module("xinference.nodes.cluster_packages").require_cluster_packages()
     program = import_module("xinference.worker")  # by name, as the server
-    options = program.WorkerOptions(endpoint, token or os.environ.get("XINFERENCE_JOIN_TOKEN"), host, labels_of(labels))
+    # An empty variable is no token: a compose file sets it so once all workers have joined.
+    token = token or os.environ.get("XINFERENCE_JOIN_TOKEN") or None
+    options = program.WorkerOptions(endpoint, token, host, labels_of(labels))
     raise SystemExit(program.run(options, settings))
 
 
