@@ -92,6 +92,16 @@ async def test_without_access_anywhere_the_problem_says_what_to_do(huggingface: 
     assert raised.value.code == "offline" and "XINFERENCE_SHARED_CACHE" in (raised.value.hint or "")
 
 
+async def test_a_copy_that_nobody_can_give_ends_with_the_reason(huggingface: Fetching, tmp_path: Path) -> None:
+    huggingface.serve({"tiny.bin": BYTES})
+    async with weight_site(tmp_path / "site", 2, offline=frozenset({1})) as site:
+        first, second = site.machines
+        await second.door.close()
+        with pytest.raises(Problem) as raised:
+            await site.weights.fetch(first.node_id, launch(huggingface), TakenReport())
+    assert raised.value.code == "peer_copy_failed" and "box2" in raised.value.cause
+
+
 async def test_a_copy_whose_source_ends_goes_on_from_the_next_peer(huggingface: Fetching, tmp_path: Path) -> None:
     huggingface.serve({"tiny.bin": BYTES})
     wanted = launch(huggingface)

@@ -68,7 +68,9 @@ def test_each_byte_is_asked_of_the_hub_once_and_the_others_copy(
         ],
     }
     registered = httpx2.post(
-        f"{cluster.home.url}/v1/model_registrations/LLM", json={"model": json.dumps(model), "persist": False}, timeout=60
+        f"{cluster.home.url}/v1/model_registrations/LLM",
+        json={"model": json.dumps(model), "persist": False},
+        timeout=60,
     )
     assert registered.status_code == 200, registered.text
     launched = cluster.home.launch(model_name=NAME, model_uid=UID, model_engine="llama.cpp", replica=WORKERS)

@@ -8,13 +8,15 @@ import logging
 import socket
 import ssl
 import threading
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from urllib.parse import quote
+from zlib import crc32
 
 from xinference.error_codes import Code
 from xinference.errors import Problem
@@ -52,46 +54,45 @@ class PeerCopy:
     supervisor_host: str = ""
 
     def __call__(self, file: ListedFile, target: Path, report: Report, stop: threading.Event) -> None:
-        peers = self.weights.peers
-        first = hash(file.name) % len(peers)  # files are spread over the peers
-        reasons = []
-        for peer in (*peers[first:], *peers[:first]):
-            try:
-                self._copy_verified(peer, file, target, report, stop)
-                return
-            except _PeerError as error:
-                reasons.append(f"{peer.name}: {error}")
-                log.warning("%s is not copied from the node %s: %s", file.name, peer.name, error)
-        raise Problem(
-            Code.PEER_COPY_FAILED,
-            f"{file.name} cannot be copied from another node ({'; '.join(reasons)}).",
-            hint="`xinference cluster info` shows the nodes.",
-        )
-
-    def _copy_verified(self, peer: Peer, file: ListedFile, target: Path, report: Report, stop: threading.Event) -> None:
-        """Append the rest of a file from one peer, and check the whole.
-
-        Bytes of an earlier run may be damaged: if the hash is wrong, the file is copied again from its beginning.
-        """
-        was_begun = target.is_file() and target.stat().st_size > 0
         expected = file.sha256 or file.git_sha1
-        received = self._append(peer, file, target, report, stop)
-        if received == expected:
-            return
-        target.unlink()
-        report(-file.size)
-        if not was_begun:
-            raise _PeerError(f"its file has the hash {received} instead of {expected}")
-        self._copy_verified(peer, file, target, report, stop)
+        if not expected:
+            raise _failed(file, ["the list has no hash of it"])
+        first = crc32(file.name.encode()) % len(self.weights.peers)  # files are spread over the peers
+        peers = deque((*self.weights.peers[first:], *self.weights.peers[:first]))
+        reasons: list[str] = []
+        while peers:
+            was_begun = target.is_file() and target.stat().st_size > 0
+            received = self._append(peers, file, target, report, stop, reasons)
+            if received == expected:
+                return
+            target.unlink()
+            report(-file.size)
+            # The bytes of an earlier run may be damaged, e.g. by a power cut: then nothing is said of the peer.
+            if not was_begun:
+                reasons.append(f"{peers.popleft().name}: its file has the hash {received} instead of {expected}")
+        raise _failed(file, reasons)
 
-    def _append(self, peer: Peer, file: ListedFile, target: Path, report: Report, stop: threading.Event) -> str:
-        """Append what is missing of a file; returns the hash of the whole, as hex."""
-        if not file.sha256 and not file.git_sha1:
-            raise _PeerError("the list has no hash")
+    def _append(
+        self,
+        peers: deque[Peer],
+        file: ListedFile,
+        target: Path,
+        report: Report,
+        stop: threading.Event,
+        reasons: list[str],
+    ) -> str:
+        """Append what is missing of a file; returns the hash of the whole, as hex. Peers that fail leave `peers`."""
         digest = hashlib.sha256 if file.sha256 else partial(git_sha1, file.size)
         with PartialFile(target, file.size, digest, report, stop) as opened:
-            if opened.length < file.size:
-                self._request(peer, file, opened)
+            while opened.length < file.size:
+                if not peers:
+                    raise _failed(file, reasons)
+                try:
+                    self._request(peers[0], file, opened)
+                except _PeerError as error:
+                    peer = peers.popleft()
+                    reasons.append(f"{peer.name}: {error}")
+                    log.warning("%s is not copied from the node %s: %s", file.name, peer.name, error)
             return opened.hexdigest()
 
     def _request(self, peer: Peer, file: ListedFile, opened: PartialFile) -> None:
@@ -127,6 +128,14 @@ def _append_all(answer: http.client.HTTPResponse, opened: PartialFile, size: int
     finally:
         if begun is not None:
             begun.result()
+
+
+def _failed(file: ListedFile, reasons: Sequence[str]) -> Problem:
+    return Problem(
+        Code.PEER_COPY_FAILED,
+        f"{file.name} cannot be copied from another node ({'; '.join(reasons)}).",
+        hint="`xinference cluster info` shows the nodes.",
+    )
 
 
 @contextmanager
