@@ -36,6 +36,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from xinference.catalog.registry import builtin_families
 from xinference.engines.llama_cpp.engine import PROGRAM
 
 WORDS = ("river", "stone", "lamp", "north", "seven", "quiet", "glass", "orbit", "paper", "winter", "signal", "amber")
@@ -328,6 +329,8 @@ def bare(weights: Path, threads: int, *, by_engine: bool, **further: Any) -> Ite
         "kv_unified": True,
         "kv_unified_per_slot": CONTEXT + 1,
         "n_gpu_layers": 0,
+        # The file's own template leaves the tools out.
+        "chat_template": builtin_families()["smollm2-instruct"].chat_template,
         **further,
     }
     env = {**os.environ, "XINFERENCE_LLAMA_PARAMS": json.dumps(params), "XINFERENCE_ENGINE_KEY": KEY}

@@ -26,7 +26,7 @@ COMMANDS = {
     "top": ("xinference.cli.commands.top:top", "Monitor models, requests and memory on one screen."),
     "tune": (
         "xinference.cli.commands.tune:tune",
-        "Measure which options of the engine are the fastest on this machine.",
+        "Measure which options make a model fastest here.",
     ),
     "terminate": ("xinference.cli.commands.models:terminate", "Terminate a model, or cancel its launch."),
     "unload": ("xinference.cli.commands.lifecycle:unload", "Stop a model's engine; `load` starts it again."),
