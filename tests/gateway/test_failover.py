@@ -284,6 +284,19 @@ async def test_a_request_for_a_model_on_demand_waits_until_it_is_loaded() -> Non
     assert router.waits == [("m", 9.0)]
 
 
+@pytest.mark.parametrize("choice", [None, "required"])
+async def test_tools_are_refused_when_the_loaded_weights_turn_out_to_write_no_calls(choice: str | None) -> None:
+    router = HandMadeRouter(coming=route(nowhere(), tools_refused="Its template writes none."))
+    router.publish(route(on_demand=True, stage="unloaded"))
+    tools = [{"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}]
+    async with served(router, on_demand_wait_seconds=9.0) as gateway:
+        status, answer, _ = await gateway.post(
+            PATH, CHAT | {"tools": tools} | ({"tool_choice": choice} if choice else {})
+        )
+    assert (status, answer["error"]["code"], answer["error"]["param"]) == (400, "tools_unsupported", "tools")
+    assert router.waits == [("m", 9.0)]
+
+
 async def test_one_waiter_too_many_for_a_model_on_demand_is_429_with_retry_after() -> None:
     router = HandMadeRouter(coming=Problem(Code.TOO_MANY_WAITING, "64 requests wait for m already."))
     router.publish(route(on_demand=True, retry_after=3))

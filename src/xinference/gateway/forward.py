@@ -12,6 +12,7 @@ import msgspec
 
 from xinference.config import Settings
 from xinference.engines.dialect import BytesRewrite
+from xinference.engines.dialects import dialect_of
 from xinference.error_codes import Code
 from xinference.errors import Problem, known_code
 from xinference.gateway.answer_limits import TimeLimit
@@ -26,6 +27,7 @@ from xinference.gateway.placements import Placements
 from xinference.gateway.priority import NORMAL
 from xinference.gateway.routes import FREE, DataPath
 from xinference.gateway.stream import END_TEXTS, OnDeath, relay_bytes, relay_events
+from xinference.gateway.tool_support import check_tools_again
 from xinference.protocol.errors import Header, Refusal
 from xinference.routing.interfaces import Router
 from xinference.routing.table import Route, Target
@@ -108,8 +110,9 @@ class Forwarder:
         if self._crashes.suspects:
             self._check_not_suspected(call, route)
         if not route.targets:
-            route = await self._ready(route, reply.figures)
+            before, route = route, await self._ready(route, reply.figures)
             self._check_not_suspected(call, route)
+            check_tools_again(before, route, call.body, forces_calls=dialect_of(route.engine).forces_calls)
         uid = route.parent or route.uid
         if call.path.upstream in FREE:
             uid = ""  # the path runs no model, so the request needs no place
