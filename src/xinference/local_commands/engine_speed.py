@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import math
 import os
 import socket
 import statistics
@@ -36,6 +37,10 @@ HOPELESS = 0.9
 _WORDS = ("river", "stone", "lamp", "north", "seven", "quiet", "glass", "orbit", "paper", "winter", "signal", "amber")
 
 
+class TimeUpError(Exception):
+    """The time for all measurements is over."""
+
+
 @dataclass(frozen=True)
 class Engine:
     """A running engine."""
@@ -44,6 +49,8 @@ class Engine:
     key: str
     context: int
     """Tokens of a prompt and its answer."""
+    ends: float = math.inf
+    """The time of `time.monotonic` after which nothing more is asked."""
 
     def words(self, wanted: int) -> int:
         """The number of words of a prompt that fits into the context."""
@@ -54,15 +61,23 @@ class Engine:
 
         Raises:
             OSError: there is no answer.
+            TimeUpError: the time is over.
         """
+        seconds = min(ANSWER_SECONDS, self.ends - time.monotonic())
+        if seconds <= 0:
+            raise TimeUpError
         body = {"prompt": prompt, "n_predict": tokens, "temperature": 0, "cache_prompt": False, "ignore_eos": True}
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=ANSWER_SECONDS)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=seconds)
         headers = {"content-type": "application/json", "authorization": f"Bearer {self.key}"}
         with contextlib.closing(connection):
             try:
                 connection.request("POST", "/completion", json.dumps(body), headers)
                 answer = connection.getresponse()
                 document = json.loads(answer.read())
+            except TimeoutError:
+                if time.monotonic() >= self.ends:
+                    raise TimeUpError from None
+                raise
             except (http.client.HTTPException, ValueError) as error:
                 raise OSError(f"the engine gave no answer: {error!r}") from error
         if answer.status != 200:
@@ -71,8 +86,12 @@ class Engine:
 
 
 @contextmanager
-def running(command: EngineCommand, context: int) -> Iterator[Engine]:
+def running(command: EngineCommand, context: int, ends: float = math.inf) -> Iterator[Engine]:
     """Start an engine, and stop it at the end.
+
+    Args:
+        context: tokens of a prompt and its answer.
+        ends: see `Engine.ends`.
 
     Raises:
         Problem: 500 ``launch_failed``, with the end of its output.
@@ -89,7 +108,7 @@ def running(command: EngineCommand, context: int) -> Iterator[Engine]:
                 output.seek(max(0, output.seek(0, os.SEEK_END) - 2000))
                 tail = output.read().decode(errors="replace").strip().splitlines()[-1:]
                 raise Problem(Code.LAUNCH_FAILED, f"The engine did not start: {' '.join(tail) or 'no output'}.")
-            yield Engine(port, command.api_key, context)
+            yield Engine(port, command.api_key, context, ends)
         finally:
             process.terminate()
             try:
@@ -103,21 +122,38 @@ def compare(first: Engine, second: Engine, rounds: int, until: float) -> dict[st
     """Figure -> the median of the speeds of the second engine in relation to the first one.
 
     Args:
-        until: the time of `time.monotonic` after which no further round begins; one round is always measured.
+        until: the time of `time.monotonic` after which no further round begins.
+
+    Raises:
+        TimeUpError: the time is over before one round.
     """
     for engine in (first, second):
         engine.complete(_text("warm", 16), 1)
     ratios: dict[str, list[float]] = {}
     medians: dict[str, float] = {}
     for number in range(rounds):
-        for name, measure in _figures(number).items():
-            order = (first, second) if number % 2 else (second, first)
-            speeds = {id(engine): measure(engine) for engine in order}
-            ratios.setdefault(name, []).append(speeds[id(second)] / speeds[id(first)])
+        try:
+            speeds = _round(first, second, number)
+        except TimeUpError:
+            if medians:
+                break
+            raise
+        for name, ratio in speeds.items():
+            ratios.setdefault(name, []).append(ratio)
         medians = {name: statistics.median(values) for name, values in ratios.items()}
         if time.monotonic() > until or statistics.geometric_mean(medians.values()) < HOPELESS:
             break
     return medians
+
+
+def _round(first: Engine, second: Engine, number: int) -> dict[str, float]:
+    """The ratios of one round; the engines take turns to be the first one."""
+    ratios = {}
+    for name, measure in _figures(number).items():
+        order = (first, second) if number % 2 else (second, first)
+        speeds = {id(engine): measure(engine) for engine in order}
+        ratios[name] = speeds[id(second)] / speeds[id(first)]
+    return ratios
 
 
 def answers(engine: Engine) -> list[str]:
@@ -153,7 +189,7 @@ def _prefill(engine: Engine, number: int) -> float:
 
 
 def _streams(engine: Engine, number: int, count: int) -> float:
-    prompts = [_text((number, each), 8) for each in range(count)]
+    prompts = [_text((number, count, each), 8) for each in range(count)]
     begin = time.perf_counter()
     with ThreadPoolExecutor(count) as pool:
         tokens = sum(made for _, made in pool.map(lambda prompt: engine.complete(prompt, ANSWER_TOKENS), prompts))

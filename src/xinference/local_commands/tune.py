@@ -56,7 +56,7 @@ def tune(
         any_answers: also try options by which answers become other ones.
 
     Raises:
-        Problem: the model can't be measured here.
+        Problem: the model can't be measured here, or not in this time; what was kept before remains.
     """
     settings = settings or Settings.from_env()
     request = _request(body)
@@ -71,10 +71,20 @@ def tune(
             )
         _check(plan)
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        bench = stack.enter_context(
-            Bench(lambda options: runner.run(planner.size_with(plan, options)), folder, report, any_answers=any_answers)
-        )
-        found = _search(bench, plan, minutes * 60, report, any_answers=any_answers)
+        seconds = minutes * 60
+
+        def plan_with(options: Options) -> SizedPlan | None:
+            return runner.run(planner.size_with(plan, options))
+
+        bench = stack.enter_context(Bench(plan_with, folder, report, time.monotonic() + seconds, any_answers))
+        try:
+            found = _search(bench, plan, seconds, report, any_answers=any_answers)
+        except engine_speed.TimeUpError:
+            raise Problem(
+                Code.BAD_OPTION,
+                f"--minutes {minutes:g} is too short: nothing could be compared with the defaults in this time.",
+                hint="Give it more minutes, or try when the machine has less other work.",
+            ) from None
     result = Tuning(
         plan.version.version_id, plan.engine, _release(plan), machine_of(read_host()), found.options, found.ratios
     )
@@ -99,6 +109,8 @@ class Bench(AbstractContextManager["Bench"]):
     plan_with: Callable[[Options], SizedPlan | None]
     folder: Path
     report: Report
+    ends: float
+    """The time of `time.monotonic` after which nothing more is measured."""
     any_answers: bool
 
     def __post_init__(self) -> None:
@@ -115,6 +127,7 @@ class Bench(AbstractContextManager["Bench"]):
 
         Raises:
             Problem: the engine does not start with the first options.
+            TimeUpError: the time is over.
         """
         base = self._base(first)
         self._answers = self._answers or engine_speed.answers(base)
@@ -126,7 +139,7 @@ class Bench(AbstractContextManager["Bench"]):
             if self._words(plan) == self._words(self._plan(first)):
                 self.report("the same as without it")
                 return None
-            with engine_speed.running(*self._command(plan)) as engine:
+            with engine_speed.running(*self._command(plan), self.ends) as engine:
                 if not self.any_answers and engine_speed.answers(engine) != self._answers:
                     self.report("other answers")
                     return None
@@ -140,7 +153,7 @@ class Bench(AbstractContextManager["Bench"]):
             self._stack.close()
             plan = self._plan(options)
             self.context = self.context or plan.sizing.context_length
-            engine = self._stack.enter_context(engine_speed.running(*self._command(plan)))
+            engine = self._stack.enter_context(engine_speed.running(*self._command(plan), self.ends))
             self._running = (dict(options), engine)
         return self._running[1]
 
