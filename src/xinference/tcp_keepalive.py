@@ -38,8 +38,9 @@ class KeepAlive:
 
 #: To engines: a minute. An engine that only computes acknowledges, because its kernel does.
 ENGINE = KeepAlive(idle=15, interval=15, probes=3, unacknowledged=60)
-#: To other machines: a pulled cable is noticed after 8 s, while sending and while waiting.
-NODE = KeepAlive(idle=2, interval=2, probes=3, unacknowledged=8)
+#: To other machines: a pulled cable is noticed within 8 s, while sending and while waiting. The kernel compares the 7 s
+#: with its clock at each probe, so it may need one more.
+NODE = KeepAlive(idle=2, interval=1, probes=5, unacknowledged=7)
 #: To clients: two minutes, for answers that are due or that say nothing for long. What they do not read has its own
 #: time limit.
 CLIENT = KeepAlive(idle=60, interval=20, probes=3)
