@@ -157,6 +157,8 @@ async def _serve(settings: Settings, store: Store, keys: Keyring, listener: sock
     stopping = asyncio.create_task(_stop_when(stop_requested, server))
     try:
         await controller.start()
+        if controller.cluster is not None:
+            _serve_on_workers(controller, controller.cluster, keys, settings.on_demand_wait_seconds)
     except BaseException:  # the database cannot be read: what was adopted is left for the next server
         announcing.cancel()
         await controller.close("detach")
@@ -190,6 +192,18 @@ async def _serve(settings: Settings, store: Store, keys: Keyring, listener: sock
         keys.flush()
         withdraw(settings)
         log.info("ended (%s)", "engines stopped" if how == "stop" else "engines keep running for the next server")
+
+
+def _serve_on_workers(controller: Controller, cluster: Cluster, keys: Keyring, load_seconds: float) -> None:
+    """Send routes and keys to the workers that serve clients."""
+    from xinference.gateway.node_gateway import encode_gateway_table  # a server on one machine does without it
+
+    cluster.gateways.begin(
+        lambda: encode_gateway_table(controller.table, keys.table),
+        lambda uid: controller.ensure_ready(uid, load_seconds),
+    )
+    controller.subscribe(cluster.gateways.changed)
+    keys.subscribe(cluster.gateways.changed)
 
 
 async def _announce(settings: Settings, host: str, port: int, owner_key: str) -> None:

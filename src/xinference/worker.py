@@ -7,11 +7,13 @@ supervisor. A lost link ends no engine.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import signal
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import msgspec
 import uvloop
@@ -44,6 +46,9 @@ from xinference.process.leftovers import keepers_of
 from xinference.process.own_program import Inherited, start_again
 from xinference.work_threads import LongWork
 
+if TYPE_CHECKING:
+    from xinference.gateway.node_gateway import NodeGateway
+
 log = logging.getLogger("xinference")
 #: Interval of the reports of this machine's resources; a node is READY while the last one is at most 5 s old.
 REPORT_SECONDS = 2.0
@@ -61,6 +66,8 @@ class WorkerOptions:
     host: str | None = None
     """The address of this machine that the others use; None: that of the connection to the supervisor."""
     labels: Mapping[str, str] | None = None
+    serve: bool = False
+    """Take requests of clients, too."""
 
 
 def run(options: WorkerOptions, settings: Settings) -> int:
@@ -85,9 +92,10 @@ async def _work(options: WorkerOptions, settings: Settings) -> bool:
     name, home = socket.gethostname(), WorkerHome(settings.home / "cluster")
     membership = await _membership(options, name, home)
     host = options.host or _local_address(membership)
-    with _listen(host, settings.worker_port) as listener:
-        port = listener.getsockname()[1]
-        return await _Worker(settings, options, membership, home, name, f"{host_in_url(host)}:{port}").run(listener)
+    with contextlib.ExitStack() as opened:
+        listener = opened.enter_context(_listen(host, settings.worker_port, "--worker-port"))
+        clients = opened.enter_context(_listen(host, settings.port, "--port")) if options.serve else None
+        return await _Worker(settings, options, membership, home, name, listener, clients).run()
 
 
 async def _membership(options: WorkerOptions, name: str, home: WorkerHome) -> Membership:
@@ -121,7 +129,8 @@ def _local_address(membership: Membership) -> str:
         return str(probe.getsockname()[0])
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def _listen(host: str, port: int, option: str) -> socket.socket:
+    """Bind a socket; `option` sets its port."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -132,9 +141,15 @@ def _listen(host: str, port: int) -> socket.socket:
         raise InUse(
             Code.PORT_TAKEN,
             f"Can't listen on {host_in_url(host)}:{port}: {error.strerror}.",
-            hint="Choose another --worker-port, or another --host of this machine.",
+            hint=f"Choose another {option}, or another --host of this machine.",
         ) from None
     return listener
+
+
+def _address(listener: socket.socket) -> str:
+    """``host:port`` of a bound socket, as in a URL."""
+    host, port = listener.getsockname()[:2]
+    return f"{host_in_url(host)}:{port}"
 
 
 class _Worker:
@@ -145,9 +160,13 @@ class _Worker:
         membership: Membership,
         home: WorkerHome,
         name: str,
-        front_door: str,
+        listener: socket.socket,
+        clients: socket.socket | None,
     ) -> None:
+        """`listener` is bound to the data port, and `clients` to that for clients; None: it takes no clients."""
         self._settings = settings
+        self._listener = listener
+        front_door = _address(listener)
         self._membership = membership
         self._home = home
         self._identity = home.identity
@@ -163,6 +182,7 @@ class _Worker:
             machine_id(),
             self._load_certificate,
             allowed_hubs(hubs, settings),
+            "" if clients is None else _address(clients),
         )
         self._pool = EnginePool()
         self._load = DoorLoad(self._pool)
@@ -175,17 +195,26 @@ class _Worker:
             membership.node_id,
         )
         node.peers = self._peers = PeerLink(self._identity.client_context, OfferedFiles(), membership.host)
-        self._agent = Agent(node, self._link.send, self._take_table, self._restart)
+        self._agent = Agent(node, self._link.send, self._take_table, self._restart, self._wait_for_last_answers)
         self._restarts = False
+        self._has_gateways = False
+        """Whether workers send requests to the engines here, of which the supervisor does not know."""
+        self._gateway = None if clients is None else self._make_gateway(clients)
         self._front_door = front_door
         self._is_removed = False
 
-    async def run(self, listener: socket.socket) -> bool:
+    def _make_gateway(self, listener: socket.socket) -> NodeGateway:
+        from xinference.gateway.node_gateway import NodeGateway  # most workers do without it
+
+        return NodeGateway(self._settings, listener, self._membership.host, self._agent.ask_for)
+
+    async def run(self) -> bool:
         """Work until the end; returns whether the program is to start again."""
         files = WeightFiles(self._peers.offers.path)
         door = FrontDoor(lambda: self._agent.targets, self._pool, self._settings.max_body_bytes, files, self._load)
-        host, port = listener.getsockname()[:2]
-        self._server = front_door_server(door, self._context, host, port, self._removed)
+        host, port = self._listener.getsockname()[:2]
+        before_end = None if self._gateway is None else self._gateway.stop
+        self._server = front_door_server(door, self._context, host, port, self._removed, before_end)
         keepers = await asyncio.to_thread(keepers_of, self._settings.run_dir)
         self._inherited = Inherited(pid for pids in keepers.values() for pid in pids)
         await self._agent.adopt_running(keepers)
@@ -201,8 +230,11 @@ class _Worker:
             self._front_door,
             self._settings.home,
         )
+        if self._gateway is not None:
+            self._gateway.begin()
+            log.info("takes requests of clients at http://%s", _address(self._gateway.listener))
         try:
-            await self._server.serve(sockets=[listener])
+            await self._server.serve(sockets=[self._listener])
         finally:
             stops = self._server.ended_by == signal.SIGINT or self._is_removed
             if stops:
@@ -236,6 +268,15 @@ class _Worker:
             log.warning("this node was removed from the cluster: its engines are stopped")
             self._is_removed = True
             self._server.stop(signal.SIGTERM)
+        if table.gateway is not None:
+            self._has_gateways = True
+            if self._gateway is not None:
+                self._gateway.use(table.gateway)
+
+    async def _wait_for_last_answers(self, replica_id: str) -> None:
+        """Wait until no request of any gateway is at a replica; the supervisor has waited for its own requests."""
+        if self._has_gateways:
+            await self._load.wait_until_idle(replica_id, self._settings.drain_seconds)
 
     async def _report(self) -> None:
         was_up: bool | None = None

@@ -88,13 +88,13 @@ class ClusterProcesses:
         if wait:
             until("the supervisor answers", self.home.answers, 60)
 
-    def add_worker(self) -> WorkerHome:
-        """Let another worker join, and wait until it is READY."""
+    def add_worker(self, *words: str) -> WorkerHome:
+        """Let another worker join, and wait until it is READY; `words` are further options."""
         token = self.post("/v1/cluster/tokens")["token"]
         worker = WorkerHome(self._make_home(f"worker{len(self.workers)}"))
         self.workers.append(worker)
         known = {node["node_id"] for node in self.nodes()}
-        self.start_worker(worker, "-e", self.home.url, "--token", token)
+        self.start_worker(worker, "-e", self.home.url, "--token", token, *words)
         until("the worker has joined", lambda: self._new_node(known) is not None, 60)
         worker.node_id = self._new_node(known) or ""
         self.wait_for(worker, "READY")

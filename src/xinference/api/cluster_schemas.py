@@ -33,6 +33,7 @@ class ClusterNode(Answer):
     state: str
     labels: dict[str, str]
     version: str | None
+    serves: str | None = Field(description="`host:port` at which it takes requests of clients; null: it takes none")
     lost_in: float | None = Field(description="Seconds until its replicas are started elsewhere; null: its link works")
     cpu_count: int | None
     memory_total: int | None

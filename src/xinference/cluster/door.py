@@ -7,6 +7,7 @@ import contextlib
 import logging
 import ssl
 import time
+from collections.abc import Callable
 
 import msgspec
 
@@ -59,6 +60,8 @@ class ClusterDoor:
         self._epoch = epoch
         self._machine = machine
         self._strangers = 0
+        self.greeted: Callable[[], None] = lambda: None
+        """Called after each hello of a node."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
         self.removed: set[str] = {row.node_id for row in rows.nodes() if row.removed is not None}
@@ -171,8 +174,9 @@ class ClusterDoor:
         self._members.add(known[node_id])
         self._rows.note_hello(node_id, said.name, said.labels)
         self._members.note_hello(
-            node_id, said.name, said.labels, said.front_door, said.version, said.interface, said.hubs
+            node_id, said.name, said.labels, said.front_door, said.version, said.interface, said.hubs, said.serves
         )
+        self.greeted()
         return node_id, Welcome(self._epoch, __version__, renewed)
 
     async def _try_front_door(self, node_id: str, address: str) -> None:

@@ -38,6 +38,8 @@ class Member:
     version: str = ""
     hubs: frozenset[str] | None = None
     """The hubs from which it may fetch weights; None: it does not say."""
+    serves: str = ""
+    """``host:port`` at which it takes the requests of clients; empty: it takes none."""
     hellos: int = 0
     """How often it has said hello to this server."""
     is_upgrading: bool = False
@@ -82,6 +84,8 @@ class Members:
         self._is_known = is_known
         self._clock = clock
         self.changed = changed
+        self.wanted: Callable[[str], None] = lambda uid: None
+        """Called with the uid of a model on demand for which a request waits on a node."""
         self._members: dict[str, Member] = {}
         self._remotes: dict[str, RemoteNode] = {}
 
@@ -113,10 +117,12 @@ class Members:
         version: str,
         interface: str = "",
         hubs: Iterable[str] | None = None,
+        serves: str = "",
     ) -> None:
         """Take what a node says of itself, before its link is up."""
         member = self._members[node_id]
         member.hubs = None if hubs is None else frozenset(hubs)
+        member.serves = serves
         member.hellos += 1
         member.name, member.labels, member.front_door, member.version = name, dict(labels), front_door, version
         member.node.front_door = f"https://{front_door}"
@@ -198,6 +204,8 @@ class Members:
         elif isinstance(event, messages.HostReport):
             member.known = member.known.with_status(self._clock())
         else:
+            if isinstance(event, messages.Wanted):
+                self.wanted(event.uid)
             return
         self._compute(member)
 

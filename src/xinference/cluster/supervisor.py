@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, MutableMapping
 import msgspec
 
 from xinference.cluster.door import ClusterDoor
+from xinference.cluster.gateway_tables import GatewayTables
 from xinference.cluster.members import Member, Members
 from xinference.cluster.placer import Placer
 from xinference.cluster.rows import ClusterRows
@@ -75,6 +76,8 @@ class Cluster:
         """Where workers get them; 0: nowhere."""
         machine = "" if settings.no_models else machine_id()
         self._door = ClusterDoor(self._rows, self._authority, self.members, self._fabric, epoch, machine)
+        self.gateways = GatewayTables(self.members, self._publish)
+        self._door.greeted = self.gateways.changed
         self.port = settings.supervisor_port
         """The port to which workers connect."""
         self._contexts: list[ssl.SSLContext] = []
@@ -105,6 +108,7 @@ class Cluster:
 
     async def close(self) -> None:
         """Close the door and all links. The engines of the nodes run on."""
+        self.gateways.close()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -207,9 +211,9 @@ class Cluster:
     # -- certificates -----------------------------------------------------------------------------------------
 
     def _publish(self) -> None:
-        """Tell all nodes whose certificates are refused."""
+        """Tell all nodes whose certificates are refused, and those that serve clients the routes and keys."""
         self.removed.nodes = frozenset(self._door.removed)
-        table = ClusterTable(tuple(sorted(self._door.removed)))
+        table = ClusterTable(tuple(sorted(self._door.removed)), self.gateways.current())
         self._fabric.publish(msgspec.msgpack.encode(table))
 
     async def _renew_periodically(self) -> None:

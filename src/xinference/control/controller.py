@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -145,6 +145,10 @@ class Controller:
     @property
     def table(self) -> RoutingTable:
         return self._publisher.table
+
+    def subscribe(self, published: Callable[[], None]) -> None:
+        """Call `published` after each new table."""
+        self._publisher.subscribe(published)
 
     async def ensure_ready(self, uid: str, deadline: float) -> Route:
         route = self.table.routes.get(uid)

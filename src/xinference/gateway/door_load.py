@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import time
 from collections import Counter
 
@@ -15,6 +17,8 @@ class DoorLoad:
         self._pool = pool
         self._in_flight: Counter[str] = Counter()
         self._ends: dict[str, float] = {}
+        self._idle: dict[str, asyncio.Event] = {}
+        """Set when the last request at a replica has ended, for those who wait."""
 
     def begin(self, replica_id: str) -> None:
         """A request is sent to a replica."""
@@ -25,7 +29,16 @@ class DoorLoad:
         self._in_flight[replica_id] -= 1
         if not self._in_flight[replica_id]:
             del self._in_flight[replica_id]
+            if (idle := self._idle.pop(replica_id, None)) is not None:
+                idle.set()
         self._ends[replica_id] = time.monotonic()
+
+    async def wait_until_idle(self, replica_id: str, seconds: float) -> None:
+        """Wait until no request is at a replica, at most for so long."""
+        if replica_id in self._in_flight:
+            idle = self._idle.setdefault(replica_id, asyncio.Event())
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(idle.wait(), seconds)
 
     # -- as `ReplicaLoad` -------------------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Awaitable, Callable, Container, Mapping
 from functools import partial
 from typing import Any
 
@@ -145,15 +145,26 @@ class _NodeProtocol(Protocol):
 
 
 def front_door_server(
-    door: FrontDoor, context: ssl.SSLContext, host: str, port: int, revoked: Container[tuple[str, int]]
+    door: FrontDoor,
+    context: ssl.SSLContext,
+    host: str,
+    port: int,
+    revoked: Container[tuple[str, int]],
+    before_end: Callable[[], Awaitable[None]] | None = None,
 ) -> Server:
     """The server of the data port.
 
     Args:
         context: of `NodeIdentity.server_context`.
         revoked: node ids with the serial numbers of certificates that are refused; read for each connection.
+        before_end: awaited before the server stops accepting requests.
     """
     protocol = partial(_NodeProtocol, is_revoked=lambda node, serial: (node, serial) in revoked)
     return http_server(
-        door, protocol=protocol, host=host, port=port, ssl_context_factory=lambda _config, _default: context
+        door,
+        before_end=before_end,
+        protocol=protocol,
+        host=host,
+        port=port,
+        ssl_context_factory=lambda _config, _default: context,
     )

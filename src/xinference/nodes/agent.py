@@ -19,7 +19,7 @@ from xinference.launch.launch_context import decode_launch
 from xinference.launch.plan import ResolvedLaunch
 from xinference.nodes import messages
 from xinference.nodes.agent_operations import Operations
-from xinference.nodes.agent_replicas import KeptReplicas
+from xinference.nodes.agent_replicas import KeptReplicas, LastAnswers, no_answers
 from xinference.nodes.message_codec import decode_envelope, encode
 from xinference.nodes.node import Node
 from xinference.routing.table import Target
@@ -37,6 +37,7 @@ class Agent:
         node: this machine.
         send: sends an event to the server; it may be lost, since the whole state follows each new connection.
         take_table: called with each table of the server.
+        last_answers: waits for the last answers of a replica that is to be stopped.
         restart: called after the answer to the order to restart this process; None: the process can't be restarted.
     """
 
@@ -44,11 +45,12 @@ class Agent:
     send: Callable[[bytes], None]
     take_table: Callable[[bytes], None] = lambda table: None
     restart: Callable[[], None] | None = None
+    last_answers: LastAnswers = no_answers
 
     def __post_init__(self) -> None:
         self._epoch = 0
         self._operations = Operations(self._report)
-        self._replicas = KeptReplicas(self.node, self._report)
+        self._replicas = KeptReplicas(self.node, self._report, self.last_answers)
 
     async def answer(self, message: bytes) -> bytes:
         """Answer a question of the server; a problem is an answer, too."""
@@ -110,6 +112,10 @@ class Agent:
     async def report_host(self) -> None:
         """Send the resources of this machine to the server."""
         self._report(messages.HostIs(await self.node.host()))
+
+    def ask_for(self, uid: str) -> None:
+        """Tell the server that a request waits for a model on demand."""
+        self._report(messages.Wanted(uid))
 
     async def close(self) -> None:
         """End the operations and detach the replicas: their engines run on for the next agent of this machine."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,12 @@ from xinference.nodes.node import Node, ReplicaLike
 from xinference.process.command import EngineCommand
 from xinference.process.snapshot import ReplicaSnapshot, ReplicaState
 from xinference.routing.table import Target
+
+LastAnswers = Callable[[str], Awaitable[None]]
+
+
+async def no_answers(replica_id: str) -> None:
+    """Wait for no answers: the server has done so, and has the only gateway."""
 
 
 @dataclass(eq=False)
@@ -26,13 +32,17 @@ class _Kept:
     """Why it did not become ready."""
     ended: bool = False
     """Its exit and its problem are both known."""
+    stopping: bool = False
+    """It gets no more requests."""
     watch: asyncio.Task[None] | None = None
 
 
 class KeptReplicas:
     """The replicas by their ids. An end stays until the server has acknowledged it."""
 
-    def __init__(self, node: Node, send: Callable[[messages.EventBody], None]) -> None:
+    def __init__(self, node: Node, send: Callable[[messages.EventBody], None], last_answers: LastAnswers) -> None:
+        """`last_answers` waits for the last answers of a replica that is to be stopped."""
+        self._last_answers = last_answers
         self._node = node
         self._send = send
         self._kept: dict[str, _Kept] = {}
@@ -64,9 +74,15 @@ class KeptReplicas:
         return self._report(self._kept[replica_id], whole=True)
 
     def stop(self, replica_id: str) -> None:
-        """Stop a replica; its report follows."""
+        """Stop a replica, which gets no more requests, after its last answers; its report follows."""
         if (kept := self._kept.get(replica_id)) is not None and not kept.ended:
-            self._spawn(kept.replica.stop())
+            kept.stopping = True
+            self.targets.pop(replica_id, None)
+            self._spawn(self._stop(replica_id, kept))
+
+    async def _stop(self, replica_id: str, kept: _Kept) -> None:
+        await self._last_answers(replica_id)
+        await kept.replica.stop()
 
     async def measure(self, replica_id: str) -> MemoryUse | None:
         """The memory of a replica's processes."""
@@ -120,7 +136,7 @@ class KeptReplicas:
     def _report(self, kept: _Kept, *, whole: bool = False) -> messages.ReplicaReport:
         """The report of a replica; `whole`: with what the server that started it knows."""
         snapshot = kept.replica.snapshot
-        self._note_target(snapshot)
+        self._note_target(snapshot, stopping=kept.stopping)
         kept.serial += 1
         is_ending = snapshot.state is ReplicaState.EXITED and not kept.ended
         return messages.ReplicaReport(
@@ -140,8 +156,8 @@ class KeptReplicas:
             dict(snapshot.context) if whole else {},
         )
 
-    def _note_target(self, snapshot: ReplicaSnapshot) -> None:
-        if snapshot.state is ReplicaState.READY:
+    def _note_target(self, snapshot: ReplicaSnapshot, *, stopping: bool) -> None:
+        if snapshot.state is ReplicaState.READY and not stopping:
             self.targets[snapshot.replica_id] = Target(snapshot.replica_id, snapshot.base_url, snapshot.api_key)
         else:
             self.targets.pop(snapshot.replica_id, None)

@@ -10,6 +10,8 @@ class ClusterTable(msgspec.Struct, frozen=True):
 
     removed: tuple[str, ...] = ()
     """The nodes whose certificates are refused."""
+    gateway: bytes | None = None
+    """Routes and keys for the gateways of workers, in the form of `gateway.node_gateway`; None: they are unchanged."""
 
 
 class RemovedNodes:

@@ -57,6 +57,8 @@ class Hello(msgspec.Struct, tag="hello", frozen=True):
     """The hubs from which it may fetch weights; None: it does not say, and tries."""
     request: bytes | None = None
     """A signing request, if the node's certificate is to be renewed."""
+    serves: str = ""
+    """``host:port`` at which it takes the requests of clients; empty: it takes none."""
 
 
 class Welcome(msgspec.Struct, tag="welcome", frozen=True):
@@ -88,6 +90,7 @@ def hello(
     request: bytes | None,
     clock: float | None = None,
     hubs: list[str] | None = None,
+    serves: str = "",
 ) -> Hello:
     """The hello of this process."""
     return Hello(
@@ -102,6 +105,7 @@ def hello(
         interface_of(front_door.rpartition(":")[0].strip("[]")),
         hubs,
         request,
+        serves,
     )
 
 

@@ -272,6 +272,12 @@ class Finished(Message, frozen=True):
     problem: dict[str, Any] | None = None
 
 
+class Wanted(Message, frozen=True):
+    """A request at the node waits for a model on demand."""
+
+    uid: str
+
+
 class WholeState(Message, frozen=True):
     """All that the node has; the first event after each connection. Whatever is not in it does not exist."""
 
@@ -282,8 +288,8 @@ class WholeState(Message, frozen=True):
     """The operations whose end the server has not acknowledged."""
 
 
-EventBody = WholeState | ReplicaReport | Began | Progressed | Finished | HostIs
-ReceivedEvent = WholeState | ReplicaReport | Began | Progressed | Finished | HostReport
+EventBody = WholeState | ReplicaReport | Began | Progressed | Finished | HostIs | Wanted
+ReceivedEvent = WholeState | ReplicaReport | Began | Progressed | Finished | HostReport | Wanted
 
 
 class Envelope(msgspec.Struct, frozen=True):

@@ -26,6 +26,7 @@ class SupervisorLink:
     Args:
         renewed: called after a new certificate is stored.
         hubs: those from which this node may fetch weights.
+        serves: ``host:port`` at which the worker takes the requests of clients; empty: it takes none.
     """
 
     def __init__(
@@ -38,6 +39,7 @@ class SupervisorLink:
         machine: str,
         renewed: Callable[[], None],
         hubs: Iterable[str] = (),
+        serves: str = "",
     ) -> None:
         self._membership = membership
         self._identity = identity
@@ -47,6 +49,7 @@ class SupervisorLink:
         self._machine = machine
         self._renewed = renewed
         self._hubs = sorted(hubs)
+        self._serves = serves
         self._connection: NodeConnection | None = None
         self._down_since = time.monotonic()
         self._last_problem = ""
@@ -82,7 +85,15 @@ class SupervisorLink:
         stream = await connect(member.host, member.port, identity.client_context(), member.supervisor)
         reader, writer = stream
         try:
-            said = hello(self._name, self._front_door, self._labels, self._machine, request, hubs=self._hubs)
+            said = hello(
+                self._name,
+                self._front_door,
+                self._labels,
+                self._machine,
+                request,
+                hubs=self._hubs,
+                serves=self._serves,
+            )
             answer = await ask(stream, said)
             assert isinstance(answer, Welcome)  # the only answer to `Hello` that is no refusal
             if answer.certificate is not None:

@@ -187,6 +187,8 @@ def supervisor(
 @click.option(
     "--worker-port", type=click.IntRange(0, 65535), help="Port for the requests of the models. [default: 9998]"
 )
+@click.option("--serve", is_flag=True, help="Take requests of clients here, too, also while the supervisor is down.")
+@click.option("-p", "--port", type=click.IntRange(0, 65535), help="Port for clients, with --serve. [default: 9997]")
 @click.option("--label", "labels", metavar="NAME=VALUE", multiple=True, help="Label of this machine. Repeatable.")
 @click.option("--home", type=click.Path(file_okay=False), help="Data folder. [default: ~/.xinference]")
 @click.option("--log-level", type=LOG_LEVEL, help="Log level of the worker. [default: INFO]")
@@ -197,6 +199,8 @@ def worker(
     token: str | None,
     host: str | None,
     worker_port: int | None,
+    serve: bool,
+    port: int | None,
     labels: tuple[str, ...],
     home: str | None,
     log_level: str | None,
@@ -204,12 +208,12 @@ def worker(
     metrics_exporter_port: int | None,
 ) -> None:
     """Run models on this machine for a supervisor."""
-    settings = Settings.from_env(home=home, log_level=log_level, worker_port=worker_port)
+    settings = Settings.from_env(home=home, log_level=log_level, worker_port=worker_port, port=port)
     import_module("xinference.nodes.cluster_packages").require_cluster_packages()
     program = import_module("xinference.worker")  # by name, as the server
     # An empty variable is no token: a compose file sets it so once all workers have joined.
     token = token or os.environ.get("XINFERENCE_JOIN_TOKEN") or None
-    options = program.WorkerOptions(endpoint, token, host, labels_of(labels))
+    options = program.WorkerOptions(endpoint, token, host, labels_of(labels), serve)
     raise SystemExit(program.run(options, settings))
 
 

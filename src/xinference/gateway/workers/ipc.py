@@ -272,21 +272,23 @@ Message = TypeVar("Message")
 # -- the channel ------------------------------------------------------------------------------------------------
 
 
-def _plain(value: Any) -> Any:
+def to_plain(value: Any) -> Any:
+    """The plain value of what a message may contain."""
     if isinstance(value, Problem):
         return value.to_dict()
     raise NotImplementedError(f"A message can't contain a {type(value)}.")
 
 
-def _typed(kind: type, value: Any) -> Any:
+def from_plain(kind: type, value: Any) -> Any:
+    """The reverse of `to_plain`."""
     if kind is Problem:
         return Problem.from_dict(value)
     raise NotImplementedError(f"A message can't contain a {kind}.")
 
 
-_encode = msgspec.msgpack.Encoder(enc_hook=_plain).encode
-FROM_SERVER: msgspec.msgpack.Decoder[ToWorker] = msgspec.msgpack.Decoder(ToWorker, dec_hook=_typed)
-FROM_WORKER: msgspec.msgpack.Decoder[ToServer] = msgspec.msgpack.Decoder(ToServer, dec_hook=_typed)
+_encode = msgspec.msgpack.Encoder(enc_hook=to_plain).encode
+FROM_SERVER: msgspec.msgpack.Decoder[ToWorker] = msgspec.msgpack.Decoder(ToWorker, dec_hook=from_plain)
+FROM_WORKER: msgspec.msgpack.Decoder[ToServer] = msgspec.msgpack.Decoder(ToServer, dec_hook=from_plain)
 
 
 def packed(message: ToWorker | ToServer) -> bytes:

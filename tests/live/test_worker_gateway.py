@@ -1,0 +1,95 @@
+"""Requests that a worker takes: they go on while the supervisor is down, and while it starts again."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from tests.formats.gguf_model import write_gguf
+from tests.support.cluster_processes import ClusterProcesses
+from tests.support.polling import until
+from tests.support.scripted_home import scripted_launch
+
+TINY = Path(__file__).parents[1] / "assets" / "tiny-llama2-chat-hf"
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClusterProcesses]:
+    folder = tmp_path_factory.mktemp("gateways")
+    made = ClusterProcesses(folder / "homes", is_scripted=True)
+    try:
+        made.start()
+        made.add_worker("--serve")
+        made.add_worker()
+        weights = write_gguf(TINY, "Q8_0", folder / "tiny.gguf")
+        for uid, fields in (("both", {"replica": 2}), ("later", {"on_demand": True})):
+            body = scripted_launch(weights, uid, script={"chunks": 10, "interval": 0.02}, **fields)
+            httpx2.post(f"{made.home.url}/v1/models", json=body, timeout=90).raise_for_status()
+        yield made
+    finally:
+        made.close()
+
+
+def _url(cluster: ClusterProcesses) -> str:
+    """Where the worker takes requests."""
+    return cluster.workers[0].home.url
+
+
+def _ask(cluster: ClusterProcesses, uid: str, *, stream: bool = False) -> httpx2.Response:
+    body = {"model": uid, "messages": [{"role": "user", "content": "hello"}], "stream": stream}
+    return httpx2.post(f"{_url(cluster)}/v1/chat/completions", json=body, timeout=90)
+
+
+def test_a_worker_answers_with_all_replicas_of_the_cluster(cluster: ClusterProcesses) -> None:
+    until("the worker knows the model", lambda: _ask(cluster, "both").status_code == 200)
+    assert _ask(cluster, "both", stream=True).text.endswith("data: [DONE]\n\n")
+    listed = httpx2.get(f"{_url(cluster)}/v1/models", timeout=30).json()
+    assert [each["id"] for each in listed["data"]] == ["both", "later"]
+    assert cluster.nodes()[0]["serves"] == _url(cluster).removeprefix("http://")
+
+
+def test_a_model_on_demand_is_loaded_by_a_request_at_a_worker(cluster: ClusterProcesses) -> None:
+    answer = _ask(cluster, "later")
+    assert answer.status_code == 200, answer.text
+
+
+def test_no_request_at_a_worker_fails_while_the_supervisor_is_killed_and_started_again(
+    cluster: ClusterProcesses,
+) -> None:
+    ended, failed, answered = threading.Event(), [], []
+
+    def ask() -> None:
+        while not ended.is_set():
+            answer = _ask(cluster, "both", stream=True)
+            (answered if answer.status_code == 200 and "[DONE]" in answer.text else failed).append(answer.text)
+
+    asking = [threading.Thread(target=ask) for _ in range(3)]
+    for each in asking:
+        each.start()
+    cluster.kill_server()
+    so_far = len(answered)
+    until("answers without a supervisor", lambda: len(answered) > so_far + 10)
+    cluster.start()
+    until("all nodes are READY", lambda: [node["state"] for node in cluster.nodes()] == ["READY"] * 2)
+    until("both replicas are ready", lambda: len(cluster.ready_on("both")) == 2)
+    so_far = len(answered)
+    until("answers with the next supervisor", lambda: len(answered) > so_far + 10)
+    ended.set()
+    for each in asking:
+        each.join()
+    assert failed == []
+
+
+def test_a_replica_that_is_removed_ends_no_stream_at_a_worker(cluster: ClusterProcesses) -> None:
+    streams: list[httpx2.Response] = []
+    asking = [threading.Thread(target=lambda: streams.append(_ask(cluster, "both", stream=True))) for _ in range(8)]
+    for each in asking:
+        each.start()
+    httpx2.delete(f"{cluster.home.url}/v1/models/both/replicas/1", timeout=60).raise_for_status()
+    for each in asking:
+        each.join()
+    assert all("[DONE]" in each.text and '"error"' not in each.text for each in streams), [s.text for s in streams]
