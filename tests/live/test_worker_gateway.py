@@ -60,7 +60,9 @@ def test_a_model_on_demand_is_loaded_by_a_request_at_a_worker(cluster: ClusterPr
 def test_no_request_at_a_worker_fails_while_the_supervisor_is_killed_and_started_again(
     cluster: ClusterProcesses,
 ) -> None:
-    ended, failed, answered = threading.Event(), [], []
+    ended = threading.Event()
+    failed: list[str] = []
+    answered: list[str] = []
 
     def ask() -> None:
         while not ended.is_set():
