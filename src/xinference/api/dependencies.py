@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import Annotated, Any
@@ -9,6 +10,7 @@ from typing import Annotated, Any
 from fastapi import Depends, FastAPI, Request
 
 from xinference.api.rate_answers import RateAnswers
+from xinference.api.replica_nodes import names_of
 from xinference.api.request_log import RequestLog
 from xinference.catalog.models import ModelFamily
 from xinference.catalog.registrations import model_type_of
@@ -18,6 +20,7 @@ from xinference.control.devices import DeviceReader
 from xinference.control.engine_metrics import EngineScraper
 from xinference.control.watch.server_watch import server_watch
 from xinference.control.watch.watch import Watch
+from xinference.control.worker_devices import read_workers
 from xinference.error_codes import Code
 from xinference.errors import Problem
 from xinference.files import state_folders
@@ -55,12 +58,27 @@ def provide(
         controller.deployments,
         tuple(disk_folders(settings).items()),
         state_bytes=partial(state_folders.used_bytes, settings.home),
+        workers=_workers_of(controller),
     )
     app.state.watch = server_watch(
-        controller, requests.hub, requests.running, requests.sampler, keys, app.state.devices
+        controller,
+        requests.hub,
+        requests.running,
+        requests.sampler,
+        keys,
+        app.state.devices,
+        partial(names_of, controller),
     )
     app.state.stop = stop
     app.state.started = started
+
+
+def _workers_of(controller: Controller) -> Callable[[], Awaitable[list[dict[str, Any]]]] | None:
+    """Reads the machines of the workers; None: there is no cluster."""
+    cluster = controller.cluster
+    if cluster is None:
+        return None
+    return lambda: read_workers(cluster.members, controller.deployments(), time.time())
 
 
 def _state(name: str) -> Callable[[Request], Awaitable[Any]]:

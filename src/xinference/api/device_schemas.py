@@ -59,12 +59,27 @@ class Disk(Answer):
     free: int
 
 
-class Devices(Answer):
+class Machine(Answer):
     """One machine."""
 
     node: str
     time: float = Field(description="Seconds since the epoch")
-    host: HostMemory
     gpus: list[GpuMemory]
     no_gpu_reason: str | None = Field(description="Why the server uses no GPU")
+
+
+class WorkerMachine(Machine):
+    """The machine of a worker, by its last report; the load of its GPUs and its disks are not reported."""
+
+    name: str
+    state: str
+    host: HostMemory | None = Field(description="null: its link is down")
     disks: list[Disk]
+
+
+class Devices(Machine):
+    """The server's machine, and those of its workers."""
+
+    host: HostMemory
+    disks: list[Disk]
+    workers: list[WorkerMachine] = Field(description="Empty on one machine")

@@ -11,6 +11,7 @@ class EngineReplica(Answer):
     """What the engine of one replica reports of itself; null: it does not report it. Counts are since its start."""
 
     node: str
+    node_names: list[str] | None = Field(default=None, description="The names of its machines; only in a cluster")
     replica: int
     replica_id: str = Field(description="The label `replica` of the metrics")
     engine: str
@@ -22,4 +23,6 @@ class EngineReplica(Answer):
     preemptions: float | None = Field(description="Requests that were interrupted because the KV cache was full")
     prompt_tokens: float | None = Field(description="Tokens of prompts, also those found in the prefix cache")
     output_tokens: float | None = Field(description="Tokens that it has generated")
-    problem: str | None = Field(description="Why it has not answered: timeout, refused, unreachable or too_large")
+    problem: str | None = Field(
+        description="Why not: timeout, refused, unreachable, too_large; other_node: engines of workers are not asked"
+    )

@@ -11,6 +11,7 @@ from typing import Any
 from xinference.api.node_entries import worker_address
 from xinference.control.controller import Controller
 from xinference.control.linked_log import LinkedLog
+from xinference.control.node_facts import node_names
 from xinference.hosts import LOCAL_NODE
 from xinference.process.node_log import EngineLog
 
@@ -21,7 +22,7 @@ def with_machine(controller: Controller, replica: Mapping[str, Any], address: st
     `address` is that of the supervisor.
     """
     entry = {**replica, "worker_address": worker_address(controller, replica["node"], address)}
-    return entry if controller.cluster is None else entry | {"node_names": _names(replica, names_of(controller))}
+    return entry if controller.cluster is None else entry | {"node_names": node_names(replica, names_of(controller))}
 
 
 def instances_with_machines(controller: Controller, address: str) -> list[dict[str, Any]]:
@@ -57,8 +58,3 @@ def readable_logs(controller: Controller, logs: Mapping[str, EngineLog]) -> dict
 def _instance(controller: Controller, instance: dict[str, Any], address: str) -> dict[str, Any]:
     entries = [with_machine(controller, replica, address) for replica in instance["replicas"]]
     return {**instance, "replicas": entries, "replica_statuses": entries}
-
-
-def _names(replica: Mapping[str, Any], names: Mapping[str, str]) -> list[str]:
-    nodes = replica.get("nodes") or [replica["node"]]
-    return [names.get(node_id, node_id) for node_id in nodes]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -36,6 +36,8 @@ class Owner:
     pid: int | None
     """None: it has no process yet, or one of another machine, which is not measured here."""
     replica_id: str = ""
+    node: str = LOCAL_NODE
+    """That of its first process."""
 
 
 def owners(deployments: Iterable[Deployment | BrokenDeployment]) -> list[Owner]:
@@ -45,7 +47,7 @@ def owners(deployments: Iterable[Deployment | BrokenDeployment]) -> list[Owner]:
         planned = sized.sizing.total_bytes if sized else None
         gpus = sized.devices_of(number) if sized else ()
         pid = process.engine_pid if process.node_id == LOCAL_NODE else None
-        found.append(Owner(uid, number, planned, tuple(gpus), pid, process.replica_id))
+        found.append(Owner(uid, number, planned, tuple(gpus), pid, process.replica_id, process.node_id))
     return found
 
 
@@ -76,12 +78,16 @@ def view(
     disks: Sequence[dict[str, Any]],
     now: float,
     loads: Iterable[GpuLoad] = (),
+    node: str = LOCAL_NODE,
 ) -> dict[str, Any]:
-    """The answer of ``GET /v1/devices``. `used` has the memory of each owner; None: it has no process any more."""
+    """One machine in the answer of ``GET /v1/devices``.
+
+    `used` has the memory of each owner; None: it has no process any more.
+    """
     pairs = list(zip(held, used, strict=True))
     load_of = {load.uuid: load for load in loads}
     return {
-        "node": LOCAL_NODE,
+        "node": node,
         "time": now,
         "host": {
             "name": host.cpu_name or None,
@@ -94,7 +100,7 @@ def view(
                 "cpus": host.limits.cpus,
             },
             # The processes of a model on a GPU need memory of the host, too, for which nothing is planned.
-            "owners": [_owner(o, None if o.gpus else o.planned, u.memory if u else None) for o, u in pairs],
+            "owners": [_owner(node, o, None if o.gpus else o.planned, u.memory if u else None) for o, u in pairs],
         },
         "gpus": [
             {
@@ -104,7 +110,7 @@ def view(
                 "total": gpu.memory_total,
                 "free": gpu.memory_free,
                 **_load(load_of.get(gpu.uuid)),
-                "owners": [_gpu_owner(owner, use) for owner, use in pairs if gpu.index in owner.gpus],
+                "owners": [_gpu_owner(node, owner, use) for owner, use in pairs if gpu.index in owner.gpus],
             }
             for gpu in host.gpus
         ],
@@ -122,9 +128,9 @@ def _load(load: GpuLoad | None) -> dict[str, float | None]:
     }
 
 
-def _owner(owner: Owner, planned: int | None, measured: int | None) -> dict[str, Any]:
+def _owner(node: str, owner: Owner, planned: int | None, measured: int | None) -> dict[str, Any]:
     return {
-        "node": LOCAL_NODE,
+        "node": node,
         "model_uid": owner.uid,
         "replica": owner.replica,
         "planned": planned,
@@ -132,11 +138,11 @@ def _owner(owner: Owner, planned: int | None, measured: int | None) -> dict[str,
     }
 
 
-def _gpu_owner(owner: Owner, use: MemoryUse | None) -> dict[str, Any]:
+def _gpu_owner(node: str, owner: Owner, use: MemoryUse | None) -> dict[str, Any]:
     """A replica on one of its GPUs. The driver's bytes are those of all its GPUs, so each gets the same share."""
     number = len(owner.gpus)
     measured = use.gpu_memory // number if use is not None and use.gpu_memory is not None else None
-    return _owner(owner, None if owner.planned is None else owner.planned // number, measured)
+    return _owner(node, owner, None if owner.planned is None else owner.planned // number, measured)
 
 
 def read_disks(paths: Iterable[tuple[str, Path]]) -> list[dict[str, Any]]:
@@ -164,12 +170,15 @@ class DeviceReader:
         folders: Sequence[tuple[str, Path]],
         clock: Callable[[], float] = time.monotonic,
         state_bytes: Callable[[str], int] = lambda uid: 0,
+        workers: Callable[[], Awaitable[list[dict[str, Any]]]] | None = None,
     ) -> None:
         """
         Args:
             folders: the names and the folders whose disks are read.
+            workers: reads the machines of a cluster's workers; None: there is no cluster.
             state_bytes: the bytes of a model's saved states of prompts, which all its replicas share.
         """
+        self._workers = workers
         self._state_bytes = state_bytes
         self._deployments = deployments
         self._folders = folders
@@ -182,8 +191,9 @@ class DeviceReader:
         """The state of the machine now."""
         async with self._reading:
             if self._clock() - self._read_at >= READ_SECONDS:
-                held = owners(self._deployments())
-                self._newest = await asyncio.to_thread(self._read, held)
+                held = [owner for owner in owners(self._deployments()) if owner.node == LOCAL_NODE]
+                here = await asyncio.to_thread(self._read, held)
+                self._newest = {**here, "workers": [] if self._workers is None else await self._workers()}
                 self._read_at = self._clock()
             return self._newest
 

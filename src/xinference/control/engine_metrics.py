@@ -169,6 +169,8 @@ def _labels(each: ReplicaFigures) -> str:
 
 
 async def _fetch(target: Target, path: str) -> bytes:
+    if target.server_name:  # its front door takes no such requests
+        raise EngineSilentError("other_node")
     headers = {"Authorization": f"Bearer {target.api_key}"}
     async with probe_session(headers) as session:
         import aiohttp  # here, because the start of the server does not need it: see `probe_session`

@@ -1,9 +1,10 @@
-"""What planning needs to know of the nodes of a cluster: the host that decides the engine, and the size of a launch."""
+"""Facts about the nodes of a cluster: the host that decides the engine, the size of a launch, the names of machines."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from typing import Any
 
 from xinference.deployments.context import NodePlacer
 from xinference.engines.base import Engine
@@ -48,6 +49,12 @@ async def size_on_nodes(
         return placer.size(launch, path, header.shape, header.notes, view)
     assert problem is not None
     raise problem
+
+
+def node_names(replica: Mapping[str, Any], names: Mapping[str, str]) -> list[str]:
+    """The names of all machines of a replica's entry, the first one first; `names` has them by id."""
+    nodes = replica.get("nodes") or [replica["node"]]
+    return [names.get(node_id, node_id) for node_id in nodes]
 
 
 def _free_bytes(host: Host) -> tuple[int, int]:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
+from xinference.control.node_facts import node_names
 from xinference.control.watch.rows import Reading, Row, encode
 from xinference.control.watch.transfer_rate import TransferRates
 from xinference.deployments.deployment import BrokenDeployment, Deployment
@@ -39,11 +40,17 @@ class ModelSource:
 
     topic, seconds, is_list = "models", 0.5, True
 
-    def __init__(self, controller: Deployments) -> None:
+    def __init__(self, controller: Deployments, node_names: Callable[[], Mapping[str, str]] = dict) -> None:
+        """`node_names` has the names of a cluster's nodes by their ids; empty: there is no cluster."""
         self._controller = controller
+        self._node_names = node_names
+        self._names: Mapping[str, str] = {}
         self._known: dict[str, tuple[DeploymentSnapshot, Row]] = {}
 
     async def read(self) -> Reading:
+        if (names := self._node_names()) != self._names:
+            self._names = names
+            self._known.clear()
         rows = [self._row(deployment) for deployment in self._controller.deployments()]
         uids = {row.key for row in rows}
         self._known = {uid: known for uid, known in self._known.items() if uid in uids}
@@ -52,16 +59,20 @@ class ModelSource:
     def _row(self, deployment: Deployment | BrokenDeployment) -> Row:
         """The row of a deployment, made again only if its snapshot is another one."""
         if isinstance(deployment, BrokenDeployment):
-            return _model_row(deployment.uid, deployment.instance)
+            return _model_row(deployment.uid, deployment.instance, self._names)
         uid, snapshot = deployment.uid, deployment.snapshot
         known = self._known.get(uid)
         if known is None or known[0] is not snapshot:
-            known = self._known[uid] = (snapshot, _model_row(uid, deployment.instance))
+            known = self._known[uid] = (snapshot, _model_row(uid, deployment.instance, self._names))
         return known[1]
 
 
-def _model_row(uid: str, instance: Mapping[str, Any]) -> Row:
-    return Row(uid, "model", encode({"node": LOCAL_NODE, **instance}), uid, gone=_gone("model_removed", model_uid=uid))
+def _model_row(uid: str, instance: Mapping[str, Any], names: Mapping[str, str]) -> Row:
+    data = {"node": LOCAL_NODE, **instance}
+    if names:
+        named = [replica | {"node_names": node_names(replica, names)} for replica in instance["replicas"]]
+        data |= {"replicas": named, "replica_statuses": named}
+    return Row(uid, "model", encode(data), uid, gone=_gone("model_removed", model_uid=uid))
 
 
 class LaunchSource:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from xinference.control.controller import Controller
@@ -29,11 +30,12 @@ def server_watch(
     sampler: Sampler,
     keys: Keyring,
     devices: DeviceReader,
+    node_names: Callable[[], Mapping[str, str]] = dict,
 ) -> Watch:
-    """The watch over all parts of a server."""
+    """The watch over all parts of a server; `node_names` has the names of a cluster's nodes by their ids."""
     watch = Watch(
         (
-            ModelSource(controller),
+            ModelSource(controller, node_names),
             LaunchSource(controller),
             DownloadSource(controller.downloads),
             RequestSource(hub, running, lambda: {key.key_id: key.name for key in keys.all()}),
