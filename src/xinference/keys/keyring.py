@@ -164,7 +164,7 @@ class Keyring:
         self._damaged.clear()
         self._last_used.clear()
         self._publish()
-        log.info("all keys are deleted: %d", len(every))
+        log.info("deleted all keys: %d", len(every))
         return len(every)
 
     def open_for_owner(self) -> str:
