@@ -12,6 +12,7 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
@@ -118,6 +119,25 @@ async def test_a_source_that_dies_in_mid_copy_is_followed_by_the_next_one_from_t
             assert len(heads) == 1
 
 
+async def test_more_copies_than_a_node_sends_at_once_wait_for_their_turn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("xinference.gateway.weight_files.MAX_SENDS", 1)
+    async with weight_machine(tmp_path, 1) as source, weight_machine(tmp_path, 2) as node:
+        digest, large = offered(source), b"x" * (12 << 20)
+        path = source.home / "hub" / "large"
+        path.write_bytes(large)
+        other = source.offers.add(Offer(Listing("other", (FILE,)), {NAME: path}))
+        reader, writer = await begun(source, node, f"GET /w/{other}/{quote(NAME)} HTTP/1.1")
+        await reader.readuntil(b"\r\n\r\n")  # it has its turn, and nobody reads its body yet
+        copier = Copier(node, digest)
+        copying = asyncio.create_task(copier.copy(peer(source)))
+        assert await reader.read() == large
+        writer.close()
+        await copying
+        assert copier.target.read_bytes() == BYTES
+
+
 async def test_bytes_of_an_earlier_run_that_are_damaged_are_copied_again(tmp_path: Path) -> None:
     async with weight_machine(tmp_path, 1) as source, weight_machine(tmp_path, 2) as node:
         copier = Copier(node, offered(source))
@@ -207,13 +227,21 @@ async def test_a_range_behind_the_end_is_refused(tmp_path: Path) -> None:
             assert head.startswith(b"HTTP/1.1 416 "), wanted
 
 
-async def ask(source: WeightMachine, node: WeightMachine, request: str) -> tuple[bytes, bytes]:
-    """The head and the body of the answer to a request with the certificate of `node`."""
+async def begun(
+    source: WeightMachine, node: WeightMachine, request: str
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """Send a request with the certificate of `node`."""
     context: ssl.SSLContext = node.identity.client_context()
     reader, writer = await asyncio.open_connection(
         "127.0.0.1", source.port, ssl=context, server_hostname=node_name(source.node_id)
     )
     writer.write(f"{request}\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+    return reader, writer
+
+
+async def ask(source: WeightMachine, node: WeightMachine, request: str) -> tuple[bytes, bytes]:
+    """The head and the body of the answer to a request with the certificate of `node`."""
+    reader, writer = await begun(source, node, request)
     head = await reader.readuntil(b"\r\n\r\n")
     body = await reader.read()
     writer.close()

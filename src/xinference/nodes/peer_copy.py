@@ -31,6 +31,9 @@ from xinference.work_threads import start_thread
 log = logging.getLogger(__name__)
 #: Maximum time for a connection to a peer, and between two pieces of its answer, in seconds.
 CONNECT_SECONDS, SILENT_SECONDS = 3.0, 15.0
+#: Maximum time until a peer begins to answer, in seconds: it sends a few files at a time. A peer that has gone is
+#: noticed by TCP.
+TURN_SECONDS = 600.0
 #: Bytes that are read at once.
 PIECE_BYTES = 1 << 20
 
@@ -102,6 +105,8 @@ class PeerCopy:
                 path = f"/w/{self.weights.digest}/{quote(file.name)}"
                 connection.request("GET", path, headers={"Range": f"bytes={opened.length}-"})
                 answer = connection.getresponse()
+            if connection.sock is not None:
+                connection.sock.settimeout(SILENT_SECONDS)
             if answer.status != 206:
                 raise _PeerError(f"it answered {answer.status}")
             _append_all(answer, opened, file.size)
@@ -161,6 +166,7 @@ class _Connection(http.client.HTTPConnection):
             plain.settimeout(SILENT_SECONDS)
             NODE.set_on(plain)
             self.sock = self._context.wrap_socket(plain, server_hostname=self._server_name)
+            self.sock.settimeout(TURN_SECONDS)
         except BaseException:
             plain.close()
             raise
