@@ -138,6 +138,7 @@ TABLE = [
     row("list_model_registrations", f"GET {ALL}?detailed=true", [], model_type="LLM", detailed=True),
     row("list_fits", "GET /v1/fits?model_type=LLM&part=n", [ITEM], model_type="LLM", part="n"),
     row("list_fits", "GET /v1/fits", []),
+    row("list_engine_options", "GET /v1/engine_options/llama.cpp", ITEM, engine="llama.cpp"),
     row("list_catalogs", "GET /v1/catalog", {"catalogs": []}),
     row("update_catalog", "POST /v1/catalog/update", {"added": []}, body={**NO_CHANGE, "source": "s"}, source="s"),
     row("compare_catalog", "POST /v1/catalog/diff", {"added": []}, body={**NO_CHANGE, "catalog": "{}"}, catalog="{}"),

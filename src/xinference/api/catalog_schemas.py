@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import RootModel
+from pydantic import Field, RootModel
 
 from xinference.api.schemas import Answer
 
@@ -139,6 +139,13 @@ class Downloads(Answer):
     """The downloads that are not complete."""
 
     list: list[Download]
+
+
+class EngineOptions(Answer):
+    """The options of an engine by name."""
+
+    engine: str
+    options: dict[str, str] = Field(description="The type of each option")
 
 
 class Environment(Answer):

@@ -71,6 +71,11 @@ def list_fits(model_type: str | None = None, part: str = "") -> Request[list[Jso
     return Request(path="/v1/fits", query=query_of(model_type=model_type, part=part or None), read=answers.as_objects)
 
 
+def list_engine_options(engine: str) -> Request[Json]:
+    """The options that a launch on an engine may have, by name with their types."""
+    return Request(path=path("v1", "engine_options", engine), read=answers.as_object)
+
+
 def get_model_registration(model_type: str, model_name: str) -> Request[Json]:
     """One model family."""
     return Request(path=path("v1", "model_registrations", model_type, model_name), read=answers.as_object)

@@ -72,6 +72,7 @@ class Methods(Runner):
     unregister_model = answer_call(catalog_requests.unregister_model)
     list_model_registrations = answer_call(catalog_requests.list_model_registrations)
     list_fits = answer_call(catalog_requests.list_fits)
+    list_engine_options = answer_call(catalog_requests.list_engine_options)
     get_model_registration = answer_call(catalog_requests.get_model_registration)
 
     list_catalogs = answer_call(catalog_update_requests.list_catalogs)

@@ -36,6 +36,7 @@ from xinference.launch.request import LaunchRequest
 from xinference.launch.tuning_file import read_tunings
 from xinference.nodes.node import Node
 from xinference.planning.alternatives import Refused, alternatives, smaller_downloads, unload_groups
+from xinference.planning.engine_choice import named_engine
 from xinference.planning.eviction import Bytes
 from xinference.planning.facts import Facts
 from xinference.planning.occupancy import Occupancy, available
@@ -299,6 +300,12 @@ class Planner:
         """The options of an engine and their types; empty if the engine has no program that lists them."""
         engine = self._engines[engine_name]
         return await self._option_table(engine_name, engine) if engine.describe_argv else {}
+
+    async def open_options(self, name: str) -> tuple[str, Mapping[str, str]]:
+        """The engine that a user has named, and the options that a launch may set, with their types."""
+        engine = named_engine(self._engines, name)
+        own_name = engine.table.engine
+        return own_name, engine.open_options(await self.option_types(own_name))
 
     async def _option_table(self, name: str, engine: Engine) -> Mapping[str, str]:
         """The options of an engine and their types. The program that lists them runs only once."""

@@ -335,6 +335,14 @@ class Engine(Protocol):
         """Whether the engine can run the spec on this host: it is installed, and has kernels for the hardware."""
         ...
 
+    def open_options(self, known: Mapping[str, str]) -> Mapping[str, str]:
+        """The options that a launch may set, with their types.
+
+        Args:
+            known: option -> type, the output of `describe_argv`.
+        """
+        ...
+
     def check_options(self, options: Mapping[str, Any], known: Mapping[str, str]) -> dict[str, Any]:
         """Check the user's options, and return them by the engine's own names.
 

@@ -75,7 +75,7 @@ def version_to_download(facts: Facts, request: LaunchRequest) -> ModelVersion:
         return choose_version(facts, request).version
     if request.model_engine is None:
         return versions[0]
-    engine = _engine(facts.engines, request.model_engine)
+    engine = named_engine(facts.engines, request.model_engine)
     supported = next((version for version in versions if supports(engine, version)), None)
     if supported is None:
         raise _refusal(facts, request, versions, (engine,))
@@ -106,7 +106,7 @@ def _candidates(facts: Facts, request: LaunchRequest) -> tuple[Engine, ...]:
     whose environment is installed is preferred, and then the one with the smallest download.
     """
     if request.model_engine is not None:
-        return (_engine(facts.engines, request.model_engine),)
+        return (named_engine(facts.engines, request.model_engine),)
     engines = tuple(facts.engines.values())
     if wants_gpu(facts, request):
         return engines
@@ -137,7 +137,8 @@ def _fits(facts: Facts, request: LaunchRequest, pair: Pair) -> bool:
     return size is None or size <= usable_bytes(facts.host, engine.memory, use_gpu=wants_gpu(facts, request))
 
 
-def _engine(engines: Mapping[str, Engine], requested: str) -> Engine:
+def named_engine(engines: Mapping[str, Engine], requested: str) -> Engine:
+    """The engine that a user has named."""
     engine = next((each for each in engines.values() if each.table.has_name(requested)), None)
     if engine is not None:
         return engine

@@ -36,6 +36,9 @@ class FifthEngine(WeightsOnly):
     def available(self, spec: ModelSpec, host: Host) -> Support:
         return YES
 
+    def open_options(self, known: Mapping[str, str]) -> Mapping[str, str]:
+        return {}
+
     def check_options(self, options: Mapping[str, Any], known: Mapping[str, str]) -> dict[str, Any]:
         return dict(options)
 

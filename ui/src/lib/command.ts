@@ -2,7 +2,8 @@
 
 import { size } from './format';
 
-export type Launch = Record<string, string | number | boolean | null | undefined>;
+export type Value = string | number | boolean | object;
+export type Launch = Record<string, Value | null | undefined>;
 
 const FLAGS: Record<string, string> = {
   model_type: '--model-type',
@@ -13,16 +14,21 @@ const FLAGS: Record<string, string> = {
   model_uid: '--model-uid',
   download_hub: '--download-hub',
   replica: '--replica',
+  model_path: '--model-path',
+  request_limits: '--request-limits',
+  context_length: '--context-length',
+  ttl: '--ttl',
+  priority: '--priority',
 };
 
-function entries(launch: Launch): [string, string | number | boolean][] {
-  return Object.entries(launch).filter((each): each is [string, string | number | boolean] => {
+function entries(launch: Launch): [string, Value][] {
+  return Object.entries(launch).filter((each): each is [string, Value] => {
     const value = each[1];
     return value !== '' && value !== null && value !== undefined;
   });
 }
 
-export function body(launch: Launch): Record<string, string | number | boolean> {
+export function body(launch: Launch): Record<string, Value> {
   return Object.fromEntries(entries(launch));
 }
 
@@ -30,10 +36,23 @@ export function commandLine(launch: Launch): string {
   const words = ['xinference launch', '--model-name', quoted(String(launch.model_name))];
   for (const [name, value] of entries(launch)) {
     if (name === 'model_name' || (name === 'model_type' && value === 'LLM')) continue;
-    const shown = name === 'model_size_in_billions' ? size(String(value)).replace(/B$/, '') : String(value);
-    words.push(FLAGS[name] ?? `--${name}`, quoted(shown));
+    if (name === 'n_gpu' && value === 0) words.push('--n-gpu none');
+    else if (name === 'on_demand') words.push('--on-demand');
+    else if (name === 'pin') words.push('--pin');
+    else if (name === 'envs') for (const [variable, text] of Object.entries(value)) words.push('--env', quoted(variable), quoted(String(text)));
+    else words.push(...option(name, value));
   }
   return words.join(' ');
+}
+
+function option(name: string, value: Value): string[] {
+  const shown = name === 'model_size_in_billions' ? size(String(value)).replace(/B$/, '') : written(value);
+  return [FLAGS[name] ?? `--${name}`, quoted(shown)];
+}
+
+/** A value as text; objects are JSON. */
+function written(value: Value): string {
+  return typeof value === 'object' ? JSON.stringify(value) : String(value);
 }
 
 function quoted(word: string): string {
@@ -43,11 +62,14 @@ function quoted(word: string): string {
 export function python(launch: Launch, server: string): string {
   const fields = entries(launch).map(([name, value]) => `    ${name}=${literal(value)},`);
   const call = ['uid = client.launch_model(', ...fields, ')'].join('\n');
-  return `from xinference.client import Client\n\nclient = Client(${literal(server)})\n${call}`;
+  const needsJson = entries(launch).some(([, value]) => typeof value === 'object');
+  return `${needsJson ? 'import json\n\n' : ''}from xinference.client import Client\n\nclient = Client(${literal(server)})\n${call}`;
 }
 
-function literal(value: string | number | boolean): string {
-  return typeof value === 'boolean' ? (value ? 'True' : 'False') : JSON.stringify(value);
+function literal(value: Value): string {
+  if (typeof value === 'boolean') return value ? 'True' : 'False';
+  // JSON in Python: its three words have other names there.
+  return typeof value === 'object' ? `json.loads(${JSON.stringify(JSON.stringify(value))})` : JSON.stringify(value);
 }
 
 export interface Choices {
@@ -82,4 +104,39 @@ export function chosenBy(command: string): Choices {
     if (name && value) choices[name] = value;
   });
   return choices;
+}
+
+/** The fields of a launch that the form has, by their names in the form's address. */
+const IN_ADDRESS: Record<string, string> = {
+  size: 'model_size_in_billions',
+  format: 'model_format',
+  quantization: 'quantization',
+  engine: 'model_engine',
+  context: 'context_length',
+  slots: 'n_parallel',
+  replicas: 'replica',
+  uid: 'model_uid',
+  limit: 'request_limits',
+  idle: 'ttl',
+  importance: 'priority',
+  path: 'model_path',
+};
+/** Fields that another control of the form has, or that the form must not repeat. */
+const APART = new Set(['model_name', 'model_type', 'n_gpu', 'on_demand', 'pin', 'envs']);
+
+/** The address of the form with the choices of an earlier launch. */
+export function addressOf(launch: Launch): string {
+  const query = new URLSearchParams();
+  const fields = new Set([...Object.values(IN_ADDRESS), ...APART]);
+  for (const [name, field] of Object.entries(IN_ADDRESS)) {
+    const value = launch[field];
+    if (value !== null && value !== undefined && value !== '') query.set(name, String(value));
+  }
+  if (launch.n_gpu === 0) query.set('device', 'cpu');
+  if (launch.on_demand) query.set('ondemand', '1');
+  if (launch.pin) query.set('pin', '1');
+  const extra = entries(launch).filter(([name]) => !fields.has(name));
+  if (extra.length) query.set('extra', extra.map(([name, value]) => `${name}=${written(value)}`).join('\n'));
+  const path = [launch.model_type ?? 'LLM', launch.model_name].map((each) => encodeURIComponent(String(each))).join('/');
+  return `#/launch/${path}${query.size ? `?${query}` : ''}`;
 }

@@ -62,11 +62,16 @@ interface Chunk {
 
 /** Painting more often than this shows nothing more and costs the browser its time. */
 const PAINT_MS = 100;
+/** Later events of an answer are not kept for people to read. */
+const MOST_EVENTS = 500;
 
 export class Conversation {
   model = $state('');
   messages = $state<Message[]>([]);
   busy = $state(false);
+  /** The body of the last request, and the events of its answer as they came. */
+  request = $state.raw<Record<string, unknown> | null>(null);
+  events = $state.raw<string[]>([]);
   #leave: AbortController | null = null;
   #id = '';
 
@@ -115,6 +120,8 @@ export class Conversation {
   }
 
   async #answer(answer: Message, asked: Record<string, unknown>): Promise<void> {
+    this.request = asked;
+    this.events = [];
     answer.problem = null;
     answer.figures = { first: null, total: null, prompt: null, cached: null, output: 0, exact: false, finish: null };
     this.busy = true;
@@ -143,12 +150,15 @@ export class Conversation {
   async #read(response: Response, answer: Message, figures: Figures, began: number): Promise<void> {
     let { text, thinking } = answer;
     let painted = 0;
+    const came: string[] = [];
     const paint = (): void => {
       answer.text = text;
       answer.thinking = thinking;
+      this.events = [...came];
       painted = performance.now();
     };
     for await (const data of events(response)) {
+      if (came.length < MOST_EVENTS) came.push(data);
       if (data === '[DONE]') break;
       const chunk = JSON.parse(data) as Chunk;
       if (chunk.error) {

@@ -1,4 +1,4 @@
-/** Looks that this browser keeps: its theme and its language. */
+/** Looks that this browser keeps: its theme, its language, and whether letters are keys of the page. */
 
 export type Theme = 'system' | 'light' | 'dark';
 /** `pseudo` marks each text that the page translates: a test finds those without a mark. */
@@ -28,12 +28,22 @@ function languageOf(value: string | null): Language {
   return value === 'zh' || value === 'en' || value === 'pseudo' ? value : navigator.language.startsWith('zh') ? 'zh' : 'en';
 }
 
-export const looks = $state<{ theme: Theme; language: Language }>({ theme: themeOf(read('theme')), language: languageOf(read('language')) });
+interface Looks {
+  theme: Theme;
+  language: Language;
+  /** Whether keys without Ctrl, such as `g h`, are commands: dictation software may type them by accident. */
+  hasKeys: boolean;
+}
+
+function stored(): Looks {
+  return { theme: themeOf(read('theme')), language: languageOf(read('language')), hasKeys: read('keys') !== 'off' };
+}
+
+export const looks = $state<Looks>(stored());
 
 // All tabs look the same.
 addEventListener('storage', () => {
-  looks.theme = themeOf(read('theme'));
-  looks.language = languageOf(read('language'));
+  Object.assign(looks, stored());
 });
 
 export function setTheme(value: Theme): void {
@@ -44,4 +54,9 @@ export function setTheme(value: Theme): void {
 export function setLanguage(value: Language): void {
   looks.language = value;
   write('language', value);
+}
+
+export function setKeys(hasKeys: boolean): void {
+  looks.hasKeys = hasKeys;
+  write('keys', hasKeys ? 'on' : 'off');
 }

@@ -131,6 +131,9 @@ class LlamaCpp(SetsThinking):
             return Support(f"the package {self.package} is not installed (`pip install {self.package}`)")
         return YES
 
+    def open_options(self, known: Mapping[str, str]) -> Mapping[str, str]:
+        return {name: kind for name, kind in known.items() if name in POLICY.available}
+
     def check_options(self, options: Mapping[str, Any], known: Mapping[str, str]) -> dict[str, Any]:
         if options.get("lora_modules"):
             raise Problem(

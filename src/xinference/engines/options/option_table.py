@@ -44,6 +44,11 @@ class OptionTable:
         """Option -> its type, one of `describe_options.py`'s."""
         return _kinds(f"{self.engine.lower()}-{self.version}")
 
+    @property
+    def open_kinds(self) -> Mapping[str, str]:
+        """The options that a launch may set, with their types."""
+        return {name: kind for name, kind in self.kinds.items() if name in self.policy.available}
+
     def check(self, options: Mapping[str, Any]) -> dict[str, Any]:
         """The user's options by the engine's own names, with the right types.
 

@@ -122,6 +122,9 @@ class SGLang(LoadsAdapters, ReadsPacked, SetsThinking, WeightsOnly):
     def extra_weight_files(self, launch: ResolvedLaunch, path: Path) -> tuple[ExtraWeightFile, ...]:
         return draft_files(launch.options, path)
 
+    def open_options(self, known: Mapping[str, str]) -> Mapping[str, str]:
+        return OPTIONS.open_kinds
+
     def check_options(self, options: Mapping[str, Any], known: Mapping[str, str]) -> dict[str, Any]:
         checked = OPTIONS.check(own_options(options))
         if read_reasoning(options, "reasoning_parser") is False:

@@ -126,6 +126,9 @@ class Transformers(LoadsAdapters, ReadsPacked, SetsThinking, WeightsOnly):
             return Support("there is no CUDA device, and torch's CPU kernels need avx2, which this CPU lacks")
         return PACKINGS.supports_names(spec, host)
 
+    def open_options(self, known: Mapping[str, str]) -> Mapping[str, str]:
+        return OPTIONS.open_kinds
+
     def check_options(self, options: Mapping[str, Any], known: Mapping[str, str]) -> dict[str, Any]:
         checked = OPTIONS.check(refuse_speculation(options, "Transformers", NO_SPECULATION))
         for name in ("context_length", "max_num_seqs"):

@@ -142,6 +142,9 @@ class VLLM(LoadsAdapters, ReadsPacked, SetsThinking, WeightsOnly):
             return cuda_support("vLLM", VERSION, host) and PACKINGS.supports_names(spec, host)
         return _cpu_support(spec, bits, host)
 
+    def open_options(self, known: Mapping[str, str]) -> Mapping[str, str]:
+        return OPTIONS.open_kinds
+
     def check_options(self, options: Mapping[str, Any], known: Mapping[str, str]) -> dict[str, Any]:
         checked = OPTIONS.check(own_options(options))
         if read_reasoning(options, "reasoning_parser") is False:

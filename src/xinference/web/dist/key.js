@@ -1,1 +1,1 @@
-import{ak as c,al as l,am as t}from"./app.js";const f=Symbol("NaN");function k(e,r,n){var o=new t(e),s=!c();l(()=>{var a=r();a!==a&&(a=f),s&&a!==null&&typeof a=="object"&&(a={}),o.ensure(a,n)})}export{k};
+import{ad as c,ae as f,af as t}from"./app.js";const i=Symbol("NaN");function y(e,r,n){var o=new t(e),s=!c();f(()=>{var a=r();a!==a&&(a=i),s&&a!==null&&typeof a=="object"&&(a={}),o.ensure(a,n)})}export{y as k};
