@@ -1,17 +1,21 @@
 """What readers of the figures cost the data path: processor time of the server for the same streams, with and without.
 
-    python -m benchmarks.watchers [--readers watch|stats] [--workers 2]
+    python -m benchmarks.watchers [--readers watch|stats|pages] [--workers 2]
 
 A server with a fake engine answers the same streams in each round, alone and with 8 followers of `/v1/watch` and 2
-followers of a model's log; the order changes from round to round. `--readers stats` has 8 readers that ask for
-`/v1/stats` every 2 s in their place, and `--metrics` adds a reader of `/metrics` and `/metrics/engines` each second.
-The figure is the processor time of all the server's processes, as a multiple of that without readers.
+followers of a model's log; the order changes from round to round. In their place, `--readers stats` has 8 readers that
+ask for `/v1/stats` every 2 s, and `--readers pages` 8 open pages in Chromium, each of a browser of its own, so that no
+page shares the stream of another one (it needs what `make test-ui` installs). `--metrics` adds a reader of `/metrics`
+and `/metrics/engines` each second. The figure is the processor time of all the server's processes, as a multiple of
+that without readers.
 """
 
 from __future__ import annotations
 
 import argparse
 import http.client
+import os
+import shutil
 import socket
 import statistics
 import tempfile
@@ -21,12 +25,16 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import httpx2
 import psutil
 from tests.formats.gguf_model import write_gguf
 from tests.support.ports import free_port
 from tests.support.scripted_home import ScriptedHome
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 HF = Path(__file__).parents[1] / "tests" / "assets" / "tiny-llama2-chat-hf"
 STREAMS, CHUNKS = 16, 1000
@@ -54,6 +62,42 @@ def cpu_seconds(server: psutil.Process) -> float:
 def _clock(pid: int) -> int:
     """Linux's clock of the processor time of a process, in nanoseconds; /proc has it in steps of 10 ms."""
     return (~pid << 3) | 2
+
+
+#: What the open pages show, in turns.
+SHOWN = ("", "running", "running/m", "running/m/logs", "activity", "machine", "chat", "running/m/requests")
+
+
+@contextmanager
+def pages(browser: Browser, port: int, count: int) -> Iterator[None]:
+    """Open pages, while the block runs."""
+    contexts = []
+    for n in range(count):
+        contexts.append(browser.new_context())
+        page = contexts[-1].new_page()
+        page.goto(f"http://127.0.0.1:{port}/ui/#/{SHOWN[n % len(SHOWN)]}")
+        page.locator("main h1").wait_for(timeout=60_000)
+    time.sleep(1.0)
+    try:
+        yield
+    finally:
+        for context in contexts:
+            context.close()
+
+
+@contextmanager
+def chromium(is_needed: bool) -> Iterator[Browser | None]:
+    if not is_needed:
+        yield None
+        return
+    from playwright.sync_api import sync_playwright
+    from tests.ui.conftest import ARGUMENTS
+
+    program = os.environ.get("CHROMIUM") or shutil.which("chromium")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=program, args=list(ARGUMENTS))
+        yield browser
+        browser.close()
 
 
 @contextmanager
@@ -109,13 +153,13 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--watchers", type=int, default=8)
     parser.add_argument("--log-followers", type=int, default=2)
-    parser.add_argument("--readers", choices=("watch", "stats"), default="watch")
+    parser.add_argument("--readers", choices=("watch", "stats", "pages"), default="watch")
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--metrics", action="store_true")
     arguments = parser.parse_args()
     alone: list[float] = []
     watched: list[float] = []
-    with tempfile.TemporaryDirectory(prefix="xi-") as folder:
+    with tempfile.TemporaryDirectory(prefix="xi-") as folder, chromium(arguments.readers == "pages") as browser:
         weights = write_gguf(HF, "Q8_0", Path(folder) / "tiny.gguf")
         env = {"XINFERENCE_GATEWAY_WORKERS": str(arguments.workers)}
         home = ScriptedHome(Path(folder) / "home", free_port(), env, weights)
@@ -128,7 +172,10 @@ def main() -> None:
             for number in range(arguments.rounds):
                 for is_watched in (False, True) if number % 2 else (True, False):
                     if is_watched:
-                        with readers(home.port, arguments):
+                        opened = (
+                            pages(browser, home.port, arguments.watchers) if browser else readers(home.port, arguments)
+                        )
+                        with opened:
                             watched.append(round_of(home.port, server))
                     else:
                         alone.append(round_of(home.port, server))

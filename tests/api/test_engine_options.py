@@ -16,7 +16,10 @@ async def test_the_options_of_llama_cpp_have_their_types(empty: httpx2.AsyncClie
     assert not {"port", "model", "api_keys"} & answer["options"].keys()
 
 
-@in_one_test(("engine", "option"), [("vLLM", "max_model_len"), ("SGLang", "context_length"), ("Transformers", "attn_implementation")])
+@in_one_test(
+    ("engine", "option"),
+    [("vLLM", "max_model_len"), ("SGLang", "context_length"), ("Transformers", "attn_implementation")],
+)
 async def test_options_are_listed_without_those_that_a_launch_may_not_set(
     empty: httpx2.AsyncClient, engine: str, option: str
 ) -> None:

@@ -136,6 +136,7 @@ TABLE = [
     row("unregister_model", f"DELETE {ALL}/n", None, model_type="LLM", model_name="n"),
     row("list_model_registrations", f"GET {ALL}?detailed=false", [ITEM], model_type="LLM"),
     row("list_model_registrations", f"GET {ALL}?detailed=true", [], model_type="LLM", detailed=True),
+    row("list_model_registrations", f"GET {ALL}?detailed=false&summary=true", [], summary=True),
     row("list_fits", "GET /v1/fits?model_type=LLM&part=n", [ITEM], model_type="LLM", part="n"),
     row("list_fits", "GET /v1/fits", []),
     row("list_engine_options", "GET /v1/engine_options/llama.cpp", ITEM, engine="llama.cpp"),

@@ -95,7 +95,19 @@ def build_routes(data_path: Mapping[str, Any]) -> FastAPI:
             engine_metrics,
         ),  # first, because pages and programs ask for them again and again
         *(launches, lifecycle, kept_launches, catalog, catalog_updates, models, replicas, registrations),
-        *(auto_register, cache, fits, engine_options, downloads, cluster, cluster_nodes, key_routes, login, logs, sessions),
+        *(
+            auto_register,
+            cache,
+            fits,
+            engine_options,
+            downloads,
+            cluster,
+            cluster_nodes,
+            key_routes,
+            login,
+            logs,
+            sessions,
+        ),
         *(server_settings,),
     ):
         app.include_router(part.router)

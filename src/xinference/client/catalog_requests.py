@@ -55,9 +55,17 @@ def unregister_model(model_type: str, model_name: str) -> Request[None]:
     return Request(method="DELETE", path=model, read=answers.as_nothing)
 
 
-def list_model_registrations(model_type: str = "LLM", detailed: bool = False) -> Request[list[Json]]:
-    """The model families that can be launched; `detailed`: with all fields of each."""
-    query = {"detailed": str(detailed).lower()}
+def list_model_registrations(
+    model_type: str = "LLM", detailed: bool = False, summary: bool = False
+) -> Request[list[Json]]:
+    """The model families that can be launched.
+
+    Args:
+        model_type: LLM, embedding or rerank.
+        detailed: all fields of each.
+        summary: abilities, sizes and formats of each, without the versions.
+    """
+    query = {"detailed": str(detailed).lower()} | ({"summary": "true"} if summary else {})
     return Request(path=path("v1", "model_registrations", model_type), query=query, read=answers.as_objects)
 
 

@@ -3,7 +3,7 @@ import { body, chosenBy, commandLine, python } from './command';
 import { completionTokens } from './completion';
 import { bytes, seconds, size } from './format';
 import { tree, type Node } from './markdown';
-import { csv } from './requests';
+import { csv } from './records';
 import { codeOf } from './session.svelte';
 import { parse } from './sse';
 import { change, NOTHING, snapshot } from './state';

@@ -1,7 +1,7 @@
 /** What the server has now: one stream for all pages of all tabs; questions every few seconds where no stream comes through. */
 
 import { ApiError, get, type Deployment, type Devices, type Download, type Problem, type ServerStatus, type StatsPoint } from './api';
-import type { ActiveRequest } from './requests';
+import type { ActiveRequest } from './records';
 import { change, NOTHING, snapshot, type ServerState } from './state';
 import { Tabs } from './tabs';
 import { follow, pause } from './watch';

@@ -1,7 +1,7 @@
 /** What the page knows of the server, and how an event of `GET /v1/watch` changes it. */
 
 import type { Deployment, Devices, Download, Launching, Rates, StatsPoint } from './api';
-import type { ActiveRequest } from './requests';
+import type { ActiveRequest } from './records';
 
 interface OfKey {
   key: string | null;

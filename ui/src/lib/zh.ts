@@ -396,7 +396,7 @@ const words: Record<string, string> = {
   'With fields and answers': '含字段与返回',
   'Show the list': '显示列表',
   'Hide the list': '隐藏列表',
-  'No replica answers requests now.': '目前没有副本在处理请求。',
+  'No replica reports figures now.': '目前没有副本报告数据。',
   'What the engine reports': '引擎报告的数据',
   'What the engine itself reports; counts are since its start.': '引擎自身报告的数据;计数自其启动起。',
   Computes: '计算中',

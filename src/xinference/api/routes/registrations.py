@@ -39,8 +39,13 @@ class RegistrationBody(BaseModel):
 
 
 @router.get("/{model_type}", response_model=list[Json])
-async def registrations(controller: ControllerDep, key: KeyDep, model_type: str, detailed: bool = False) -> Response:
-    """List the models by name; for `manage` also each custom model whose file can't be read, with its `problem`."""
+async def registrations(
+    controller: ControllerDep, key: KeyDep, model_type: str, detailed: bool = False, summary: bool = False
+) -> Response:
+    """List the models by name; for `manage` also each custom model whose file can't be read, with its `problem`.
+
+    `summary`: with abilities, sizes and formats, in place of the versions that `detailed` lists.
+    """
     if model_type.strip().lower() in UNSERVED_TYPES:
         return _json([])
     model_type = model_type_of(model_type)
@@ -49,6 +54,8 @@ async def registrations(controller: ControllerDep, key: KeyDep, model_type: str,
     if detailed:
         complete = await controller.weights.complete_versions(families)
         entries = [_describe_family(controller, family, complete, whole=manages(key)) for family in families]
+    elif summary:
+        entries = [_summarize(controller, family) for family in families]
     else:
         entries = [
             {"model_name": f.model_name, "is_builtin": controller.registrations.find(f.model_name) is None}
@@ -95,6 +102,19 @@ async def unregister(controller: ControllerDep, model_type: str, model_name: str
 def _json(entries: list[Json]) -> Response:
     """The list as an answer. All language models are 1.5 MB, for which FastAPI's own encoder takes 0.3 s."""
     return Response(msgspec.json.encode(entries), media_type="application/json")
+
+
+def _summarize(controller: Controller, family: ModelFamily) -> Json:
+    """The fields by which people choose a family: all language models are 80 KB, without a look at the disk."""
+    return {
+        **{name: getattr(family, name) for name in _SUMMARY if hasattr(family, name)},
+        "is_builtin": controller.registrations.find(family.model_name) is None,
+        "model_sizes": list(dict.fromkeys(spec.model_size_in_billions for spec in family.model_specs)),
+        "model_formats": list(dict.fromkeys(spec.model_format for spec in family.model_specs)),
+    }
+
+
+_SUMMARY = ("model_name", "model_description", "model_ability", "model_lang", "context_length", "dimensions")
 
 
 def _describe_family(controller: Controller, family: ModelFamily, complete: Collection[str], *, whole: bool) -> Json:

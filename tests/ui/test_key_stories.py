@@ -1,0 +1,92 @@
+"""Stories of holders of keys: what a key may not do, a key that is changed, and two servers in one browser."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from tests.support.scripted_home import ScriptedHome
+from tests.ui.conftest import Open, scripted_home
+
+pytestmark = [pytest.mark.browser, pytest.mark.process]
+
+
+def create_key(home: ScriptedHome, name: str, *scopes: str) -> str:
+    created = home.cli("keys", "create", "--name", name, *(word for scope in scopes for word in ("--scope", scope)))
+    assert created.returncode == 0, created.stderr
+    found = re.search(r"sk-\S+", created.stdout)
+    assert found is not None, created.stdout
+    return found[0]
+
+
+def test_a_key_is_changed_limited_and_revoked_under_an_open_page(own_home: ScriptedHome, open_page: Open) -> None:
+    owner, guest = create_key(own_home, "owner", "use", "manage"), create_key(own_home, "guest@home", "use")
+    page, watch = open_page(own_home)
+    watch.expected += ["status of 401", "status of 403"]
+    page.get_by_label("Key", exact=True).fill(guest)
+    page.get_by_role("button", name="Log in").click()
+    page.get_by_role("button", name="Log out").wait_for()
+    # What the key may not do is said on the page that does it.
+    page.get_by_role("link", name="Downloads", exact=True).click()
+    page.get_by_text("This page needs a key that may manage the server.").wait_for()
+    # Another browser is the owner's.
+    other, others = open_page(own_home, "#/keys")
+    others.expected.append("status of 401")
+    other.get_by_label("Key", exact=True).fill(owner)
+    other.get_by_role("button", name="Log in").click()
+    row = other.get_by_role("row", name=re.compile("^guest@home"))
+    row.get_by_role("button", name="Change").click()
+    form = other.locator("td.form")
+    form.get_by_text("Models, limits and priority").click()
+    form.get_by_label("Requests per minute").fill("7")
+    form.get_by_label("Expires").select_option("in a week")
+    form.get_by_role("button", name="Change").click()
+    row.get_by_text("7 requests/min").wait_for()
+    keys = httpx2.get(f"{own_home.url}/v1/keys", headers={"Authorization": f"Bearer {owner}"}).json()
+    [changed] = [each for each in keys if each["name"].startswith("guest")]
+    assert changed["requests_per_minute"] == 7 and changed["expires"] is not None and changed["scopes"] == ["use"]
+    row.get_by_role("button", name="Revoke").click()
+    row.get_by_text("revoked").wait_for()
+    # The page of the guest asks for a key at its next question.
+    page.reload()
+    page.get_by_role("heading", name="Log in").wait_for()
+
+
+def test_a_browser_is_logged_in_to_two_servers_on_two_ports(
+    own_home: ScriptedHome, open_page: Open, tmp_path: Path
+) -> None:
+    (tmp_path / "second").mkdir()
+    with scripted_home(tmp_path / "second") as second:
+        homes = [(home, create_key(home, "owner", "use", "manage")) for home in (own_home, second)]
+        page, watch = open_page(own_home)
+        watch.expected.append("status of 401")
+        for home, key in homes:
+            watch.address = home.url
+            page.goto(f"{home.url}/ui/")
+            page.get_by_label("Key", exact=True).fill(key)
+            page.get_by_role("button", name="Log in").click()
+            page.get_by_role("button", name="Log out").wait_for()
+        for home, _key in homes:
+            watch.address = home.url
+            page.goto(f"{home.url}/ui/")
+            page.get_by_role("button", name="Log out").wait_for()
+        assert len({cookie["name"] for cookie in page.context.cookies()}) == 2
+        # A page of one server may do nothing on the other, though the browser has a cookie for it.
+        watch.expected += ["policy violation: connect-src", "violates the following", "Failed to fetch"]
+        refused = page.evaluate(
+            """async (url) => fetch(`${url}/v1/keys`, {
+              method: "POST", credentials: "include", headers: {"x-xinference": "1"}, body: "{}",
+            }).then((answer) => answer.status, () => 0)""",
+            own_home.url,
+        )
+        assert refused == 0
+        [cookie] = [each for each in page.context.cookies() if str(own_home.port) in each["name"]]
+        answer = httpx2.post(
+            f"{own_home.url}/v1/keys",
+            json={"name": "stolen"},
+            headers={"Cookie": f"{cookie['name']}={cookie['value']}", "Origin": second.url, "X-Xinference": "1"},
+        )
+        assert answer.status_code == 403, answer.text
