@@ -5,9 +5,10 @@
 
 It needs Playwright and Chromium (`make test-ui` installs them: run it with `.venv-ui/bin/python`). Two pages are
 measured: the list of models that can be launched, and the list of models that run. A page is ready when the list shows
-a model that is in both. Each round opens each page in a new profile, with nothing in its cache, once on loopback as it is and
-once with a processor four times as slow behind a line of 10 Mbit/s and 40 ms. Both pages have the data of one server;
-`benchmarks/peer_page.py` says what of the other page is simulated: its API, not its files and not how they are served.
+a model that is in both. Each round opens each page in a new profile, with nothing in its cache, once on loopback as it
+is and once with a processor four times as slow behind a line of 10 Mbit/s and 40 ms. Both pages have the data of one
+server; `benchmarks/peer_page.py` says what of the other page is simulated: its API, not its files and not how they are
+served.
 """
 
 from __future__ import annotations

@@ -39,6 +39,7 @@ NAMES = {
         "qwen",
         "my-model",
         "n_batch",
+        "OMP_NUM_THREADS",
         "Ctrl",
         "LangChain",
         "xinference",
