@@ -52,6 +52,20 @@ def test_a_worker_answers_with_all_replicas_of_the_cluster(cluster: ClusterProce
     assert cluster.nodes()[0]["serves"] == _url(cluster).removeprefix("http://")
 
 
+def test_the_machines_of_workers_and_the_names_of_nodes_are_shown(cluster: ClusterProcesses) -> None:
+    machines = cluster.get("/v1/devices")["workers"]
+    assert {each["node"] for each in machines} == {worker.node_id for worker in cluster.workers}
+    for machine in machines:
+        assert machine["state"] == "READY" and machine["host"]["total"] > 0
+        (owner,) = [each for each in machine["host"]["owners"] if each["model_uid"] == "both"]
+        assert owner["node"] == machine["node"] and owner["planned"] and owner["measured"]
+    with httpx2.stream("GET", f"{cluster.home.url}/v1/watch", params={"topics": "models"}, timeout=60) as answer:
+        lines = answer.iter_lines()
+        data = next(line for line in lines if line.startswith("data: ") and '"both"' in line)
+    for worker in cluster.workers:
+        assert f'"node_names":["{worker.node_id}"]' in data, "both workers have the name of this machine"
+
+
 def test_a_model_on_demand_is_loaded_by_a_request_at_a_worker(cluster: ClusterProcesses) -> None:
     answer = _ask(cluster, "later")
     assert answer.status_code == 200, answer.text
