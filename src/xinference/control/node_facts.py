@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from xinference.deployments.context import NodePlacer
 from xinference.engines.base import Engine
+from xinference.error_codes import Code
 from xinference.errors import Problem
 from xinference.hardware.devices import Host
 from xinference.launch.plan import ResolvedLaunch, SizedPlan
@@ -32,10 +34,14 @@ async def size_on_nodes(
     """Size a launch on the nodes of a cluster; None: no usable node has its weights.
 
     Raises:
-        Problem: as `NodePlacer.size`; the header cannot be read.
+        Problem: as `NodePlacer.size`; the header cannot be read; 503 ``no_node``, 400 ``model_path_not_found``: no
+            node has the path of the launch.
     """
     view = await placer.view(launch)
     if not view.with_weights:
+        if isinstance(launch.origin, Path):  # no hub can be asked for its size
+            placer.best(view, launch.request)
+            raise _path_nowhere(launch.origin)
         return None
     problem: Problem | None = None
     for node_id, path in view.with_weights.items():
@@ -55,6 +61,15 @@ def node_names(replica: Mapping[str, Any], names: Mapping[str, str]) -> list[str
     """The names of all machines of a replica's entry, the first one first; `names` has them by id."""
     nodes = replica.get("nodes") or [replica["node"]]
     return [names.get(node_id, node_id) for node_id in nodes]
+
+
+def _path_nowhere(path: Path) -> Problem:
+    return Problem(
+        Code.MODEL_PATH_NOT_FOUND,
+        f"No node has the path {path}.",
+        stage="plan",
+        hint="Make it readable under the same name on the machines that may run the model.",
+    )
 
 
 def _free_bytes(host: Host) -> tuple[int, int]:
