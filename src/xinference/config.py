@@ -68,6 +68,7 @@ PARSERS: Mapping[Any, Parser] = {
 }
 
 #: A browser's `Origin`: a scheme, a host and perhaps a port. A slash at the end is no harm.
+RAY_ADDRESS = re.compile(r"auto|(ray://)?[^/?#@\s]+:[0-9]{1,5}")
 ORIGIN = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/?#@\s]+/?")
 
 
@@ -212,6 +213,18 @@ class Settings:
     """Run no model on the supervisor's own machine, but only on workers."""
     node_lost_seconds: float = 30.0
     """Seconds that a worker may be out of reach; then its replicas are started on other machines."""
+    ray_address: str = ""
+    """Address of a running Ray cluster on whose nodes the supervisor starts workers: auto, HOST:PORT, or
+    ray://HOST:PORT."""
+    ray_nodes: str = ""
+    """The only nodes of Ray to use, by id, host name, address or label as NAME=VALUE, separated by commas. Without
+    it, all that offer Ray CPUs or GPUs."""
+    ray_endpoint: str = ""
+    """URL of this supervisor for the workers on the nodes of Ray. Without it, the address from which Ray is reached."""
+    ray_home: str = ""
+    """Data folder of the workers on the nodes of Ray. Without it, ~/.xinference/ray/HOST there."""
+    ray_autoscaler_seconds: float = 0.0
+    """Seconds that a launch without room waits for a node of Ray's autoscaler; 0: no node is asked for."""
     orphan_seconds: float = 3600.0
     """Seconds without a supervisor after which a worker stops its engines; 0: never."""
 
@@ -243,6 +256,15 @@ class Settings:
         if not 1 <= settings.gateway_workers <= MAX_GATEWAY_WORKERS:
             raise bad_request(
                 f"gateway_workers is {settings.gateway_workers}.", hint=f"Use a number from 1 to {MAX_GATEWAY_WORKERS}."
+            )
+        if settings.ray_address and not RAY_ADDRESS.fullmatch(settings.ray_address):
+            raise bad_request(
+                f"ray_address is {settings.ray_address!r}.",
+                hint="Use auto, the address of Ray's head as HOST:PORT, or ray://HOST:PORT.",
+            )
+        if not 0 <= settings.ray_autoscaler_seconds < 1e6:
+            raise bad_request(
+                f"ray_autoscaler_seconds is {settings.ray_autoscaler_seconds}.", hint="Use a number of seconds, or 0."
             )
         _check_origins(settings.allow_origin)
         _check_addresses(settings.allowed_origins)

@@ -206,6 +206,11 @@ class Code(StrEnum):
     NODE_TIMEOUT = "node_timeout", 504
     EARLIER_SERVER = "earlier_server", 409
     NODE_MESSAGE_REFUSED = "node_message_refused", 502
+    NOT_ON_RAY = "not_on_ray", 409
+    RAY_NOT_INSTALLED = "ray_not_installed", 500
+    RAY_UNREACHABLE = "ray_unreachable", 503
+    RAY_VERSION_DIFFERS = "ray_version_differs", 502
+    RAY_REFUSED = "ray_refused", 502
 
     # Client and command line
     BAD_ENDPOINT = "bad_endpoint", 400

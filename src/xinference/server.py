@@ -88,6 +88,9 @@ def run(
     cluster: bool | None = None,
     supervisor_port: int | None = None,
     no_models: bool | None = None,
+    ray_address: str | None = None,
+    ray_nodes: str | None = None,
+    ray_autoscaler_seconds: float | None = None,
 ) -> int:
     """Serve until SIGINT, SIGTERM or a stop request to the API; returns the exit status.
 
@@ -113,6 +116,9 @@ def run(
         cluster=cluster or None,
         supervisor_port=supervisor_port,
         no_models=no_models or None,
+        ray_address=ray_address,
+        ray_nodes=ray_nodes,
+        ray_autoscaler_seconds=ray_autoscaler_seconds,
     )
     set_up_log(settings.log_level, settings.log_format)
     raise_descriptor_limit()
@@ -424,6 +430,9 @@ def main() -> int:
     parser.add_argument("--cluster", action="store_true")
     parser.add_argument("--supervisor-port", type=int)
     parser.add_argument("--no-models", action="store_true")
+    parser.add_argument("--ray-address")
+    parser.add_argument("--ray-nodes")
+    parser.add_argument("--ray-autoscaler-seconds", type=float)
     arguments = parser.parse_args()
     try:
         return run(**vars(arguments))

@@ -68,6 +68,8 @@ class WorkerOptions:
     labels: Mapping[str, str] | None = None
     serve: bool = False
     """Take requests of clients, too."""
+    ends_with_supervisor: bool = False
+    """Whether the worker ends when no supervisor has wanted it for `orphan_seconds`: a supervisor has started it."""
 
 
 def run(options: WorkerOptions, settings: Settings) -> int:
@@ -167,6 +169,7 @@ class _Worker:
         self._settings = settings
         self._listener = listener
         front_door = _address(listener)
+        self._ends_with_supervisor = options.ends_with_supervisor
         self._membership = membership
         self._home = home
         self._identity = home.identity
@@ -201,7 +204,7 @@ class _Worker:
         """Whether workers send requests to the engines here, of which the supervisor does not know."""
         self._gateway = None if clients is None else self._make_gateway(clients)
         self._front_door = front_door
-        self._is_removed = False
+        self._stops_engines = False
 
     def _make_gateway(self, listener: socket.socket) -> NodeGateway:
         from xinference.gateway.node_gateway import NodeGateway  # most workers do without it
@@ -236,7 +239,7 @@ class _Worker:
         try:
             await self._server.serve(sockets=[self._listener])
         finally:
-            stops = self._server.ended_by == signal.SIGINT or self._is_removed
+            stops = self._server.ended_by == signal.SIGINT or self._stops_engines
             if stops:
                 await self._agent.stop_engines()
             for task in tasks:
@@ -265,9 +268,9 @@ class _Worker:
             return
         self._removed.nodes = frozenset(table.removed)
         if self._membership.node_id in self._removed.nodes:
-            log.warning("this node was removed from the cluster: its engines are stopped")
-            self._is_removed = True
-            self._server.stop(signal.SIGTERM)
+            self._end("this node was removed from the cluster")
+        elif self._membership.node_id in table.ended:
+            self._end("the supervisor ends this worker")
         if table.gateway is not None:
             self._has_gateways = True
             if self._gateway is not None:
@@ -277,6 +280,12 @@ class _Worker:
         """Wait until no request of any gateway is at a replica; the supervisor has waited for its own requests."""
         if self._has_gateways:
             await self._load.wait_until_idle(replica_id, self._settings.drain_seconds)
+
+    def _end(self, reason: str) -> None:
+        """End this worker with its engines."""
+        log.warning("%s: its engines are stopped", reason)
+        self._stops_engines = True
+        self._server.stop(signal.SIGTERM)
 
     async def _report(self) -> None:
         was_up: bool | None = None
@@ -294,6 +303,11 @@ class _Worker:
         limit = self._settings.orphan_seconds
         while limit:
             await asyncio.sleep(ORPHAN_CHECK_SECONDS)
-            if self._link.down_seconds >= limit and self._agent.targets:
+            if self._link.down_seconds < limit:
+                continue
+            if self._ends_with_supervisor:
+                self._end(f"no supervisor for {limit:g} s")
+                return
+            if self._agent.targets:
                 log.warning("no supervisor for %g s: the engines are stopped", limit)
                 await self._agent.stop_engines()

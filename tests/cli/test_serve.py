@@ -61,6 +61,7 @@ def test_serve_hands_on_its_options_and_the_exit_status(run: Run, told: list[dic
     given |= {"gateway_workers": 2, "allow_origin": "http://localhost:3000,https://chat.example"}
     given |= {"log_format": "json", "access_log": True, "allow_media_urls": "a.b,*.c.d", "prefix_isolation": "key"}
     given |= {"shared_beginnings": False, "cluster": True, "supervisor_port": None, "no_models": None}
+    given |= {"ray_address": None, "ray_nodes": None, "ray_autoscaler_seconds": None}
     assert told == [given]
 
 
@@ -95,7 +96,7 @@ def test_what_serve_is_not_told_is_left_to_the_settings(run: Run, told: list[dic
     run("serve")
     names = ("host", "port", "log_level", "allow_unauthenticated", "home", "gateway_workers", "allow_origin",
         "log_format", "access_log", "allow_media_urls", "prefix_isolation", "cluster", "supervisor_port",
-        "no_models", "shared_beginnings")  # fmt: skip
+        "no_models", "shared_beginnings", "ray_address", "ray_nodes", "ray_autoscaler_seconds")  # fmt: skip
     assert told == [dict.fromkeys(names)]
 
 
@@ -123,6 +124,13 @@ def test_a_supervisor_serves_everybody_and_takes_workers(told: list[dict[str, An
     assert (told[0]["host"], told[0]["port"], told[0]["allow_unauthenticated"]) == ("0.0.0.0", 7, None)
     assert (told[0]["cluster"], told[0]["supervisor_port"], told[0]["no_models"]) == (True, 8, True)
     assert "xinference cluster token create" in result.stderr
+
+
+def test_a_supervisor_is_told_of_a_ray_cluster_and_its_nodes(told: list[dict[str, Any]]) -> None:
+    words = ["--ray-address", "auto", "--ray-node", "box1", "--ray-node", "zone=a", "--ray-autoscaler-seconds", "60"]
+    assert CliRunner().invoke(load("xinference.cli.commands.serve:supervisor"), words).exit_code == 98
+    named = (told[0]["ray_address"], told[0]["ray_nodes"], told[0]["ray_autoscaler_seconds"])
+    assert named == ("auto", "box1,zone=a", 60.0)
 
 
 def test_a_worker_that_has_not_joined_says_what_it_needs(tmp_path: Path) -> None:

@@ -198,6 +198,7 @@ TABLE = [
     row("list_active_requests", "GET /v1/requests/active?model=m", [{"id": "p-1"}], model="m"),
     row("abort_active_request", "POST /v1/requests/p-1/abort", {"id": "p-1"}, request_id="p-1"),
     row("cluster_nodes", "GET /v1/cluster/nodes", [{"node_id": "n1"}]),
+    row("ray_cluster", "GET /v1/cluster/ray", {"address": "auto"}),
     row("drain_node", "POST /v1/cluster/nodes/a%2Fb/drain", {"node_id": "n1"}, node="a/b"),
     row("undrain_node", "POST /v1/cluster/nodes/n1/undrain", {"node_id": "n1"}, node="n1"),
     row("upgrade_node", "POST /v1/cluster/nodes/n1/upgrade", {"node_id": "n1"}, node="n1"),

@@ -65,3 +65,34 @@ class CreatedToken(Token):
 
     token: str
     command: str = Field(description="The command that joins a machine; HOST is the supervisor's address")
+
+
+class RayNode(Answer):
+    """A living node of Ray that is to have a worker."""
+
+    ray_node: str
+    name: str
+    address: str
+    resources: dict[str, float] = Field(description="What the node offers Ray")
+    node_id: str | None = Field(description="The node of the cluster that is its worker; null: none runs")
+    state: str = Field(description="That of the node; STARTING or FAILED, if there is none")
+    problem: str | None = Field(description="Why no worker runs there, or what could not be reserved")
+
+
+class RayProblem(Answer):
+    """Why Ray is not reached."""
+
+    code: str
+    message: str
+    hint: str | None
+
+
+class RayCluster(Answer):
+    """The Ray cluster on whose nodes the supervisor starts workers."""
+
+    address: str
+    is_reached: bool
+    version: str | None
+    problem: RayProblem | None
+    nodes: list[RayNode]
+    wanted: list[str] = Field(description="The models that wait for a node of the autoscaler")

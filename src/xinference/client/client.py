@@ -91,6 +91,7 @@ class Methods(Runner):
     cancel_download = answer_call(catalog_requests.cancel_download)
 
     cluster_nodes = answer_call(cluster_requests.cluster_nodes)
+    ray_cluster = answer_call(cluster_requests.ray_cluster)
     drain_node = answer_call(cluster_requests.drain_node)
     undrain_node = answer_call(cluster_requests.undrain_node)
     upgrade_node = answer_call(cluster_requests.upgrade_node)

@@ -12,6 +12,11 @@ def cluster_nodes() -> Request[list[Json]]:
     return Request(path="/v1/cluster/nodes", read=answers.as_objects)
 
 
+def ray_cluster() -> Request[Json]:
+    """The Ray cluster on whose nodes the supervisor starts workers."""
+    return Request(path="/v1/cluster/ray", read=answers.as_object)
+
+
 def drain_node(node: str) -> Request[Json]:
     """Place nothing new on a node, and move its replicas one by one; `node` is an id, a name or an address."""
     return Request(method="POST", path=path("v1", "cluster", "nodes", node, "drain"), read=answers.as_object)

@@ -13,6 +13,8 @@ from xinference.store.connection import Connection
 
 #: A token is listed for so many seconds after its end.
 TOKEN_KEPT_SECONDS = 7 * 24 * 3600.0
+#: Maximum number of nodes of which it is known that their machines have left Ray.
+MAX_GIVEN_BACK = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +99,20 @@ class ClusterRows:
         with self._store.write(durable=True) as db:
             db.execute("UPDATE cluster_nodes SET removed = ? WHERE node_id = ?", (time.time(), node_id))
 
+    def given_back(self) -> list[str]:
+        """The removed nodes whose machines have left Ray, oldest first."""
+        found: list[str] = json.loads(self._value("given_back") or "[]")
+        return found
+
+    def give_back(self, node_id: str) -> None:
+        """Store that a node is removed because its machine has left Ray: the machine may join anew.
+
+        Raises:
+            Problem: as `next_epoch`.
+        """
+        self._set_value("given_back", json.dumps([*self.given_back(), node_id][-MAX_GIVEN_BACK:]))
+        self.remove_node(node_id)
+
     # -- tokens -----------------------------------------------------------------------------------------------
 
     def tokens(self) -> list[TokenRow]:
@@ -120,6 +136,11 @@ class ClusterRows:
         """Revoke a token; returns whether there is one of this id."""
         with self._store.write(durable=True) as db:
             return db.execute("UPDATE join_tokens SET revoked = 1 WHERE token_id = ?", (token_id,)).rowcount > 0
+
+    def delete_token(self, token_id: str) -> None:
+        """Let no node join with a token any more, and list it no more."""
+        with self._store.write() as db:
+            db.execute("DELETE FROM join_tokens WHERE token_id = ?", (token_id,))
 
     # -- values -----------------------------------------------------------------------------------------------
 

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import ssl
 import time
-from collections.abc import Callable, Mapping, MutableMapping
+from collections.abc import Callable, Collection, Mapping, MutableMapping, Sequence
 
 import msgspec
 
@@ -14,6 +14,8 @@ from xinference.cluster.door import ClusterDoor
 from xinference.cluster.gateway_tables import GatewayTables
 from xinference.cluster.members import Member, Members
 from xinference.cluster.placer import Placer
+from xinference.cluster.ray_room import RayRoom
+from xinference.cluster.ray_workers import RayWorkers
 from xinference.cluster.rows import ClusterRows
 from xinference.cluster.upgrade import upgrade
 from xinference.cluster.weights import ClusterWeights, WeightNode
@@ -32,12 +34,15 @@ from xinference.nodes.join_tokens import JoinToken, TokenRow, create_token
 from xinference.nodes.membership import NodeState
 from xinference.nodes.node import Node
 from xinference.nodes.offered_files import OfferedFiles
+from xinference.planning.eviction import Bytes
 from xinference.planning.occupancy import Occupancy
 from xinference.store.database import Store
 
 log = logging.getLogger(__name__)
 #: Interval at which the supervisor's own certificate is looked at, in seconds.
 RENEWAL_SECONDS = 3600.0
+#: Time for the end of a worker, beside that for its engines, in seconds.
+END_SECONDS = 10.0
 
 
 class Cluster:
@@ -80,6 +85,10 @@ class Cluster:
         self._door.greeted = self.gateways.changed
         self.port = settings.supervisor_port
         """The port to which workers connect."""
+        self._ended: set[str] = set()
+        """The nodes whose workers are told to end."""
+        self.ray = RayWorkers(settings, self) if settings.ray_address else None
+        """The workers on the nodes of a Ray cluster; None: there is no Ray."""
         self._contexts: list[ssl.SSLContext] = []
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -104,10 +113,19 @@ class Cluster:
             asyncio.create_task(self.members.run(), name="members of the cluster"),
             asyncio.create_task(self._renew_periodically(), name="certificate of the supervisor"),
         ]
+        if self.ray is not None:
+            self.ray.start()
         log.info("workers connect to port %d; `xinference cluster token create` prints how", self.port)
 
-    async def close(self) -> None:
-        """Close the door and all links. The engines of the nodes run on."""
+    async def close(self, *, ends_workers: bool = False) -> None:
+        """Close the door and all links. The engines of the nodes run on.
+
+        `ends_workers`: the workers that were started through Ray end, with their engines.
+        """
+        if self.ray is not None:
+            if ends_workers:
+                await self._end_workers(self.ray.node_ids())
+            await self.ray.close()
         self.gateways.close()
         for task in self._tasks:
             task.cancel()
@@ -144,6 +162,23 @@ class Cluster:
     def watch(self, changed: Callable[[Member, NodeState], None]) -> None:
         """Call `changed` with each member whose state has changed, and with its state before."""
         self.members.changed = changed
+
+    def note_reserved(self, reserved: Callable[[str], Sequence[Bytes]]) -> None:
+        """Reserve in Ray what `reserved` gives for a node: bytes of each device, for each deployment there."""
+        if self.ray is not None:
+            self.ray.reserved = reserved
+
+    def room(self, reserved: Callable[[], Collection[str]]) -> RayRoom | None:
+        """What asks for further nodes when a launch has no room; None: nobody can be asked.
+
+        `reserved`: the uids of the deployments with reserved memory.
+        """
+        seconds = self._settings.ray_autoscaler_seconds
+        if self.ray is None or not seconds:
+            return None
+        room = RayRoom(self.members, seconds, reserved)
+        self.ray.wants = room.wants
+        return room
 
     # -- for operators ----------------------------------------------------------------------------------------
 
@@ -201,19 +236,58 @@ class Cluster:
         """
         member = self.members.get(name)
         self._rows.remove_node(member.node_id)
-        self._door.removed.add(member.node_id)
-        self._publish()
-        await self.members.remove(member.node_id)
-        self._fabric.cut(member.node_id)
+        await self._forget(member.node_id)
         log.info("node %s (%s) is removed", member.node_id, member.name)
         return member
+
+    async def _forget(self, node_id: str) -> None:
+        """Close the link of a node whose row is removed."""
+        self._door.removed.add(node_id)
+        self._publish()
+        await self.members.remove(node_id)
+        self._fabric.cut(node_id)
+
+    # -- workers on Ray ---------------------------------------------------------------------------------------
+
+    @property
+    def removed_nodes(self) -> Collection[str]:
+        """See `ray_workers.Owner.removed_nodes`."""
+        return self._door.removed
+
+    @property
+    def given_back(self) -> Collection[str]:
+        """See `ray_workers.Owner.given_back`."""
+        return self._rows.given_back()
+
+    def delete_token(self, token_id: str) -> None:
+        """See `ray_workers.Owner.delete_token`."""
+        self._rows.delete_token(token_id)
+
+    async def give_back(self, node_id: str) -> None:
+        """See `ray_workers.Owner.give_back`."""
+        await self._end_workers([node_id])
+        self._rows.give_back(node_id)
+        await self._forget(node_id)
+
+    async def _end_workers(self, node_ids: Collection[str]) -> None:
+        """Tell workers to end, and wait until their links are down, at most as long as engines may take to stop."""
+        self._ended.update(node_ids)
+        self._publish()
+        try:
+            async with asyncio.timeout(self._settings.stop_seconds + END_SECONDS):
+                await self._fabric.wait_ended(node_ids)
+        except TimeoutError:
+            log.warning("of the workers %s some have not ended", ", ".join(sorted(node_ids)))
+        self._ended.difference_update(node_ids)
+        self._publish()
 
     # -- certificates -----------------------------------------------------------------------------------------
 
     def _publish(self) -> None:
-        """Tell all nodes whose certificates are refused, and those that serve clients the routes and keys."""
+        """Tell all nodes who is refused and who ends, and those that serve clients the routes and keys."""
         self.removed.nodes = frozenset(self._door.removed)
-        table = ClusterTable(tuple(sorted(self._door.removed)), self.gateways.current())
+        removed, ended = tuple(sorted(self._door.removed)), tuple(sorted(self._ended))
+        table = ClusterTable(removed, self.gateways.current(), ended)
         self._fabric.publish(msgspec.msgpack.encode(table))
 
     async def _renew_periodically(self) -> None:

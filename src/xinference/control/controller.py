@@ -119,6 +119,7 @@ class Controller:
             self._admission,
             placer,
             None if self.cluster is None else self.cluster.weights,
+            room=None if self.cluster is None else self.cluster.room(self._admission.reserved),
             counts=self.counts,
             launched=self._note_launched,
             failed=self._note_failed,
@@ -139,6 +140,7 @@ class Controller:
         self._drains = NodeDrain(registry.working)
         if self.cluster is not None:
             self.cluster.watch(self._note_node)
+            self.cluster.note_reserved(self._admission.reserved_on)
 
     # -- for the gateway ------------------------------------------------------------------------------------
 
@@ -194,7 +196,7 @@ class Controller:
             if isinstance(result, Exception):  # the failure of one deployment must not stop the end of the others
                 log.error("the end of a deployment or download failed: %r", result)
         if self.cluster is not None:
-            await self.cluster.close()
+            await self.cluster.close(ends_workers=how == "stop")
 
     # -- changes, for the management API --------------------------------------------------------------------
 
@@ -361,9 +363,9 @@ def _cluster(
     """The other machines.
 
     Raises:
-        Problem: 500 ``cluster_not_installed``; any problem of `Cluster`.
+        Problem: 500 ``cluster_not_installed``, ``ray_not_installed``; any problem of `Cluster`.
     """
-    require_cluster_packages()
+    require_cluster_packages(ray=bool(settings.ray_address))
     from xinference.cluster.supervisor import Cluster  # a server on one machine does without it
 
     cluster = Cluster(settings, store, nodes, allowed_hubs(hubs, settings))

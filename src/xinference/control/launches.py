@@ -14,6 +14,7 @@ from xinference.control.planned_launch import PlannedLaunch
 from xinference.control.planner import Planner
 from xinference.control.reservations import Reservations
 from xinference.control.restarts import Restarts
+from xinference.control.room import launch_with_room
 from xinference.control.same_launch import (
     Found,
     Launched,
@@ -102,9 +103,17 @@ class Launches:
         A request for the same model as an earlier one launches nothing: the deployment that exists is returned, and is
         started again if it is unloaded or has failed. `new`: launch a copy.
 
+        Where nodes can be asked for, a launch without room waits for one.
+
         Raises:
             Problem: 400, the request can't be served; 409, the uid is taken by another launch.
         """
+        if (room := self._context.room) is None:
+            return await self._launch(request, new, warnings)
+        warnings = tuple(warnings)
+        return await launch_with_room(lambda: self._launch(request, new, warnings), request, room)
+
+    async def _launch(self, request: LaunchRequest, new: bool, warnings: Iterable[str]) -> Launched:
         request = msgspec.structs.replace(request, asked=asked_fields(request))
         similar = None if new else find_similar(request, self._registry.working())
         derived = await self._planner.resolver.resolve(request, similar)

@@ -17,7 +17,7 @@ from xinference.hardware.devices import Host
 from xinference.launch.plan import LaunchPlan, SizedPlan
 from xinference.planning.admission import Activity, AdmissionScheduler, Candidate, MemoryState
 from xinference.planning.eviction import Bytes, Resident, State
-from xinference.planning.occupancy import Occupancy, footprint
+from xinference.planning.occupancy import Occupancy, footprint, reserved_bytes
 from xinference.planning.sizing import answers_as_much
 from xinference.routing.interfaces import ReplicaLoad
 from xinference.store.database import Store
@@ -84,6 +84,10 @@ class Admission:
     def reserved(self) -> dict[str, Bytes]:
         """Uid of each deployment with reserved memory -> bytes of each device."""
         return {uid: footprint(plan).reserved for uid, plan in self._scheduler.ledger.items()}
+
+    def reserved_on(self, node_id: str) -> list[Bytes]:
+        """Bytes of each device of another node that are reserved there, for each deployment."""
+        return [reserved for plan in self._scheduler.ledger.values() if (reserved := reserved_bytes(plan, node_id))]
 
     def hold(self, uid: str, plan: SizedPlan) -> None:
         self._scheduler.hold(uid, plan)

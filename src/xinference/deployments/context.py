@@ -161,6 +161,29 @@ class WeightsFetcher(Protocol):
         ...
 
 
+class RoomRequests(Protocol):
+    """Asks for further nodes when a launch has no room. `name` is that of the launch, before it has a uid."""
+
+    seconds: float
+    """How long a launch waits for a node."""
+
+    def ask(self, name: str, request: LaunchRequest) -> None:
+        """Ask for a node, or again."""
+        ...
+
+    async def wait_for_node(self, name: str, seconds: float) -> bool:
+        """Wait until a node has come since the last `ask`; False: none has, within `seconds`."""
+        ...
+
+    def keep(self, name: str, uid: str) -> None:
+        """The launch has room, and is the deployment `uid`: the node is kept for it until its memory is reserved."""
+        ...
+
+    def end(self, name: str) -> None:
+        """The launch wants nothing any more."""
+        ...
+
+
 @dataclass(frozen=True)
 class DeploymentContext:
     """The services of the server that every deployment uses."""
@@ -180,6 +203,8 @@ class DeploymentContext:
     """Chooses nodes; None: this machine is the only one."""
     weights: WeightsFetcher | None = None
     """Gets weights for nodes; None: this machine is the only one."""
+    room: RoomRequests | None = None
+    """Asks for further nodes; None: nobody can be asked."""
     counts: Counts = field(default_factory=Counts)
     """Counts what happens to the deployments."""
     launched: Callable[[str], None] = lambda uid: None

@@ -68,11 +68,15 @@ class Relocation:
             if self._problems.get(number) != problem.cause:
                 self._problems[number] = problem.cause
                 self._record.add_event(Stage.START, f"replica {number} waits: {problem.cause}", level="WARNING")
+            if self._context.room is not None:
+                self._context.room.ask(plan.uid, plan.request)
             await asyncio.sleep(RETRY_SECONDS)
             self._running.discard(number)
             self._inbox.put(RestartDue(number))
         else:
             self._problems.pop(number, None)
+            if self._context.room is not None:
+                self._context.room.end(plan.uid)
             self._running.discard(number)
             self._inbox.put(Placed(number, place))
 

@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import logging
-import os
-import socket
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,22 +15,18 @@ from xinference.fabric.frames import (
     Bundle,
     Call,
     Failure,
-    FrameError,
     LinkChange,
     NodeEvent,
     Release,
     Reserve,
     Table,
     Tell,
-    read_frame,
-    to_frame,
 )
 from xinference.fabric.inbox import Inbox
 from xinference.fabric.questions import Questions
+from xinference.fabric.ray_process import RayProcess
 
 log = logging.getLogger(__name__)
-#: Time between the end of a bridge and the start of the next one.
-RESTART_SECONDS = 1.0
 _DECODER = msgspec.msgpack.Decoder(Answer | Failure | NodeEvent | LinkChange)
 
 
@@ -50,25 +41,25 @@ class RayFabric(Inbox):
 
     def __init__(self, address: str, environment: Mapping[str, str], log_file: Path) -> None:
         super().__init__()
-        self._address = address
-        self._environment = dict(environment)
-        self._log_file = log_file
         self._up: set[str] = set()
         self._questions = Questions()
         self._table: bytes | None = None
-        self._writer: asyncio.StreamWriter | None = None
-        self._running: asyncio.Task[None] | None = None
-        self.bridge_pid: int | None = None
+        self._bridge = RayProcess(
+            "xinference.fabric.ray_bridge", address, environment, log_file, _DECODER, self._receive,
+            self._note_started, self._note_ended,
+        )  # fmt: skip
+
+    @property
+    def bridge_pid(self) -> int | None:
+        return self._bridge.pid
 
     def start(self) -> None:
         """Keep a bridge running from now on."""
-        self._running = asyncio.create_task(self._keep_bridge())
+        self._bridge.start()
 
     async def close(self) -> None:
         """End the bridge. Relays stay: they belong to the nodes."""
-        if self._running is not None:
-            self._running.cancel()
-            await asyncio.gather(self._running, return_exceptions=True)
+        await self._bridge.close()
 
     async def call(self, node: str, message: bytes, seconds: float) -> bytes:
         """See `fabric.Fabric.call`."""
@@ -90,7 +81,7 @@ class RayFabric(Inbox):
 
     async def reserve(self, shares: Sequence[Share]) -> RayReservation:
         """See `fabric.Fabric.reserve`."""
-        if self._writer is None:
+        if not self._bridge.is_running:
             raise NoReservationError("Ray cannot be asked now: its head is not reached.")
         bundles = [Bundle(share.node, share.gpus, share.cpus, share.memory_bytes) for share in shares]
         answer = await self._questions.ask("", lambda number: self._send(Reserve(number, bundles)), 60)
@@ -102,40 +93,13 @@ class RayFabric(Inbox):
         """Give a reservation back."""
         self._send(Release(number))
 
-    async def _keep_bridge(self) -> None:
-        while True:
-            try:
-                await self._run_bridge()
-            except OSError as error:
-                log.warning("the bridge to Ray cannot be started: %s", error)
-            await asyncio.sleep(RESTART_SECONDS)
+    def _note_started(self) -> None:
+        if self._table is not None:
+            self._send(Table(self._table))
 
-    async def _run_bridge(self) -> None:
-        ours, theirs = socket.socketpair()
-        with theirs, self._log_file.open("ab") as output:
-            process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "xinference.fabric.ray_bridge", str(theirs.fileno()), self._address,
-                env=os.environ | self._environment, pass_fds=(theirs.fileno(),), stdin=asyncio.subprocess.DEVNULL,
-                stdout=output, stderr=output,
-            )  # fmt: skip
-        self.bridge_pid = process.pid
-        reader, self._writer = await asyncio.open_connection(sock=ours)
-        try:
-            if self._table is not None:
-                self._send(Table(self._table))
-            while (message := await read_frame(reader, _DECODER)) is not None:
-                self._receive(message)
-        except FrameError as error:
-            log.warning("the bridge to Ray sent what is no message: %s", error)
-        finally:
-            self._writer.close()
-            self._writer = None
-            for node in sorted(self._up):
-                self._set_link(node, is_up=False)
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
-            status = await process.wait()
-            log.info("the bridge to Ray has ended with status %d", status)
+    def _note_ended(self) -> None:
+        for node in sorted(self._up):
+            self._set_link(node, is_up=False)
 
     def _receive(self, message: Answer | Failure | NodeEvent | LinkChange) -> None:
         if isinstance(message, NodeEvent):
@@ -154,8 +118,7 @@ class RayFabric(Inbox):
             self._questions.end(node)
 
     def _send(self, message: Call | Tell | Table | Reserve | Release) -> None:
-        if self._writer is not None:
-            self._writer.write(to_frame(message))
+        self._bridge.send(message)
 
 
 @dataclass

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
 
 import msgspec
 
@@ -49,6 +49,11 @@ class StreamFabric(Inbox):
         finally:
             self._end(node, end)
 
+    async def wait_ended(self, nodes: Collection[str]) -> None:
+        """Wait until no node of these is linked."""
+        while ends := [self._ends[node] for node in nodes if node in self._ends]:
+            await ends[0].ended.wait()
+
     def cut(self, node: str) -> None:
         """Close the link of a node, which may dial again."""
         if (end := self._ends.get(node)) is not None:
@@ -85,6 +90,7 @@ class StreamFabric(Inbox):
         if self._ends.get(node) is not end:
             return
         del self._ends[node]
+        end.ended.set()
         self.add_link(node, is_up=False)
         self._questions.end(node)
 
@@ -99,6 +105,7 @@ class NoReservation:
 @dataclass(eq=False)
 class _End:
     writer: asyncio.StreamWriter
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
 
     def write(self, message: Call | Tell | Table) -> None:
         write_frame(self.writer, message)

@@ -12,6 +12,8 @@ class ClusterTable(msgspec.Struct, frozen=True):
     """The nodes whose certificates are refused."""
     gateway: bytes | None = None
     """Routes and keys for the gateways of workers, in the form of `gateway.node_gateway`; None: they are unchanged."""
+    ended: tuple[str, ...] = ()
+    """The nodes whose workers end now, with their engines."""
 
 
 class RemovedNodes:

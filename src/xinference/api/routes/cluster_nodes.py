@@ -12,6 +12,7 @@ from xinference.api import cluster_schemas
 from xinference.api.dependencies import AddressDep, ControllerDep, SettingsDep
 from xinference.api.errors import ERROR_RESPONSES, problems
 from xinference.api.node_entries import node_entry, own_entry, token_entry
+from xinference.api.ray_entries import ray_entry
 from xinference.api.strict import StrictRoute
 from xinference.error_codes import Code
 from xinference.errors import Problem
@@ -54,6 +55,18 @@ async def nodes(
     """List the nodes with their states, resources and replicas. ``local`` is the supervisor's own machine."""
     own = [] if settings.no_models else [await own_entry(controller, socket.gethostname(), address, __version__)]
     return [*own, *[await node_entry(controller, cluster.members, member) for member in cluster.members]]
+
+
+@router.get("/ray", response_model=cluster_schemas.RayCluster, responses=problems(409))
+async def ray(cluster: ClusterDep, settings: SettingsDep) -> dict[str, Any]:
+    """The Ray cluster on whose nodes this supervisor starts workers."""
+    if cluster.ray is None:
+        raise Problem(
+            Code.NOT_ON_RAY,
+            "This supervisor uses no Ray cluster.",
+            hint="Start it with --ray-address auto, or with the address of Ray's head.",
+        )
+    return ray_entry(settings.ray_address, cluster.ray, cluster.members)
 
 
 @router.post("/nodes/{node}/drain", response_model=cluster_schemas.ClusterNode, responses=problems(404, 409))

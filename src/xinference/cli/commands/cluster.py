@@ -70,6 +70,33 @@ def _row(node: Json) -> list[Any]:
     ]
 
 
+@cluster.command("ray")
+@json_option
+@with_server_options
+def ray(target: Target, as_json: bool) -> None:
+    """Show the nodes of Ray with their workers."""
+    with target.connect() as client:
+        found = client.ray_cluster()
+    if as_json:
+        print_json(found)
+        return
+    if found["problem"] is not None:
+        note(f"{found['problem']['message']} {found['problem']['hint'] or ''}".rstrip())
+    rows = [_ray_row(node) for node in found["nodes"]]
+    print_table(("Ray node", "Name", "Address", "CPUs", "GPUs", "Node", "State"), rows)
+    for node in found["nodes"]:
+        if node["problem"] is not None:
+            note(f"{node['ray_node'][:12]}: {node['problem']}.")
+    if found["wanted"]:
+        note(f"Ray's autoscaler is asked for a node for {', '.join(found['wanted'])}.")
+
+
+def _ray_row(node: Json) -> list[Any]:
+    has = node["resources"]
+    counts = [f"{has[name]:g}" if has.get(name) else None for name in ("CPU", "GPU")]
+    return [node["ray_node"][:12], node["name"], node["address"], *counts, node["node_id"], node["state"]]
+
+
 @cluster.command("drain")
 @click.argument("node")
 @json_option

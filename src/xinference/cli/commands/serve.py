@@ -151,6 +151,24 @@ def local(
 @click.option("--supervisor-port", type=click.IntRange(0, 65535), help="Port to which workers connect. [default: 9999]")
 @click.option("--no-models", is_flag=True, help="Run models on workers only, and none on this machine.")
 @click.option(
+    "--ray-address",
+    metavar="ADDRESS",
+    help="Start workers on the nodes of this Ray cluster: auto, HOST:PORT or ray://HOST:PORT.",
+)
+@click.option(
+    "--ray-node",
+    "ray_nodes",
+    metavar="NODE",
+    multiple=True,
+    help="Use only this node of Ray, by id, host name or address, or all with a label NAME=VALUE. Repeatable.",
+)
+@click.option(
+    "--ray-autoscaler-seconds",
+    type=click.FloatRange(0),
+    metavar="SECONDS",
+    help="Let a launch without room ask Ray's autoscaler for a node, and wait so long for it.",
+)
+@click.option(
     "--home", type=click.Path(file_okay=False), help="Data folder: database, caches and logs. [default: ~/.xinference]"
 )
 @_auth_config
@@ -161,6 +179,9 @@ def supervisor(
     allow_unauthenticated: bool,
     supervisor_port: int | None,
     no_models: bool,
+    ray_address: str | None,
+    ray_nodes: tuple[str, ...],
+    ray_autoscaler_seconds: float | None,
     home: str | None,
 ) -> None:
     """Run a server in this terminal that workers on other machines can join."""
@@ -173,6 +194,9 @@ def supervisor(
         cluster=True,
         supervisor_port=supervisor_port,
         no_models=no_models,
+        ray_address=ray_address,
+        ray_nodes=",".join(ray_nodes) or None,
+        ray_autoscaler_seconds=ray_autoscaler_seconds,
     )
     note("`xinference cluster token create` prints the command that joins a machine.")
     run(options)
@@ -192,6 +216,7 @@ def supervisor(
 @click.option("--label", "labels", metavar="NAME=VALUE", multiple=True, help="Label of this machine. Repeatable.")
 @click.option("--home", type=click.Path(file_okay=False), help="Data folder. [default: ~/.xinference]")
 @click.option("--log-level", type=LOG_LEVEL, help="Log level of the worker. [default: INFO]")
+@click.option("--ends-with-supervisor", is_flag=True, hidden=True)
 @_metrics_host
 @click.option("--metrics-exporter-port", type=int, hidden=True)
 def worker(
@@ -204,6 +229,7 @@ def worker(
     labels: tuple[str, ...],
     home: str | None,
     log_level: str | None,
+    ends_with_supervisor: bool,
     metrics_exporter_host: str | None,
     metrics_exporter_port: int | None,
 ) -> None:
@@ -213,7 +239,7 @@ def worker(
     program = import_module("xinference.worker")  # by name, as the server
     # An empty variable is no token: a compose file sets it so once all workers have joined.
     token = token or os.environ.get("XINFERENCE_JOIN_TOKEN") or None
-    options = program.WorkerOptions(endpoint, token, host, labels_of(labels), serve)
+    options = program.WorkerOptions(endpoint, token, host, labels_of(labels), serve, ends_with_supervisor)
     raise SystemExit(program.run(options, settings))
 
 

@@ -28,6 +28,10 @@ class ServerOptions:
     cluster: bool = False
     supervisor_port: int | None = None
     no_models: bool = False
+    ray_address: str | None = None
+    ray_nodes: str | None = None
+    """Several names are separated by commas."""
+    ray_autoscaler_seconds: float | None = None
 
     def overrides(self) -> dict[str, Any]:
         """The arguments of `Settings.from_env`; None: not given. An absent flag is not given."""

@@ -74,6 +74,7 @@ OVERSEE = frozenset(
         "/v1/cluster/devices",
         "/v1/cluster/info",
         "/v1/cluster/nodes",
+        "/v1/cluster/ray",
         "/v1/workers",
         "/v1/supervisor",
     }
