@@ -35,7 +35,7 @@ from xinference.weights.folder_template import read_tool_template
 WEIGHT_SUFFIXES = frozenset({".safetensors", ".bin", ".pt", ".pth"})
 
 #: The note of a family that calls tools, and whose file has a chat template without them.
-UNWRITTEN_CALLS = "tools: the chat template in the file writes no tools and calls, so llama.cpp can't use it for them"
+UNWRITTEN_CALLS = "tools: the chat template in the file writes no tools and calls, so requests with tools are refused"
 #: The same for a folder: the engine may have a parser of the calls all the same.
 UNTOLD_TOOLS = "tools: the chat template in the weights has no place for them, so the model is not told of any"
 
