@@ -95,7 +95,7 @@ def _cable(made: ClusterProcesses) -> list[Figure]:
         plug_in(host)
     return [
         Figure("a pulled cable is known", known, "s", 8),
-        Figure("a stream to it is told", told, "s", 8.5, "keepalive 2 s x 3, and 8 s for bytes without an answer"),
+        Figure("a stream to it is told", told, "s", 8.5, "8 s, and the answer of the client's own connection"),
         Figure("its replica is elsewhere", elsewhere, "s", 32, f"LOST after {lost:.1f} s of 30 s"),
     ]
 
