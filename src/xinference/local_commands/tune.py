@@ -225,7 +225,7 @@ def _check(plan: SizedPlan) -> None:
     if needed > free:
         raise bad_request(
             f"Two engines are compared, which need {needed / GIB:.1f} GiB, and {free / GIB:.1f} GiB are free.",
-            hint="Stop other models first, or tune with a smaller --n_ctx.",
+            hint="Stop other models first.",
             code=Code.DOES_NOT_FIT,
         )
 
