@@ -188,7 +188,7 @@ class Settings:
     shared_beginnings: bool = True
     """Compute the common beginning of several prompts only once, on engines that can save the state of a slot. Only
     with one gateway process."""
-    shared_wait_seconds: float = 60.0
+    shared_wait_seconds: float = 600.0
     """Maximum seconds that a request waits while another one computes the beginning of its prompt."""
     kept_state_bytes: int = field(default=1 << 30, metadata={"parser": BYTES})
     """Maximum size of the saved states of each model on the disk, in bytes or with a unit such as 2GiB; 0: none."""
