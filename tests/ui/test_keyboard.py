@@ -53,7 +53,7 @@ def test_a_launch_a_chat_a_stop_and_a_key_by_the_keyboard(own_home: ScriptedHome
     reach(page, "(Path|Folder|File|Weights).*")
     page.keyboard.type(str(own_home.weights))
     press(page, "Draft the registration")
-    page.get_by_role("button", name="Register", exact=True).wait_for()
+    page.get_by_role("button", name="Register", exact=True, disabled=False).wait_for()
     press(page, "Register")
     page.get_by_role("radio", name="Fifth").wait_for()
     reach(page, "chosen for you")
@@ -63,7 +63,7 @@ def test_a_launch_a_chat_a_stop_and_a_key_by_the_keyboard(own_home: ScriptedHome
     reach(page, "Options of the engine by name")
     page.keyboard.press("Enter")
     reach(page, "One option a line.*")
-    page.get_by_role("button", name="Launch", exact=True).wait_for()
+    page.get_by_role("button", name="Launch", exact=True, disabled=False).wait_for()
     press(page, "Launch")
     page.get_by_role("link", name="Chat", exact=True).nth(1).wait_for()
     # Chat, and a stop.
