@@ -218,6 +218,9 @@ class WeightsOnly:
     def abilities(self, plan: LaunchPlan) -> tuple[str, ...]:
         return plan.version.family.model_ability
 
+    def option_changes(self, host: Host, slots: int, *, any_answers: bool) -> Sequence[Sequence[Mapping[str, Any]]]:
+        return ()
+
 
 class ReadsPacked:
     """The part of `Engine` that is the same for all engines which read folders of safetensors."""
@@ -420,6 +423,17 @@ class Engine(Protocol):
 
     def command(self, plan: SizedPlan, api_key: str, placement: Placement) -> EngineCommand:
         """The command that starts one replica."""
+        ...
+
+    def option_changes(self, host: Host, slots: int, *, any_answers: bool) -> Sequence[Sequence[Mapping[str, Any]]]:
+        """The changes that `xinference tune` measures, by the engine's own names; none: it measures nothing here.
+
+        Of each group the best change is kept, and the next group adds to it.
+
+        Args:
+            slots: the number of slots of a launch without an option.
+            any_answers: also changes by which answers become other ones.
+        """
         ...
 
     def explain(self, log_tail: Sequence[str]) -> str | None:

@@ -1,4 +1,4 @@
-"""`xinference tune`: measures which options of llama.cpp are the fastest for a model here, and keeps them."""
+"""`xinference tune`: measures which options of an engine are the fastest for a model here, and keeps them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import secrets
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
 from importlib import metadata
@@ -21,7 +21,6 @@ from pydantic import ValidationError
 from xinference.api.launch_body import LaunchBody
 from xinference.config import Settings
 from xinference.engines.base import Engine, Placement
-from xinference.engines.llama_cpp.tuning import groups
 from xinference.engines.registry import all_engines
 from xinference.error_codes import Code
 from xinference.errors import Problem, bad_request, not_found
@@ -180,7 +179,7 @@ class Bench(AbstractContextManager["Bench"]):
 
 def _search(bench: Bench, plan: SizedPlan, seconds: float, report: Report, *, any_answers: bool) -> Found:
     begin = time.monotonic()
-    changes = groups(read_host(), plan.sizing.slots, any_answers=any_answers)
+    changes = _changes(plan, any_answers=any_answers)
     share = SEARCH_SHARE * seconds / (sum(map(len, changes)) + 1)
 
     def compare(best: Options, changed: Options) -> Ratios | None:
@@ -209,15 +208,25 @@ def _request(body: Mapping[str, Any]) -> LaunchRequest:
     return request
 
 
+def _changes(plan: SizedPlan, *, any_answers: bool) -> Sequence[Sequence[Mapping[str, Any]]]:
+    engine: Engine = all_engines()[plan.engine]
+    return engine.option_changes(read_host(), plan.sizing.slots, any_answers=any_answers)
+
+
 def _check(plan: SizedPlan) -> None:
     """Refuse what can't be measured.
 
     Raises:
         Problem: 400 ``engine_unsupported``, ``does_not_fit``.
     """
-    if plan.engine != "llama.cpp" or plan.version.family.model_type != "LLM":
+    if plan.version.family.model_type != "LLM" or not _changes(plan, any_answers=False):
+        host = read_host()
+        measured = [
+            name for name, engine in all_engines().items() if engine.option_changes(read_host(), 1, any_answers=False)
+        ]
         raise bad_request(
-            f"`xinference tune` measures LLMs on llama.cpp, and this is {plan.version.version_id} on {plan.engine}.",
+            f"`xinference tune` measures LLMs on {', '.join(measured)}, and this is {plan.version.version_id} on "
+            f"{plan.engine}.",
             hint="Name a version in GGUF with --model-format ggufv2.",
             code=Code.ENGINE_UNSUPPORTED,
         )

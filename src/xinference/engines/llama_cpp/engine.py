@@ -24,7 +24,7 @@ from xinference.engines.base import (
     explanation_of,
     lacks_avx2,
 )
-from xinference.engines.llama_cpp import chat_form, pooling, projector, prompt_cache, shared_states, speculation
+from xinference.engines.llama_cpp import chat_form, pooling, projector, prompt_cache, shared_states, speculation, tuning
 from xinference.engines.llama_cpp.memory_model import BATCH, CELL_PADDING, MEMORY, SMALL_MICRO_BATCH, SMALL_WEIGHTS
 from xinference.engines.llama_cpp.option_policy import POLICY
 from xinference.engines.llama_cpp.option_values import convert
@@ -268,6 +268,9 @@ class LlamaCpp(SetsThinking):
             ),
             extra_bytes=extra_bytes,
         )
+
+    def option_changes(self, host: Host, slots: int, *, any_answers: bool) -> Sequence[Sequence[Mapping[str, Any]]]:
+        return tuning.groups(host, slots, any_answers=any_answers)
 
     def explain(self, log_tail: Sequence[str]) -> str | None:
         log = "\n".join(log_tail)
