@@ -30,5 +30,6 @@ def fits(settings: Settings, model_type: str | None, part: str) -> list[dict[str
         return [fit.to_dict() for fit in asyncio.run(HomePlanner(settings).fits(model_type, part))]
     families = select_families(registrations_of(settings.home).families, model_type, part)
     host = read_host()
-    memory = Memory(available(host, Occupancy(host_remaining=settings.model_memory or None)))
+    occupancy = Occupancy(host_remaining=settings.model_memory or None, saves_states=settings.saves_states)
+    memory = Memory(available(host, occupancy))
     return [fit.to_dict() for fit in FitFinder(all_engines()).find(families, host, memory)]

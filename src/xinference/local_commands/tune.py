@@ -221,9 +221,7 @@ def _check(plan: SizedPlan) -> None:
     """
     if plan.version.family.model_type != "LLM" or not _changes(plan, any_answers=False):
         host = read_host()
-        measured = [
-            name for name, engine in all_engines().items() if engine.option_changes(read_host(), 1, any_answers=False)
-        ]
+        measured = [name for name, engine in all_engines().items() if engine.option_changes(host, 1, any_answers=False)]
         raise bad_request(
             f"`xinference tune` measures LLMs on {', '.join(measured)}, and this is {plan.version.version_id} on "
             f"{plan.engine}.",
