@@ -47,6 +47,7 @@ ONLY_ON_COMMAND_LINE = {
     "quantization_config": "an option of the engine",
     "context_length": "an option of each engine",
     "name": "model_name as an argument",
+    "tune": "an option that no engine gets",
     **dict.fromkeys(("dry_run", "no_wait", "as_json"), "how the command behaves"),
     **dict.fromkeys(("endpoint", "api_key"), "which server it asks"),
 }

@@ -16,7 +16,9 @@ def controller(*replicas: str | None) -> Any:
     snapshot = SimpleNamespace(
         replicas=[SimpleNamespace(number=number, process=each) for number, each in enumerate(processes)]
     )
-    return SimpleNamespace(uid_of=lambda name: "m0", deployment=lambda uid: SimpleNamespace(snapshot=snapshot))
+    entries = [{"replica_id": number, "node": "local"} for number, _ in enumerate(replicas)]
+    deployment = SimpleNamespace(snapshot=snapshot, replicas=entries)
+    return SimpleNamespace(uid_of=lambda name: "m0", deployment=lambda uid: deployment, cluster=None)
 
 
 async def test_an_engine_shows_its_requests_its_caches_and_its_tokens() -> None:
