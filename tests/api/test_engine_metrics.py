@@ -24,7 +24,7 @@ def controller(*replicas: str | None) -> Any:
 async def test_an_engine_shows_its_requests_its_caches_and_its_tokens() -> None:
     engines = Engines("vLLM", "llama.cpp")
     (entry,) = await engine(controller("r0", None, "loading"), engines.scraper, "alias")
-    assert EngineReplica.model_validate(entry).model_dump() == entry
+    assert EngineReplica.model_validate(entry).model_dump(exclude_unset=True) == entry
     assert (entry["node"], entry["replica"], entry["replica_id"], entry["engine"]) == ("local", 0, "r0", "vLLM")
     assert (entry["running"], entry["waiting"], entry["kv_cache_ratio"], entry["prefix_hits"]) == (3, 4, 0.375, 40)
     assert (entry["prompt_tokens"], entry["output_tokens"], entry["problem"]) == (120, 60, None)
