@@ -29,7 +29,7 @@ def test_keys_go_to_pages_and_find_everything(home: ScriptedHome, open_page: Ope
     page.keyboard.press("Control+k")
     box = page.get_by_role("combobox", name="Search everything")
     page.keyboard.type("chat shown")
-    page.get_by_role("option", name="shown").wait_for()
+    page.get_by_role("option", name="shown").first.wait_for()
     page.keyboard.press("Enter")
     page.get_by_role("region", name="Chat with shown").wait_for()
     box.wait_for(state="detached")

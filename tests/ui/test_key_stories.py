@@ -63,7 +63,11 @@ def test_a_browser_is_logged_in_to_two_servers_on_two_ports(
         homes = [(home, create_key(home, "owner", "use", "manage")) for home in (own_home, second)]
         page, watch = open_page(own_home)
         # The page of one server still asks it for plans when the other one is opened.
-        watch.expected += ["status of 401", *(f"request to another host: {home.url}/v1/" for home, _key in homes)]
+        watch.expected += [
+            "status of 401",
+            "dry_run=true",
+            *(f"request to another host: {home.url}/" for home, _key in homes),
+        ]
         for home, key in homes:
             watch.address = home.url
             page.goto(f"{home.url}/ui/")
