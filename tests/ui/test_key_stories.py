@@ -66,6 +66,8 @@ def test_a_browser_is_logged_in_to_two_servers_on_two_ports(
         watch.expected += [
             "status of 401",
             "dry_run=true",
+            "net::ERR_INCOMPLETE_CHUNKED",
+            "net::ERR_CONNECTION_RE",
             *(f"request to another host: {home.url}/" for home, _key in homes),
         ]
         for home, key in homes:
