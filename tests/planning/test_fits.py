@@ -36,8 +36,10 @@ async def test_the_bytes_are_those_of_a_dry_run(host: Host, tmp_path: Path, monk
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
     monkeypatch.setenv("MODELSCOPE_CACHE", str(tmp_path / "ms"))
     monkeypatch.setattr("xinference.nodes.local.read_host", lambda: host)
-    home = HomePlanner(Settings(home=tmp_path / "home", offline=True))
-    fitting = [fit for fit in find(host) if fit.state == "now" and fit.plan is not None]
+    settings = Settings(home=tmp_path / "home", offline=True)
+    home = HomePlanner(settings)
+    memory = Memory(available(host, Occupancy(saves_states=settings.saves_states)))
+    fitting = [fit for fit in find(host, memory) if fit.state == "now" and fit.plan is not None]
     chosen = fitting[:: len(fitting) // 20][:20]
     assert len({fit.engine for fit in chosen}) > 1
     for fit in chosen:
