@@ -184,7 +184,8 @@ class _Preparation:
                 version, name, "never", reason=options.cause, code=options.code, source=source, weights_bytes=size
             )
         draft = LaunchDraft("", self._request, version, name, self._use_gpu, self._machine.physical_cores, options)
-        return _Launch(ResolvedLaunch(draft, hub, options), engine, shape, source)
+        chosen = engine.choose_files(hub, version, options)
+        return _Launch(ResolvedLaunch(draft, hub, chosen.options), engine, shape, source)
 
     def _supports(self, engine: Engine, version: ModelVersion) -> Support:
         family = version.family
