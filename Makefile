@@ -134,7 +134,7 @@ test-agents: $(VENV)/.installed-dev $(AGENTS)/.installed
 # the stories of proxies need nginx-light.
 test-ui: $(UI_VENV)/.installed ui/node_modules/.installed
 	@command -v "$${CHROMIUM:-chromium}" >/dev/null || { echo 'Chromium is missing: apt-get install chromium fonts-noto-cjk nginx-light'; exit 1; }
-	$(UI_VENV)/bin/python -m pytest -m browser tests/ui
+	$(UI_VENV)/bin/python -m pytest -n 2 --dist loadfile -m browser tests/ui
 
 # Pictures of each page for people to look at, in two widths, themes and languages.
 ui-shots: $(UI_VENV)/.installed
