@@ -93,6 +93,15 @@ RESPONSE_TOOLS: tuple[Body, ...] = (
     {"type": "web_search", "filters": {"allowed_domains": ["a"]}},
 )
 #: Path -> bodies whose values are replaced.
+ALLOWED = {
+    "type": "allowed_tools",
+    "allowed_tools": {"mode": "auto", "tools": [{"type": "function", "function": {"name": "f"}}]},
+}
+#: Fields of chats that other paths with messages may get, too; most are not in the forms of these paths.
+FIELDS_OF_CHATS: Body = {
+    "tool_choice": ALLOWED, "stop": ["a"], "stream_options": {"include_usage": True}, "logprobs": True, "functions": [],
+    "response_format": {"type": "json_schema", "json_schema": {"schema": {"type": "object"}}}, "function_call": "auto",
+}  # fmt: skip
 BODIES: dict[str, tuple[Body, ...]] = {
     "/v1/chat/completions": (
         {
@@ -100,6 +109,7 @@ BODIES: dict[str, tuple[Body, ...]] = {
             "stop": ["a"], "logit_bias": {"1": 2}, "stream": True, "stream_options": {"include_usage": True}, "n": 1,
             "chat_template_kwargs": {"a": 1}, "metadata": {"a": "b"}, "logprobs": True, "top_logprobs": 2,
         },
+        {"messages": CHAT_MESSAGES, "tools": [TOOL], "tool_choice": ALLOWED},
         {"messages": CHAT_MESSAGES[:2], "response_format": FORMAT, "seed": 1, "temperature": 0.5, "user": "u"},
         {
             "messages": [
@@ -158,9 +168,14 @@ BODIES: dict[str, tuple[Body, ...]] = {
     "/v1/rerank": (
         {"query": "a", "documents": ["a", {"text": "b"}], "top_n": 1, "return_documents": True},
     ),
-    "/tokenize": ({"content": "a", "add_special": True}, {"messages": CHAT_MESSAGES, "tools": [TOOL]}),
+    "/tokenize": (
+        {"content": "a", "add_special": True},
+        {"messages": CHAT_MESSAGES, "tools": [TOOL], **FIELDS_OF_CHATS},
+    ),
     "/detokenize": ({"tokens": [1, 2]},),
-    "/apply-template": ({"messages": CHAT_MESSAGES, "tools": [TOOL], "chat_template_kwargs": {"a": 1}},),
+    "/apply-template": (
+        {"messages": CHAT_MESSAGES, "tools": [TOOL], "chat_template_kwargs": {"a": 1}, **FIELDS_OF_CHATS},
+    ),
     "/infill": ({"input_prefix": "a", "input_suffix": "b", "input_extra": [{"text": "t", "filename": "f"}]},),
 }  # fmt: skip
 

@@ -190,6 +190,8 @@ def _tool_choice(document: RequestDocument, choice: Any, tools: dict[str, Body])
                 raise invalid("tool_choice", "it is 'required', but there are no tools.")
             document.remove(document.fields, "tool_choice")
         return
+    if not isinstance(choice, dict):  # paths without this field in their form take it as it is
+        raise not_one_of("tool_choice", choice, TOOL_CHOICES, ", or an object that names a tool")
     kind = choice.get("type")
     if kind == "allowed_tools":
         allowed = choice.get("allowed_tools")
