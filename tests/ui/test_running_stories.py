@@ -25,7 +25,7 @@ def test_a_launch_is_seen_after_a_reload_cancelled_and_repeated(home: ScriptedHo
     page.get_by_role("button", name="Cancel the launch").click()
     page.get_by_text("No model of this name runs.").wait_for()
     page.get_by_role("link", name=re.compile("^Running")).first.click()
-    page.get_by_role("link", name="Launch slow-to-start again").click()
+    page.get_by_role("link", name="Launch again: slow-to-start").click()
     page.get_by_text("What will happen").wait_for()
     assert page.get_by_label("Name in requests").input_value() == "slow-to-start"
     assert page.get_by_role("radio", name="Fifth").is_checked()

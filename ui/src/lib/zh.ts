@@ -412,7 +412,7 @@ const words: Record<string, string> = {
   runs: '运行中',
   ended: '已结束',
   cancelled: '已取消',
-  'Launch {name} again': '再次启动 {name}',
+  'Launch again: {name}': '再次启动：{name}',
   'Launch again': '再次启动',
   'Environments of the engines': '引擎环境',
   'None is installed. A launch installs what its engine needs.': '尚未安装。启动时会安装引擎所需的环境。',
