@@ -8,7 +8,7 @@ from tests.gateway.harness import HandMadeRouter, call, gateway_of
 from tests.support.cases import in_one_test
 from xinference.config import Settings
 from xinference.hosts import is_loopback, is_this_machine
-from xinference.server import is_exposed
+from xinference.listener import is_exposed
 
 LOOPBACK = [
     "127.0.0.1",

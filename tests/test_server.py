@@ -18,6 +18,7 @@ from xinference import server
 from xinference.config import Settings
 from xinference.errors import EXIT_IN_USE, InUse, Problem
 from xinference.files.private_file import write_private
+from xinference.listener import listen
 from xinference.process import home
 from xinference.process.home import own_home
 from xinference.process.link import private_run_dir
@@ -30,7 +31,7 @@ def busy_port() -> Iterator[int]:
 
 
 def test_a_given_port_that_is_in_use_is_a_conflict(busy_port: int) -> None:
-    with pytest.raises(InUse) as refused, server.listen(Settings(port=busy_port), port_is_given=True):
+    with pytest.raises(InUse) as refused, listen(Settings(port=busy_port), port_is_given=True):
         pass
     assert (refused.value.code, refused.value.status) == ("port_taken", 409)
 

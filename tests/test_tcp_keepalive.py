@@ -12,7 +12,7 @@ import uvloop
 from tests.support.loopback_server import serve_connections
 from xinference.config import Settings
 from xinference.gateway.http import engine_pool
-from xinference.server import listen
+from xinference.listener import listen
 from xinference.tcp_keepalive import CLIENT, ENGINE
 
 LINUX = pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="the system has other options")

@@ -18,8 +18,8 @@ from xinference.errors import Problem
 from xinference.gateway.app import Gateway
 from xinference.gateway.http.asgi import Receive, Scope, Send
 from xinference.gateway.http.server import http_server
+from xinference.listener import listen
 from xinference.routing.table import Route, RoutingTable, Target
-from xinference.server import listen
 
 
 @dataclass

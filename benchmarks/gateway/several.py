@@ -18,8 +18,8 @@ from xinference.config import Settings
 from xinference.gateway.workers.pool import WorkerPool
 from xinference.keys.key import Key
 from xinference.keys.table import KeyTable
+from xinference.listener import listen
 from xinference.routing.table import RoutingTable
-from xinference.server import listen
 
 
 class OpenKeys:

@@ -1,4 +1,4 @@
-"""The server: gateway, management API and controller in one process, or several gateway processes in front of it.
+"""The life of a server: start, serve, end.
 
 python -m xinference.server --host 127.0.0.1 --port 9997
 """
@@ -14,59 +14,39 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable, Iterator
 from dataclasses import replace
-from functools import partial
 from typing import TYPE_CHECKING
 
 import uvloop
 
 from xinference import __version__
-from xinference.api.management import Management
-from xinference.api.request_log import RequestLog
 from xinference.config import Settings
 from xinference.control.controller import Controller
-from xinference.control.publisher import Publisher
 from xinference.control.server_metrics import server_metrics
-from xinference.control.stats import Sampler
 from xinference.control.tracing.start import start_tracing
 from xinference.control.usage import Usage
 from xinference.deployments.context import Ending
-from xinference.error_codes import Code
-from xinference.errors import EXIT_IN_USE, InUse, Problem, bad_request
+from xinference.errors import EXIT_IN_USE, InUse, Problem
 from xinference.files.state_root import own_states
-from xinference.gateway.app import Gateway
-from xinference.gateway.auth.peer import is_marked_by_worker
-from xinference.gateway.balancer import Balancer
-from xinference.gateway.http.access_log import AccessLog
-from xinference.gateway.http.connection_limits import ConnectionLimits, raise_descriptor_limit
-from xinference.gateway.http.last_answers import Shutdown
-from xinference.gateway.http.node_tls import ClusterTls
-from xinference.gateway.http.server import Server, http_server
-from xinference.gateway.metrics import Metrics, key_counts
-from xinference.gateway.request_records import LocalRequests, Recorder
-from xinference.hosts import host_in_url, is_loopback
+from xinference.gateway.http.connection_limits import raise_descriptor_limit
+from xinference.gateway.http.server import Server
+from xinference.hosts import host_in_url
 from xinference.keys.keyring import Keyring
 from xinference.keys.sessions import Lifetime
+from xinference.listener import check_exposure, check_host, is_exposed, listen
 from xinference.log_setup import set_up_log
 from xinference.process.home import announce, own_home, withdraw
-from xinference.process.link import private_run_dir
 from xinference.records.hub import RecordHub
-from xinference.routing.abortable_requests import AbortableRequests, Abortables
 from xinference.routing.interfaces import Router
+from xinference.server_parts import build_several, build_single
 from xinference.store.database import Store
-from xinference.tcp_keepalive import CLIENT
 
 if TYPE_CHECKING:
-    from fastapi import FastAPI
-
     from xinference.cluster.supervisor import Cluster
     from xinference.gateway.weight_door import WeightDoor
     from xinference.gateway.workers.pool import WorkerPool
 
 log = logging.getLogger("xinference")
-#: Number of ports to try after the default one, if that is in use.
-PORTS_TRIED = 100
 #: Interval at which the server tries again to write the files that announce it.
 ANNOUNCE_SECONDS = 10.0
 
@@ -134,7 +114,7 @@ def run(
             lifetime=Lifetime(settings.session_idle_seconds, settings.session_seconds),
         )
         check_host(settings.host)
-        _check_exposure(settings, keys)
+        check_exposure(settings, keys)
         with listen(settings, port_is_given) as listener:
             uvloop.run(_serve(settings, store, keys, listener))
     return 0
@@ -143,11 +123,12 @@ def run(
 async def _serve(settings: Settings, store: Store, keys: Keyring, listener: socket.socket) -> None:
     host, port = listener.getsockname()[:2]
     settings = replace(settings, port=port)  # the port that was free
-    build = _build_several if settings.gateway_workers > 1 else _build_single
+    build = build_several if settings.gateway_workers > 1 else build_single
     stop_requested = asyncio.Event()
     hub = RecordHub()
     usage = Usage(store, hub.totals)
-    server, gateway, workers, controller, sampler = build(settings, store, keys, hub, usage, stop_requested.set)
+    parts = build(settings, store, keys, hub, usage, stop_requested.set)
+    server, gateway, workers, controller = parts.server, parts.gateway, parts.workers, parts.controller
     gateway.metrics.add(lambda: server_metrics(controller, settings))
     tracing = start_tracing(settings, hub)
     if tracing is not None:
@@ -159,7 +140,7 @@ async def _serve(settings: Settings, store: Store, keys: Keyring, listener: sock
     flushing = asyncio.create_task(keys.flush_periodically())
     reporting = asyncio.create_task(gateway.refusals.report_periodically())
     storing = asyncio.create_task(usage.store_periodically(gateway.metrics.remove_old))
-    sampling = asyncio.create_task(sampler.run())
+    sampling = asyncio.create_task(parts.sampler.run())
     stopping = asyncio.create_task(_stop_when(stop_requested, server))
     try:
         await controller.start()
@@ -220,113 +201,9 @@ async def _announce(settings: Settings, host: str, port: int, owner_key: str) ->
         announced = announce(settings, host, port, owner_key)
 
 
-Parts = tuple[Server, Gateway, "WorkerPool | None", Controller, Sampler]
-
-
 async def _stop_when(requested: asyncio.Event, server: Server) -> None:
     await requested.wait()
     server.stop()
-
-
-def _load_management(
-    controller: Controller,
-    settings: Settings,
-    keys: Keyring,
-    stop: Callable[[], None],
-    running: Abortables,
-    requests: RequestLog,
-) -> FastAPI:
-    from xinference.api.app import make_app  # half of the server's imports, which the data path does not need
-    from xinference.gateway.openapi import document
-
-    return make_app(controller, settings, keys, stop, document(), running, requests=requests)
-
-
-def _build_single(
-    settings: Settings, store: Store, keys: Keyring, hub: RecordHub, usage: Usage, stop: Callable[[], None]
-) -> Parts:
-    """Gateway, management API and controller in this process."""
-    balancer, running, shutdown = Balancer(), AbortableRequests(), Shutdown()
-    recorder = Recorder(hub.publish)
-    controller = Controller(settings, store, balancer)
-    local = LocalRequests(recorder)
-    requests = RequestLog(hub, usage, local, Sampler(hub.totals, local))
-    management = Management(partial(_load_management, controller, settings, keys, stop, running, requests))
-    gateway = Gateway(
-        controller,
-        settings,
-        management,
-        keys,
-        running,
-        metrics=Metrics(
-            lambda: controller.table,
-            lambda: balancer,
-            hub.totals,
-            active=recorder.active,
-            affinity=balancer.take_affinity,
-            keys=key_counts(settings, hub),
-        ),
-        recorder=recorder,
-        balancer=balancer,
-        shutdown=shutdown,
-        node_tls=ClusterTls(settings.identity_dir) if settings.cluster else None,
-    )
-
-    async def before_end() -> None:
-        controller.begin_stop()
-
-    server = http_server(
-        AccessLog(gateway, lambda: keys.table) if settings.access_log else gateway,
-        limits=ConnectionLimits.of(settings),
-        before_end=before_end,
-        shutdown=shutdown,
-        drain_seconds=settings.drain_seconds,
-    )
-    server.on_start = management.begin
-    return server, gateway, None, controller, requests.sampler
-
-
-def _build_several(
-    settings: Settings, store: Store, keys: Keyring, hub: RecordHub, usage: Usage, stop: Callable[[], None]
-) -> Parts:
-    """Gateways in separate processes; management API and controller in this process, behind them."""
-    from xinference.gateway.workers.pool import SynchronizedApp, WorkerPool  # a single process starts faster without it
-
-    path = private_run_dir(settings) / "management.sock"
-    path.unlink(missing_ok=True)  # left by a server that was killed: this process holds the home's lock
-    publisher = Publisher()
-    workers = WorkerPool(settings, publisher, keys, path, hub)
-    publisher.subscribe(workers.publish)
-    keys.subscribe(workers.publish)
-    controller = Controller(settings, store, workers, publisher)
-    requests = RequestLog(hub, usage, workers, Sampler(hub.totals, workers))
-    management = Management(partial(_load_management, controller, settings, keys, stop, workers, requests))
-    shutdown = Shutdown()
-    gateway = Gateway(
-        controller,
-        settings,
-        management,
-        keys,
-        metrics=workers.metrics,
-        is_owner=is_marked_by_worker,
-        shutdown=shutdown,
-    )
-
-    async def before_end() -> None:
-        controller.begin_stop()
-        await workers.close()  # from here on no client is connected
-
-    server = http_server(
-        SynchronizedApp(gateway, workers),
-        limits=ConnectionLimits.of(settings),
-        before_end=before_end,
-        on_hurry=workers.hurry,
-        shutdown=shutdown,
-        drain_seconds=0.0,
-        uds=str(path),
-    )
-    server.on_start = management.begin
-    return server, gateway, workers, controller, requests.sampler
 
 
 def _open_weight_door(settings: Settings, cluster: Cluster) -> WeightDoor | None:
@@ -347,71 +224,6 @@ async def _serve_behind(workers: WorkerPool, server: Server, listener: socket.so
         await server.serve()
     finally:
         starting.cancel()
-
-
-def check_host(host: str) -> None:
-    """Check that a server can listen on `host`, before anything is said about its keys or its port.
-
-    Raises:
-        Problem: `host` is no address of this machine, or a name without one.
-    """
-    try:
-        with socket.socket(_family(host), socket.SOCK_STREAM) as trial:
-            trial.bind((host, 0))
-    except (OSError, UnicodeError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise bad_request(
-            f"Can't listen on the host {host}: {reason}.",
-            hint="Use 127.0.0.1, ::1, or an address of this machine; 0.0.0.0 means all of them.",
-        ) from None
-
-
-def _family(host: str) -> socket.AddressFamily:
-    return socket.AF_INET6 if ":" in host else socket.AF_INET
-
-
-def _check_exposure(settings: Settings, keys: Keyring) -> None:
-    if is_exposed(settings) and not settings.allow_unauthenticated and not keys.all():
-        raise Problem(
-            Code.UNPROTECTED,
-            f"Listening on {settings.host} without API keys would let everyone who reaches it launch models.",
-            hint="Create a key with `xinference keys create`, keep --host 127.0.0.1, or pass --allow-unauthenticated "
-            "on a private network.",
-        )
-
-
-def is_exposed(settings: Settings) -> bool:
-    """Whether other machines can reach the server."""
-    return not is_loopback(settings.host)
-
-
-@contextlib.contextmanager
-def listen(settings: Settings, port_is_given: bool) -> Iterator[socket.socket]:
-    """A listening socket. If the default port is in use, the next free port is taken.
-
-    Raises:
-        InUse: the port was given and is in use, or no port is free.
-    """
-    last = settings.port if port_is_given or settings.port == 0 else min(settings.port + PORTS_TRIED, 65535)
-    for port in range(settings.port, last + 1):
-        listener = socket.socket(_family(settings.host), socket.SOCK_STREAM)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        CLIENT.set_on(listener)
-        try:
-            listener.bind((settings.host, port))
-            listener.listen(2048)
-        except OSError as error:
-            listener.close()
-            if port == last:
-                raise InUse(
-                    Code.PORT_TAKEN,
-                    f"Can't listen on {host_in_url(settings.host)}:{port}: {error.strerror}.",
-                    hint="Choose another --port, or stop the program that uses this one.",
-                ) from None
-            continue
-        with listener:
-            yield listener
-        return
 
 
 def main() -> int:

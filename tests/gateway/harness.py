@@ -27,8 +27,8 @@ from xinference.gateway.http.engine_pool import NodeTls
 from xinference.gateway.http.server import Server, http_server
 from xinference.gateway.request_records import Recorder
 from xinference.keys.table import Keys
+from xinference.listener import listen
 from xinference.routing.table import Route, RoutingTable, Target
-from xinference.server import listen
 
 ALL_PATHS = frozenset(
     {"/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/messages", "/v1/messages/count_tokens"}

@@ -22,8 +22,8 @@ from xinference.gateway.http import server as http_server_module
 from xinference.gateway.http.asgi import Receive, Scope, Send
 from xinference.gateway.http.last_answers import Shutdown
 from xinference.gateway.http.server import Server, http_server
+from xinference.listener import listen
 from xinference.routing.table import Target
-from xinference.server import listen
 
 EVENT = b'data: {"choices":[{"delta":{"content":"a"}}]}\n\n'
 ANTHROPIC = {"anthropic-version": "2023-06-01"}

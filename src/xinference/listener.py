@@ -1,0 +1,82 @@
+"""The socket that a server listens on: its address, its port, and whether other machines can reach it."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections.abc import Iterator
+
+from xinference.config import Settings
+from xinference.error_codes import Code
+from xinference.errors import InUse, Problem, bad_request
+from xinference.hosts import host_in_url, is_loopback
+from xinference.keys.keyring import Keyring
+from xinference.tcp_keepalive import CLIENT
+
+#: Number of ports to try after the default one, if that is in use.
+PORTS_TRIED = 100
+
+
+def check_host(host: str) -> None:
+    """Check that a server can listen on `host`, before anything is said about its keys or its port.
+
+    Raises:
+        Problem: `host` is no address of this machine, or a name without one.
+    """
+    try:
+        with socket.socket(_family(host), socket.SOCK_STREAM) as trial:
+            trial.bind((host, 0))
+    except (OSError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise bad_request(
+            f"Can't listen on the host {host}: {reason}.",
+            hint="Use 127.0.0.1, ::1, or an address of this machine; 0.0.0.0 means all of them.",
+        ) from None
+
+
+def _family(host: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in host else socket.AF_INET
+
+
+def check_exposure(settings: Settings, keys: Keyring) -> None:
+    if is_exposed(settings) and not settings.allow_unauthenticated and not keys.all():
+        raise Problem(
+            Code.UNPROTECTED,
+            f"Listening on {settings.host} without API keys would let everyone who reaches it launch models.",
+            hint="Create a key with `xinference keys create`, keep --host 127.0.0.1, or pass --allow-unauthenticated "
+            "on a private network.",
+        )
+
+
+def is_exposed(settings: Settings) -> bool:
+    """Whether other machines can reach the server."""
+    return not is_loopback(settings.host)
+
+
+@contextlib.contextmanager
+def listen(settings: Settings, port_is_given: bool) -> Iterator[socket.socket]:
+    """A listening socket. If the default port is in use, the next free port is taken.
+
+    Raises:
+        InUse: the port was given and is in use, or no port is free.
+    """
+    last = settings.port if port_is_given or settings.port == 0 else min(settings.port + PORTS_TRIED, 65535)
+    for port in range(settings.port, last + 1):
+        listener = socket.socket(_family(settings.host), socket.SOCK_STREAM)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        CLIENT.set_on(listener)
+        try:
+            listener.bind((settings.host, port))
+            listener.listen(2048)
+        except OSError as error:
+            listener.close()
+            if port == last:
+                raise InUse(
+                    Code.PORT_TAKEN,
+                    f"Can't listen on {host_in_url(settings.host)}:{port}: {error.strerror}.",
+                    hint="Choose another --port, or stop the program that uses this one.",
+                ) from None
+            continue
+        with listener:
+            yield listener
+        return
