@@ -7,18 +7,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from xinference.catalog.models import ModelFamily, ModelSpec, ModelVersion
+from xinference.catalog.models import ModelFamily, ModelSpec
 from xinference.engines.base import (
-    ExtraWeightFile,
     Lack,
-    LoadsAdapters,
     Placement,
     Rank,
-    ReadsPacked,
-    SetsThinking,
     StaticTable,
     Support,
-    WeightsOnly,
     cuda_env,
     explanation_of,
     rank_env,
@@ -26,9 +21,9 @@ from xinference.engines.base import (
 from xinference.engines.cuda import cuda_support
 from xinference.engines.options import lora
 from xinference.engines.options.option_table import OptionTable
-from xinference.engines.options.reasoning import read_reasoning
 from xinference.engines.options.thinking import ThinkingOption
 from xinference.engines.options.value_rules import is_template
+from xinference.engines.parser_engine import NO_PARSER, ParserEngine
 from xinference.engines.sglang.memory_model import MEMORY
 from xinference.engines.sglang.option_policy import POLICY
 from xinference.engines.sglang.own_options import draft_files, own_options
@@ -38,8 +33,7 @@ from xinference.engines.sglang.variable_policy import VARIABLES
 from xinference.engines.torch_memory import offloaded_bytes
 from xinference.environments.spec import EnvironmentSpec
 from xinference.hardware.devices import Host
-from xinference.launch.plan import LaunchPlan, ResolvedLaunch, SizedPlan, Sizing
-from xinference.launch.request import LaunchRequest
+from xinference.launch.plan import LaunchPlan, SizedPlan, Sizing
 from xinference.process.command import EngineCommand, ProgressProbe
 
 PLATFORM = "linux-x86_64"
@@ -78,11 +72,7 @@ LOG_EXPLANATIONS = (
 )  # fmt: skip
 
 
-#: The reasoning parser of a launch whose reasoning stays in the answer.
-NO_PARSER = ""
-
-
-class SGLang(LoadsAdapters, ReadsPacked, SetsThinking, WeightsOnly):
+class SGLang(ParserEngine):
     """The engine with a prefix cache: on NVIDIA GPUs only."""
 
     table = StaticTable(
@@ -100,13 +90,13 @@ class SGLang(LoadsAdapters, ReadsPacked, SetsThinking, WeightsOnly):
     memory = MEMORY
     packings = PACKINGS
     online = ONLINE
+    options = OPTIONS
+    parsers = PARSERS
+    own_options = staticmethod(own_options)
+    draft_files = staticmethod(draft_files)
     thinking = ThinkingOption("default_chat_template_kwargs")
     variables = VARIABLES
-    #: Its options are shipped with Xinference, because its environment may not be installed yet.
-    describe_argv: tuple[str, ...] = ()
     adapters_option = "lora_paths"
-
-    package = None
 
     def lacks(self, host: Host) -> tuple[Lack, ...]:
         return () if host.gpus else (Lack("GPU", "SGLang can't run"),)
@@ -118,30 +108,6 @@ class SGLang(LoadsAdapters, ReadsPacked, SetsThinking, WeightsOnly):
             reason = f" ({host.no_gpu_reason})" if host.no_gpu_reason else ""
             return Support(f"SGLang has kernels for CUDA only, and there is no CUDA device{reason}")
         return cuda_support("SGLang", VERSION, host) and PACKINGS.supports_names(spec, host)
-
-    def extra_weight_files(self, launch: ResolvedLaunch, path: Path) -> tuple[ExtraWeightFile, ...]:
-        return draft_files(launch.options, path)
-
-    def open_options(self, known: Mapping[str, str]) -> Mapping[str, str]:
-        return OPTIONS.open_kinds
-
-    def check_options(self, options: Mapping[str, Any], known: Mapping[str, str]) -> dict[str, Any]:
-        checked = OPTIONS.check(own_options(options))
-        if read_reasoning(options, "reasoning_parser") is False:
-            checked["reasoning_parser"] = NO_PARSER
-        if "lora_paths" in checked:
-            checked["lora_paths"] = lora.read_modules("lora_paths", checked["lora_paths"])
-        return checked
-
-    def complete_options(
-        self, version: ModelVersion, request: LaunchRequest, options: Mapping[str, Any]
-    ) -> tuple[Mapping[str, Any], tuple[str, ...]]:
-        options, packed = ONLINE.complete(version, options)
-        completed, reasons = super().complete_options(version, request, options)
-        return completed, (*packed, *reasons, *PARSERS.reasons(version.family, options))
-
-    def tool_refusal(self, plan: LaunchPlan) -> str | None:
-        return PARSERS.tool_refusal(plan.version.family, plan.options)
 
     def paths(self, plan: LaunchPlan) -> frozenset[str]:
         return PATHS

@@ -3,23 +3,17 @@
 from __future__ import annotations
 
 import sysconfig
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
-from xinference.catalog.models import ModelFamily, ModelSpec, ModelVersion
+from xinference.catalog.models import ModelFamily, ModelSpec
 from xinference.engines.base import (
     YES,
-    ExtraWeightFile,
     Lack,
-    LoadsAdapters,
     Placement,
     Rank,
-    ReadsPacked,
-    SetsThinking,
     StaticTable,
     Support,
-    WeightsOnly,
     cuda_env,
     explanation_of,
     lacks_avx2,
@@ -29,9 +23,9 @@ from xinference.engines.base import (
 from xinference.engines.cuda import cuda_support
 from xinference.engines.options import lora
 from xinference.engines.options.option_table import OptionTable
-from xinference.engines.options.reasoning import read_reasoning
 from xinference.engines.options.thinking import ThinkingOption
 from xinference.engines.options.value_rules import literal_template
+from xinference.engines.parser_engine import NO_PARSER, ParserEngine
 from xinference.engines.torch_memory import offloaded_bytes
 from xinference.engines.vllm.memory_model import MEMORY
 from xinference.engines.vllm.option_policy import POLICY
@@ -43,7 +37,6 @@ from xinference.environments.spec import EnvironmentSpec
 from xinference.hardware.devices import Host
 from xinference.launch.model_shape import ModelShape
 from xinference.launch.plan import LaunchPlan, ResolvedLaunch, SizedPlan, Sizing
-from xinference.launch.request import LaunchRequest
 from xinference.process.command import EngineCommand, ProgressProbe
 
 PLATFORM = "linux-x86_64"
@@ -96,11 +89,7 @@ LOG_EXPLANATIONS = (
 )  # fmt: skip
 
 
-#: The reasoning parser of a launch whose reasoning stays in the answer.
-NO_PARSER = ""
-
-
-class VLLM(LoadsAdapters, ReadsPacked, SetsThinking, WeightsOnly):
+class VLLM(ParserEngine):
     """The engine for many concurrent requests: on NVIDIA GPUs, and on CPUs for which it has kernels."""
 
     table = StaticTable(
@@ -118,12 +107,12 @@ class VLLM(LoadsAdapters, ReadsPacked, SetsThinking, WeightsOnly):
     memory = MEMORY
     packings = PACKINGS
     online = ONLINE
+    options = OPTIONS
+    parsers = PARSERS
+    own_options = staticmethod(own_options)
+    draft_files = staticmethod(draft_files)
     thinking = ThinkingOption("default_chat_template_kwargs")
     variables = VARIABLES
-    #: Its options are shipped with Xinference, because its environment may not be installed yet.
-    describe_argv: tuple[str, ...] = ()
-
-    package = None
 
     def lacks(self, host: Host) -> tuple[Lack, ...]:
         if lacks_avx2(host):
@@ -141,30 +130,6 @@ class VLLM(LoadsAdapters, ReadsPacked, SetsThinking, WeightsOnly):
         if host.gpus:
             return cuda_support("vLLM", VERSION, host) and PACKINGS.supports_names(spec, host)
         return _cpu_support(spec, bits, host)
-
-    def open_options(self, known: Mapping[str, str]) -> Mapping[str, str]:
-        return OPTIONS.open_kinds
-
-    def check_options(self, options: Mapping[str, Any], known: Mapping[str, str]) -> dict[str, Any]:
-        checked = OPTIONS.check(own_options(options))
-        if read_reasoning(options, "reasoning_parser") is False:
-            checked["reasoning_parser"] = NO_PARSER
-        if "lora_modules" in checked:
-            checked["lora_modules"] = lora.read_modules("lora_modules", checked["lora_modules"])
-        return checked
-
-    def complete_options(
-        self, version: ModelVersion, request: LaunchRequest, options: Mapping[str, Any]
-    ) -> tuple[Mapping[str, Any], tuple[str, ...]]:
-        options, packed = ONLINE.complete(version, options)
-        completed, reasons = super().complete_options(version, request, options)
-        return completed, (*packed, *reasons, *PARSERS.reasons(version.family, options))
-
-    def tool_refusal(self, plan: LaunchPlan) -> str | None:
-        return PARSERS.tool_refusal(plan.version.family, plan.options)
-
-    def extra_weight_files(self, launch: ResolvedLaunch, path: Path) -> tuple[ExtraWeightFile, ...]:
-        return draft_files(launch.options, path)
 
     def check_weights(self, launch: ResolvedLaunch, shape: ModelShape) -> None:
         if "hf_overrides" not in launch.options:  # by which vLLM makes a head from the weights of a chat model
