@@ -296,7 +296,7 @@ class _Worker:
                 self._home.note_link(is_up=was_up)
             if self._link.is_up:
                 await self._agent.report_host()
-            await asyncio.sleep(REPORT_SECONDS if self._link.is_up else REPORT_SECONDS / 10)
+            await self._link.wait_changed(REPORT_SECONDS)
 
     async def _end_orphans(self) -> None:
         """Stop the engines that no supervisor has wanted for `orphan_seconds`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Callable, Iterable
@@ -16,8 +17,11 @@ from xinference.nodes.hello import Welcome, hello
 from xinference.nodes.joining import Membership, ask, connect
 
 log = logging.getLogger(__name__)
-#: Time before the next attempt after a link has ended, and after a refusal, in seconds.
-RETRY_SECONDS, REFUSED_SECONDS = 1.0, 10.0
+#: Time before the next attempt, in seconds: while no supervisor listens, as in the second in which it starts again;
+#: after it has closed the connection; after it has refused this node.
+QUICK_SECONDS, RETRY_SECONDS, REFUSED_SECONDS = 0.1, 1.0, 10.0
+#: A supervisor that does not listen for this time is not just starting again.
+QUICK_FOR_SECONDS = 30.0
 
 
 class SupervisorLink:
@@ -53,6 +57,9 @@ class SupervisorLink:
         self._connection: NodeConnection | None = None
         self._down_since = time.monotonic()
         self._last_problem = ""
+        self._is_reached = False
+        """Whether the last attempt has found a supervisor that listens, which has not taken the link."""
+        self._changed = asyncio.Event()
 
     def send(self, body: bytes) -> None:
         """See `fabric.Uplink.send`."""
@@ -68,22 +75,31 @@ class SupervisorLink:
         """Seconds without a link; 0: it is up."""
         return 0.0 if self._connection is not None else time.monotonic() - self._down_since
 
+    async def wait_changed(self, seconds: float) -> None:
+        """Wait until the link has gone up or down, at most `seconds`."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._changed.wait()
+        self._changed.clear()
+
     async def run(self, program: NodeProgram) -> None:
         """Keep the link up until the task is cancelled."""
         while True:
+            code = ""
+            self._is_reached = False
             try:
                 await self._run_once(program)
-                delay = RETRY_SECONDS
             except Problem as problem:
                 self._log(problem)
-                delay = REFUSED_SECONDS if problem.code == Code.NODE_REFUSED else RETRY_SECONDS
-            await asyncio.sleep(delay)
+                code = problem.code
+            await asyncio.sleep(retry_seconds(code, self.down_seconds, is_reached=self._is_reached))
 
     async def _run_once(self, program: NodeProgram) -> None:
         member, identity = self._membership, self._identity
         request = identity.signing_request() if identity.is_due(now()) else None
         stream = await connect(member.host, member.port, identity.client_context(), member.supervisor)
         reader, writer = stream
+        self._is_reached = True
         try:
             said = hello(
                 self._name,
@@ -102,6 +118,8 @@ class SupervisorLink:
             log.info("linked to the supervisor at %s:%d", member.host, member.port)
             self._last_problem = ""
             self._connection = NodeConnection(program, reader, writer)
+            self._is_reached = False
+            self._changed.set()
             await self._connection.serve()
             log.warning("the link to the supervisor has ended; the engines run on")
         except OSError as error:
@@ -109,6 +127,7 @@ class SupervisorLink:
         finally:
             if self._connection is not None:
                 self._down_since = time.monotonic()
+                self._changed.set()
             self._connection = None
             writer.close()
 
@@ -118,3 +137,16 @@ class SupervisorLink:
         if text != self._last_problem:
             self._last_problem = text
             log.warning("%s", text)
+
+
+def retry_seconds(code: str, down_seconds: float, *, is_reached: bool) -> float:
+    """The time before the next attempt, in seconds.
+
+    Args:
+        code: of the problem of the last attempt; empty: there was a link, which has ended.
+        down_seconds: how long there has been no link.
+        is_reached: whether a supervisor listened: a quick attempt would only give it more to do.
+    """
+    if code == Code.NODE_REFUSED:
+        return REFUSED_SECONDS
+    return RETRY_SECONDS if is_reached or down_seconds > QUICK_FOR_SECONDS else QUICK_SECONDS

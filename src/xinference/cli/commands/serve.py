@@ -236,7 +236,8 @@ def worker(
     """Run models on this machine for a supervisor."""
     settings = Settings.from_env(home=home, log_level=log_level, worker_port=worker_port, port=port)
     import_module("xinference.nodes.cluster_packages").require_cluster_packages()
-    program = import_module("xinference.worker")  # by name, as the server
+    with without_collections():
+        program = import_module("xinference.worker")  # by name, as the server
     # An empty variable is no token: a compose file sets it so once all workers have joined.
     token = token or os.environ.get("XINFERENCE_JOIN_TOKEN") or None
     options = program.WorkerOptions(endpoint, token, host, labels_of(labels), serve, ends_with_supervisor)
