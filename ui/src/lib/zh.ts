@@ -344,6 +344,7 @@ const words: Record<string, string> = {
   'The sizes are corrected by a measurement.': '大小已按测量值修正。',
   needed: '需要',
   'Further options': '其他选项',
+  More: '更多',
   'Most requests at once': '同时请求上限',
   'Unload after idle seconds': '空闲多少秒后卸载',
   'Load at the first request, unload when idle': '首次请求时加载,空闲时卸载',
