@@ -43,7 +43,7 @@ def engine(status: int = 200, ends: float = float("inf")) -> Iterator[tuple[Engi
 
 def test_both_get_the_same_prompts_and_each_round_others() -> None:
     with engine() as (first, of_first), engine() as (second, of_second):
-        ratios = compare(first, second, 2, float("inf"))
+        ratios = compare(first, second, 2, float("inf")).medians
     assert ratios.keys() == FIGURES
     assert all(ratio > 0 for ratio in ratios.values())
     assert sorted(of_first) == sorted(of_second)
@@ -54,7 +54,7 @@ def test_both_get_the_same_prompts_and_each_round_others() -> None:
 
 def test_no_further_round_begins_when_the_share_of_a_comparison_is_over() -> None:
     with engine() as (first, prompts), engine() as (second, _):
-        assert compare(first, second, 5, until=0).keys() == FIGURES
+        assert compare(first, second, 5, until=0).medians.keys() == FIGURES
     assert len(prompts) == 1 + 15
 
 

@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from xinference.local_commands.tuning_search import Found, Options, Ratios, search
+from xinference.local_commands.speed_comparison import Comparison
+from xinference.local_commands.tuning_search import Found, Options, search
 
 GROUPS: list[list[Options]] = [[{"threads": 1}, {"threads": 4}], [{"batch": 256}, {"batch": 512}], [{"cache": "q8"}]]
 
 
 def run(speeds: Callable[[Options], dict[str, float] | None], **changes: Any) -> Found:
-    def compare(first: Options, second: Options) -> Ratios | None:
+    def compare(first: Options, second: Options) -> Comparison | None:
         one, other = speeds(first), speeds(second)
         assert one is not None
-        return None if other is None else {name: other[name] / one[name] for name in one}
+        return None if other is None else Comparison([{name: other[name] / one[name] for name in one}])
 
     has_time = changes.get("has_time", lambda: True)
     return search(GROUPS, compare, has_time, changes.get("verify", lambda best: compare({}, best)))
@@ -49,7 +50,7 @@ def test_options_that_are_not_faster_in_the_last_comparison_are_not_kept() -> No
     def speeds(options: Options) -> dict[str, float]:
         return {"prefill": 2.0 if options else 1.0}
 
-    found = run(speeds, verify=lambda best: {"prefill": 1.0})
+    found = run(speeds, verify=lambda best: Comparison([{"prefill": 1.0}]))
     assert (found.options, found.ratios) == ({}, {"prefill": 1.0})
 
 

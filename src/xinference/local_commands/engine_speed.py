@@ -8,7 +8,6 @@ import json
 import math
 import os
 import socket
-import statistics
 import subprocess
 import tempfile
 import time
@@ -21,6 +20,7 @@ from hashlib import shake_128
 
 from xinference.error_codes import Code
 from xinference.errors import Problem
+from xinference.local_commands.speed_comparison import Comparison, Ratios
 from xinference.process.command import EngineCommand
 
 #: Maximum seconds of an engine's start and of an answer.
@@ -118,8 +118,8 @@ def running(command: EngineCommand, context: int, ends: float = math.inf) -> Ite
                 process.wait()
 
 
-def compare(first: Engine, second: Engine, rounds: int, until: float) -> dict[str, float]:
-    """Figure -> the median of the speeds of the second engine in relation to the first one.
+def compare(first: Engine, second: Engine, rounds: int, until: float) -> Comparison:
+    """The speeds of the second engine in relation to the first one.
 
     Args:
         until: the time of `time.monotonic` after which no further round begins.
@@ -129,24 +129,20 @@ def compare(first: Engine, second: Engine, rounds: int, until: float) -> dict[st
     """
     for engine in (first, second):
         engine.complete(_text("warm", 16), 1)
-    ratios: dict[str, list[float]] = {}
-    medians: dict[str, float] = {}
+    measured: list[Ratios] = []
     for number in range(rounds):
         try:
-            speeds = _round(first, second, number)
+            measured.append(_round(first, second, number))
         except TimeUpError:
-            if medians:
+            if measured:
                 break
             raise
-        for name, ratio in speeds.items():
-            ratios.setdefault(name, []).append(ratio)
-        medians = {name: statistics.median(values) for name, values in ratios.items()}
-        if time.monotonic() > until or statistics.geometric_mean(medians.values()) < HOPELESS:
+        if time.monotonic() > until or Comparison(measured).mean < HOPELESS:
             break
-    return medians
+    return Comparison(measured)
 
 
-def _round(first: Engine, second: Engine, number: int) -> dict[str, float]:
+def _round(first: Engine, second: Engine, number: int) -> Ratios:
     """The ratios of one round; the engines take turns to be the first one."""
     ratios = {}
     for name, measure in _figures(number).items():

@@ -31,7 +31,8 @@ from xinference.launch.tuning import OPTION, Tuning, machine_of, with_entry
 from xinference.launch.tuning_file import read_tunings, write_tunings
 from xinference.local_commands import engine_speed
 from xinference.local_commands.plan import HomePlanner
-from xinference.local_commands.tuning_search import Found, Options, Ratios, search
+from xinference.local_commands.speed_comparison import Comparison
+from xinference.local_commands.tuning_search import Found, Options, search
 from xinference.process.command import EngineCommand
 from xinference.units import GIB
 
@@ -43,6 +44,8 @@ ROUNDS, LAST_ROUNDS = 3, 7
 SEARCH_SHARE = 0.75
 
 Report = Callable[[str], None]
+#: Groups of changes, of each of which at most one is kept.
+Changes = Sequence[Sequence[Options]]
 
 
 def tune(
@@ -68,7 +71,8 @@ def tune(
                 hint="Download them first: `xinference download`.",
                 code=Code.NOT_CACHED,
             )
-        _check(plan)
+        changes = all_engines()[plan.engine].option_changes(read_host(), plan.sizing.slots, any_answers=any_answers)
+        _check(plan, changes)
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         seconds = minutes * 60
 
@@ -77,7 +81,7 @@ def tune(
 
         bench = stack.enter_context(Bench(plan_with, folder, report, time.monotonic() + seconds, any_answers))
         try:
-            found = _search(bench, plan, seconds, report, any_answers=any_answers)
+            found = _search(bench, changes, seconds, report)
         except engine_speed.TimeUpError:
             raise Problem(
                 Code.BAD_OPTION,
@@ -121,7 +125,7 @@ class Bench(AbstractContextManager["Bench"]):
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
-    def compare(self, first: Options, second: Options, rounds: int, until: float) -> Ratios | None:
+    def compare(self, first: Options, second: Options, rounds: int, until: float) -> Comparison | None:
         """The speeds with the second options in relation to the first ones; None: the second can't be used.
 
         Raises:
@@ -177,22 +181,21 @@ class Bench(AbstractContextManager["Bench"]):
         return engine.command(small, secrets.token_urlsafe(32), Placement(Path(sys.executable), states=states)), context
 
 
-def _search(bench: Bench, plan: SizedPlan, seconds: float, report: Report, *, any_answers: bool) -> Found:
+def _search(bench: Bench, changes: Changes, seconds: float, report: Report) -> Found:
     begin = time.monotonic()
-    changes = _changes(plan, any_answers=any_answers)
     share = SEARCH_SHARE * seconds / (sum(map(len, changes)) + 1)
 
-    def compare(best: Options, changed: Options) -> Ratios | None:
+    def compare(best: Options, changed: Options) -> Comparison | None:
         new = {name: value for name, value in changed.items() if best.get(name) != value}
         if not new:
             return None
         report(f"trying {_words(new)}")
-        ratios = bench.compare(best, changed, ROUNDS, time.monotonic() + share)
-        if ratios is not None:
-            report(f"  {_words({name: f'{ratio:.2f}' for name, ratio in ratios.items()})}")
-        return ratios
+        compared = bench.compare(best, changed, ROUNDS, time.monotonic() + share)
+        if compared is not None:
+            report(f"  {_words({name: f'{ratio:.2f}' for name, ratio in compared.medians.items()})}")
+        return compared
 
-    def verify(best: Options) -> Ratios | None:
+    def verify(best: Options) -> Comparison | None:
         report(f"comparing with the defaults: {_words(best)}")
         return bench.compare({}, best, LAST_ROUNDS, begin + seconds)
 
@@ -208,24 +211,19 @@ def _request(body: Mapping[str, Any]) -> LaunchRequest:
     return request
 
 
-def _changes(plan: SizedPlan, *, any_answers: bool) -> Sequence[Sequence[Mapping[str, Any]]]:
-    engine: Engine = all_engines()[plan.engine]
-    return engine.option_changes(read_host(), plan.sizing.slots, any_answers=any_answers)
-
-
-def _check(plan: SizedPlan) -> None:
+def _check(plan: SizedPlan, changes: Changes) -> None:
     """Refuse what can't be measured.
 
     Raises:
         Problem: 400 ``engine_unsupported``, ``does_not_fit``.
     """
-    if plan.version.family.model_type != "LLM" or not _changes(plan, any_answers=False):
+    if plan.version.family.model_type != "LLM" or not changes:
         host = read_host()
         measured = [name for name, engine in all_engines().items() if engine.option_changes(host, 1, any_answers=False)]
         raise bad_request(
             f"`xinference tune` measures LLMs on {', '.join(measured)}, and this is {plan.version.version_id} on "
             f"{plan.engine}.",
-            hint="Name a version in GGUF with --model-format ggufv2.",
+            hint=f"Name an LLM that runs on {' or '.join(measured)}: `xinference engine MODEL` lists the engines.",
             code=Code.ENGINE_UNSUPPORTED,
         )
     needed, free = 2 * plan.sizing.loaded_bytes, psutil.virtual_memory().available

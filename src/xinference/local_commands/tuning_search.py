@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-Options = Mapping[str, Any]
-Ratios = Mapping[str, float]
-"""Figure -> the speed with some options in relation to that with others."""
+from xinference.local_commands.speed_comparison import Comparison
 
-#: A change is kept if the mean of all figures gains this factor,
-GAIN = 1.03
-#: and no figure loses more than what measurements of the same differ by.
-LOSS = 0.98
+Options = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -29,17 +23,17 @@ class Found:
 
 def search(
     groups: Sequence[Sequence[Options]],
-    compare: Callable[[Options, Options], Ratios | None],
+    compare: Callable[[Options, Options], Comparison | None],
     has_time: Callable[[], bool],
-    verify: Callable[[Options], Ratios | None],
+    verify: Callable[[Options], Comparison | None],
 ) -> Found:
     """Find the fastest options.
 
     Args:
         groups: of each group, at most one change is kept.
-        compare: the ratios of the second options to the first ones; None: the second can't be used.
+        compare: the speeds with the second options in relation to the first ones; None: the second can't be used.
         has_time: asked before each comparison.
-        verify: the ratios of the best options to the defaults, measured once more and longer.
+        verify: the speeds with the best options in relation to the defaults, measured once more and longer.
     """
     best: dict[str, Any] = {}
     for changes in groups:
@@ -47,21 +41,14 @@ def search(
         for change in changes:
             if not has_time():
                 break
-            ratios = compare(best, {**best, **change})
-            if ratios is not None and is_faster(ratios):
-                gains.append((mean(ratios), change))
+            compared = compare(best, {**best, **change})
+            if compared is not None and compared.is_faster:
+                gains.append((compared.mean, change))
         if gains:
             best |= max(gains, key=lambda each: each[0])[1]
     if not best:
         return Found()
-    ratios = verify(best)
-    return Found(best, dict(ratios)) if ratios is not None and is_faster(ratios) else Found(ratios=dict(ratios or {}))
-
-
-def is_faster(ratios: Ratios) -> bool:
-    return min(ratios.values()) >= LOSS and mean(ratios) >= GAIN
-
-
-def mean(ratios: Ratios) -> float:
-    """The geometric mean."""
-    return math.exp(sum(map(math.log, ratios.values())) / len(ratios))
+    last = verify(best)
+    if last is None:
+        return Found()
+    return Found(best if last.is_faster else {}, last.medians)

@@ -18,7 +18,7 @@ from xinference.cli.table import print_table
 
 @click.command()
 @version_options
-@click.option("-mp", "--model-path", help="File that has the weights.")
+@click.option("-mp", "--model-path", help="File or folder that has the weights.")
 @click.option(
     "--minutes",
     type=NumberRange(min=0, min_open=True, max=24 * 60),
@@ -31,7 +31,7 @@ from xinference.cli.table import print_table
 @json_option
 @name_argument()
 def tune(minutes: float, any_answers: bool, forget: bool, as_json: bool, **version: Any) -> None:
-    """Measure which options of llama.cpp are the fastest for a model on this machine.
+    """Measure which options of its engine are the fastest for a model on this machine.
 
     Later launches of the version use them; `launch --no-tune` does not. Nothing is kept that makes one of the figures
     slower, or that changes answers at temperature 0.

@@ -1,0 +1,57 @@
+"""`xinference tune` without a measurement: the changes that it tries, and what it refuses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.formats.gguf_model import write_gguf
+from xinference.config import Settings
+from xinference.engines.llama_cpp.engine import LlamaCpp
+from xinference.errors import Problem
+from xinference.local_commands.tune import Bench, tune
+
+HF = Path(__file__).parent.parent / "assets" / "tiny-llama2-chat-hf"
+
+pytestmark = pytest.mark.process
+
+
+def run(tmp_path: Path) -> list[str]:
+    body = {
+        "model_name": "llama-2-chat",
+        "model_format": "ggufv2",
+        "model_size_in_billions": 7,
+        "quantization": "Q8_0",
+        "model_engine": "llama.cpp",
+        "model_path": str(write_gguf(HF, "Q8_0", tmp_path / "tiny.gguf")),
+    }
+    said: list[str] = []
+    tune(body, minutes=1, any_answers=True, report=said.append, settings=Settings(home=tmp_path / "home"))
+    return said
+
+
+def test_the_engine_is_asked_once_for_the_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[bool] = []
+
+    def changes(self: LlamaCpp, host: object, slots: int, *, any_answers: bool) -> Any:
+        asked.append(any_answers)
+        return [[{"n_ubatch": 64}], [{"n_parallel": 2}]]
+
+    monkeypatch.setattr(LlamaCpp, "option_changes", changes)
+    monkeypatch.setattr(Bench, "compare", lambda *_: None)
+    assert run(tmp_path) == ["trying n_ubatch 64", "trying n_parallel 2"]
+    assert asked == [True]
+
+
+def test_an_engine_without_changes_is_refused_by_the_names_of_those_that_have_some(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def changes(self: LlamaCpp, host: object, slots: int, *, any_answers: bool) -> Any:
+        return [] if any_answers else [[{"n_ubatch": 64}]]
+
+    monkeypatch.setattr(LlamaCpp, "option_changes", changes)
+    with pytest.raises(Problem) as refused:
+        run(tmp_path)
+    assert refused.value.hint == "Name an LLM that runs on llama.cpp: `xinference engine MODEL` lists the engines."
