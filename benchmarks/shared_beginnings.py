@@ -5,8 +5,9 @@
 
 Both run at the same time and take turns with each request or burst; the ratios of one run count, not the seconds.
 Part 1 sends eight requests at once with one beginning, which nobody had before, and again after one request. Part 2
-lets agents with one system prompt take turns with growing histories. Part 3 kills the engine and asks for a hot
-beginning. Part 4 compares prompts that have nothing in common, with and without shared beginnings. Part 5 asks the bare
+lets agents with one system prompt take turns with growing histories. Part 3 kills the engine, unloads the model, and
+lets a request load it; then it asks for a hot beginning, whose first token must come at most 0.3 s after the load.
+Part 4 compares prompts that have nothing in common, with and without shared beginnings. Part 5 asks the bare
 engine eight questions at once whose beginnings lie in eight slots already: nobody can be faster than that.
 
 On a machine with other work, `--threads 1 --clock engine` counts the seconds that the engine's process has computed:
@@ -17,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
 import json
 import os
 import random
@@ -121,13 +123,20 @@ def main() -> None:
     arguments = parser.parse_args()
     weights = arguments.weights.absolute()
     by_engine, threads = arguments.clock == "engine", arguments.threads
-    if {*"123"} & {*arguments.parts}:
+    if {*"12"} & {*arguments.parts}:
         with (
             tempfile.TemporaryDirectory() as home,
             ours(weights, Path(home), threads, by_engine=by_engine) as own,
             bare(weights, threads, by_engine=by_engine) as engine,
         ):
             compare(own, engine, arguments)
+    if "3" in arguments.parts:
+        with (
+            tempfile.TemporaryDirectory() as home,
+            ours(weights, Path(home), threads, by_engine=by_engine, on_demand=True, ttl=0) as own,
+            bare(weights, threads, by_engine=by_engine) as engine,
+        ):
+            loads(own, engine, arguments)
     if "4" in arguments.parts:
         with (
             tempfile.TemporaryDirectory() as home,
@@ -142,7 +151,7 @@ def main() -> None:
 
 
 def compare(own: Server, engine: Server, arguments: argparse.Namespace) -> None:
-    """Parts 1 to 3."""
+    """Parts 1 and 2."""
     servers = {"xinference": own, "bare": engine}
     for server in servers.values():
         server.first_token(chat("Be short.", "Hello."))
@@ -150,8 +159,6 @@ def compare(own: Server, engine: Server, arguments: argparse.Namespace) -> None:
         bursts(servers, arguments.rounds, arguments.words)
     if "2" in arguments.parts:
         agents(servers, arguments.words, arguments.turns)
-    if "3" in arguments.parts:
-        killed(own, arguments.words)
     memory(own)
 
 
@@ -228,23 +235,61 @@ def _turn(server: Server, turn: int, agent: int, messages: list[dict[str, Any]])
     messages.append({"role": "assistant", "content": answer.get("content") or "Done."})
 
 
-def killed(server: Server, words: int) -> None:
+def loads(own: Server, engine: Server, arguments: argparse.Namespace) -> None:
     """Part 3."""
-    system = text("hot", words)
+    system = text("hot", arguments.words)
+    engine.first_token(chat("Be short.", "Hello."))
+    cold = engine.first_token(chat(system, "Say cold."))
     for n in range(3):
-        server.burst([chat(system, f"Say {n} {k}.") for k in range(2)])
+        own.burst([chat(system, f"Say {n} {k}.") for k in range(2)])
+    seconds: dict[str, list[float]] = {}
+    ways = {"killed": _kill, "unloaded": _unload, "unloaded, loaded by the request": None}
+    for n, (name, load) in itertools.product(range(arguments.rounds), ways.items()):
+        body = chat(system, f"Say {n} {name}.")
+        first = _first_after_load(own, body, load) if load else _first_above_load(own, body)
+        seconds.setdefault(name, []).append(first)
+        warm = _same_clock(own).first_token(chat(system, f"Say {n} warm."))
+        seconds.setdefault("warm", []).append(warm)
+        print(f"{name}: first token {first:.2f} s after the load (warm {warm:.2f} s)", flush=True)
+    median = {name: statistics.median(values) for name, values in seconds.items()}
+    print(f"bare, cold: {cold:.2f} s; medians of {arguments.rounds} after the load:", flush=True)
+    for name in ways:
+        print(f"{name}: {median[name]:.2f} s, {median[name] - median['warm']:+.2f} s to warm", flush=True)
+
+
+def _first_after_load(server: Server, body: dict[str, Any], load: Callable[[Server], None]) -> float:
+    """Seconds to the first token of a request that is sent as soon as the engine runs again."""
+    load(server)
+    return _same_clock(server).first_token(body)
+
+
+def _first_above_load(server: Server, body: dict[str, Any]) -> float:
+    """Wall seconds from the end of a load to the first token of the request that caused the load."""
+    server.post("/v1/models/m/unload", {})
+    begin = time.time()
+    first = replace(server, clock=time.time).first_token(body)
+    with urllib.request.urlopen(f"{server.url}/v1/models/m/events", timeout=60) as answer:
+        ready = max(float(each["event_ts"]) for each in json.load(answer) if each["event_type"] == "READY")
+    return begin + first - ready
+
+
+def _kill(server: Server) -> None:
     pid = engine_pid(server)
-    warm = server.first_token(chat(system, "Say warm."))
     os.kill(pid, signal.SIGKILL)
-    begin = time.perf_counter()
-    server = replace(server, clock=time.perf_counter)
     _wait_for(
         f"{server.url}/v1/models/instances?model_uid=m",
         lambda found: found[0]["status"] == "READY" and found[0]["replicas"][0].get("engine_pid") not in (pid, None),
     )
-    load = time.perf_counter() - begin
-    after = server.first_token(chat(system, "Say again."))
-    print(f"killed: ready after {load:.2f} s, first token {after:.2f} s later (warm before: {warm:.2f} s)", flush=True)
+
+
+def _unload(server: Server) -> None:
+    server.post("/v1/models/m/unload", {})
+    server.post("/v1/models/m/load", {})
+
+
+def _same_clock(server: Server) -> Server:
+    """The server with the clock of its present engine, if it counted the seconds of an engine."""
+    return server if server.clock is time.perf_counter else replace(server, clock=engine_clock(engine_pid(server)))
 
 
 def memory(server: Server) -> None:
@@ -274,7 +319,9 @@ def apart(servers: dict[str, Server], count: int, words: int = 60) -> None:
 
 
 @contextmanager
-def ours(weights: Path, home: Path, threads: int, *, by_engine: bool, shares: bool = True) -> Iterator[Server]:
+def ours(
+    weights: Path, home: Path, threads: int, *, by_engine: bool, shares: bool = True, **fields: Any
+) -> Iterator[Server]:
     """This server with the model ``m``."""
     port = free_port()
     env = {key: value for key, value in os.environ.items() if not key.startswith("XINFERENCE_")}
@@ -303,8 +350,11 @@ def ours(weights: Path, home: Path, threads: int, *, by_engine: bool, shares: bo
                 "n_ctx": CONTEXT,
                 "n_threads": threads,
                 "n_threads_batch": threads,
+                **fields,
             },
         )
+        if fields.get("on_demand"):
+            server.post("/v1/models/m/load", {})
         yield replace(server, clock=engine_clock(engine_pid(server))) if by_engine else server
     finally:
         process.send_signal(signal.SIGINT)

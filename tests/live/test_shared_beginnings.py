@@ -25,6 +25,7 @@ from xinference.files.state_folders import memory_root
 
 HF = Path(__file__).parent.parent / "assets" / "tiny-llama2-chat-hf"
 QUESTIONS = [each["question"] for each in json.loads((HF / "qa.json").read_text(encoding="utf-8"))]
+WORDS = ("river", "stone", "lamp", "north", "seven", "quiet", "glass", "orbit", "paper", "winter", "signal", "amber")
 GROUPS = 5
 SHARED = {"XINFERENCE_SHARED_BEGINNINGS": "true"}
 #: `make shared-beginnings` asks 300.
@@ -47,7 +48,7 @@ def body(group: int, question: str, tokens: int = 12) -> dict[str, Any]:
 
 
 def ask(home: Home, asked: dict[str, Any]) -> Any:
-    answer = httpx2.post(f"{home.url}/v1/chat/completions", json=asked, timeout=120)
+    answer = httpx2.post(f"{home.url}/v1/chat/completions", json=asked, timeout=240)
     assert answer.status_code == 200, answer.text
     return answer.json()
 
@@ -175,3 +176,28 @@ def test_an_on_demand_model_and_a_new_server_begin_warm(make_home: Callable[...,
     until("the model is ready again", lambda: home.instance("m")["status"] == "READY")
     answer = ask(home, body(0, "Where?", 4))
     assert answer["usage"]["prompt_tokens_details"]["cached_tokens"] > 300
+
+
+def test_a_hot_beginning_of_a_real_model_is_restored_after_an_unload_and_a_kill(
+    make_home: Callable[..., Home], smollm2_file: Path
+) -> None:
+    """Some 1,900 tokens, which take a second or more to compute; `benchmarks.shared_beginnings --parts 3` times it."""
+    home = make_home(**SHARED)
+    home.serve()
+    version = {"model_name": "smollm2-instruct", "quantization": "Q4_1", "model_path": str(smollm2_file)}
+    launched = home.launch(**LAUNCH | version | {"n_ctx": 2560, "n_parallel": 2, "on_demand": True})
+    assert launched.status_code == 200, launched.text
+    messages = [{"role": "system", "content": " ".join(random.Random(7).choices(WORDS, k=1850))}]
+
+    def cached(question: str) -> int:
+        asked = {"model": "m", "messages": [*messages, {"role": "user", "content": question}], "max_tokens": 2}
+        return int(ask(home, asked)["usage"]["prompt_tokens_details"]["cached_tokens"])
+
+    for question in QUESTIONS[:4]:
+        cached(question)
+    until("a state is on the disk", lambda: metric(home, "disk_bytes") > 0)
+    assert httpx2.post(f"{home.url}/v1/models/m/unload", timeout=60).status_code == 200
+    until("no state is in memory", lambda: not list(memory_root(home.path).glob("*/*.state")), seconds=60)
+    assert cached("Who is it after the unload?") > 1800
+    kill(home)
+    assert cached("Who is it after the kill?") > 1800

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import logging
+from hashlib import blake2b
 from importlib import metadata
 from pathlib import Path
 
@@ -13,6 +14,9 @@ from xinference.files import state_folders
 from xinference.launch.plan import SizedPlan
 
 log = logging.getLogger(__name__)
+
+#: Pieces of a weight file that are compared, at equal distances. Reading all of it would take as long as the load.
+PIECES, PIECE_BYTES = 32, 4096
 
 
 def states_folder(engine: Engine, plan: SizedPlan, settings: Settings) -> Path | None:
@@ -27,9 +31,26 @@ def states_folder(engine: Engine, plan: SizedPlan, settings: Settings) -> Path |
 
 
 def _stamp(engine: Engine, plan: SizedPlan) -> str:
-    """What a state depends on: the weights, the options and the engine's release."""
+    """What a state depends on: the weights, the options (such as the types of the caches) and the engine's release.
+
+    A state of a longer context than the plan's is valid: llama.cpp refuses one with more tokens than a slot has.
+
+    Raises:
+        OSError: the weights can't be read.
+    """
     first, found, _ = plan.path.name.partition("-00001-of-")
     files = sorted(plan.path.parent.glob(f"{glob.escape(first)}-*-of-*")) if found else [plan.path]
-    sizes = [(each.name, each.stat().st_size, each.stat().st_mtime_ns) for each in files]
+    weights = [(each.name, each.stat().st_size, each.stat().st_mtime_ns, _sampled(each)) for each in files]
     release = metadata.version(engine.package) if engine.package else ""
-    return repr((str(plan.path), sizes, sorted(plan.options.items(), key=repr), release))
+    return repr((str(plan.path), weights, sorted(plan.options.items(), key=repr), release))
+
+
+def _sampled(file: Path) -> str:
+    """A digest of pieces of a file: other weights of the same size differ in every tensor, whatever their time says."""
+    digest = blake2b(digest_size=16)
+    with file.open("rb", buffering=0) as reader:
+        size = reader.seek(0, 2)
+        for piece in range(PIECES):
+            reader.seek(size * piece // PIECES)
+            digest.update(reader.read(PIECE_BYTES))
+    return digest.hexdigest()
