@@ -90,7 +90,7 @@ def _may_differ(request: Request, body: bytes) -> bool:
 
 
 def _chat_may_differ(chat: exact_requests.Chat) -> bool:
-    """The same for a chat whose fields are all known, without null. Most requests pay for this alone."""
+    """The same for a chat whose fields are all known, without null."""
     if (
         chat.stop is not None
         or chat.tools is not None

@@ -89,20 +89,25 @@ def prepare(table: RoutingTable, route: Route, request: Request, document: Reque
         Refusal: 400, naming a field that the engine cannot serve.
     """
     dialect = dialect_of(route.engine)
-    make_canonical(request, document)
+    is_common = request.is_common  # most requests, which need none of the steps below
+    if not is_common:
+        make_canonical(request, document)
     if route.tools_refused is not None:
         check_tools(route, request, document, forces_calls=dialect.forces_calls)
     exchange = dialect.exchange(request, route.uid)
-    if request.has_further_fields:
+    if not is_common and request.has_further_fields:
         _check_extra_fields(dialect, request, document)
     if request.priority is not None:  # for the gateway's queue; an engine may refuse it, or have another order
         document.remove(document.fields, "priority")
     if (route.stop or route.stop_token_ids) and not dialect.has_stops_at_start:
         _add_stops(route, request, document)
-    fields = _fields_to_rewrite(request)
+    fields = None if is_common else _fields_to_rewrite(request)
     if fields or exchange.body is not None:
-        route = _rewrite(table, route, document, fields, dialect, exchange)
-    answer, events = answer_rewrite(request, route.uid, exchange), events_rewrite(request, exchange)
+        route = _rewrite(table, route, document, fields or {}, dialect, exchange)
+    if is_common and not request.stream:
+        answer, events = exchange.answer, None
+    else:
+        answer, events = answer_rewrite(request, route.uid, exchange), events_rewrite(request, exchange)
     return EngineCall(route, document.encoded(), answer, events, exchange.choices)
 
 
@@ -212,7 +217,7 @@ def _fields_to_rewrite(request: Request) -> dict[str, Any]:
 
 
 def _is_plain(chat: exact_requests.Chat) -> bool:
-    """Whether a chat has none of the fields of `_CHAT`. Most requests pay for this alone."""
+    """Whether a chat has none of the fields of `_CHAT`."""
     return (
         chat.repetition_penalty is None
         and chat.stop_token_ids is None

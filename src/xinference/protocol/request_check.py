@@ -10,6 +10,7 @@ from msgspec import UNSET, Struct, UnsetType
 
 from xinference.error_codes import Code
 from xinference.protocol.addresses import address_refusal, may_contain_address, refuse_addresses
+from xinference.protocol.common_chats import common_chat
 from xinference.protocol.constraint_limits import (
     MAX_ALTERNATIVES,
     MAX_BYTES,
@@ -37,8 +38,9 @@ from xinference.protocol.schema_limits import SchemaLimits
 def check(decoder: msgspec.json.Decoder[Request], body: bytes) -> Request:
     """Decode the fields of `body` that the gateway needs, and check them.
 
-    A body that has only known fields, at every depth, is decoded once, by a form that accepts media only in known
-    fields. Any other body is decoded by the form of the known fields, and its other fields are searched for addresses.
+    A common chat is decoded once. So is a body that has only known fields, at every depth, by a form that accepts media
+    only in known fields. Any other body is decoded by the form of the known fields, and its other fields are searched
+    for addresses.
 
     Raises:
         Refusal: 400, with the position of a JSON error, or with the wrong field.
@@ -48,6 +50,8 @@ def check(decoder: msgspec.json.Decoder[Request], body: bytes) -> Request:
         if not body.isascii():
             # msgspec does not validate the strings that it skips, and the engine gets all of them.
             body.decode()
+        if kind is Chat and (chat := common_chat(body)) is not None:
+            return chat
         try:
             request: Any = EXACT[kind].decode(body)
         except msgspec.ValidationError:

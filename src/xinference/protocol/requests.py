@@ -137,6 +137,8 @@ class Request(Struct, kw_only=True):
 
     has_further_fields: ClassVar[bool] = True
     """Whether the body may have other fields; False for the forms of `exact_requests`."""
+    is_common: ClassVar[bool] = False
+    """Whether every engine reads the body as it is; True for the forms of `common_chats`."""
 
     model: Name
     stream: bool | None = None

@@ -1,0 +1,200 @@
+"""A common chat is passed on as it is, and the long way through the gateway would not change it either."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.gateway.harness import CHAT
+from tests.gateway.test_plain_chats import EXACT, VALUES, bodies
+from tests.support.cases import in_one_test
+from xinference.engines.dialects import DIALECTS
+from xinference.gateway.canonical_requests import make_canonical
+from xinference.gateway.engine_answers import answer_rewrite, events_rewrite
+from xinference.gateway.engine_requests import _fields_to_rewrite
+from xinference.gateway.request_document import RequestDocument
+from xinference.protocol import common_chats, exact_requests, requests
+from xinference.protocol.common_chats import CommonChat, KnownTools, common_chat
+from xinference.protocol.constraint_limits import MAX_BYTES
+from xinference.protocol.errors import Refusal
+from xinference.protocol.request_check import check
+
+DECODER: Any = msgspec.json.Decoder(requests.Chat)
+PIXEL = {"url": "data:image/png;base64,AAAA"}
+SCHEMA = {"type": "object", "properties": {"a": {"type": "string", "default": None}}, "required": ["a"]}
+TOOL = {"type": "function", "function": {"name": "one", "description": "d", "parameters": SCHEMA, "strict": True}}
+
+
+def call(arguments: Any = "{}", **changes: Any) -> dict[str, Any]:
+    return {"id": "c", "type": "function", "function": {"name": "one", "arguments": arguments}} | changes
+
+
+#: Contents, calls and further members of messages, usual and odd ones.
+CONTENTS = st.sampled_from(
+    [
+        "hi", "", None, [], [{"type": "text", "text": "a"}], [{"type": "text"}], [{"type": "input_text", "text": "a"}],
+        [{"type": "image_url", "image_url": PIXEL}], [{"type": "image_url", "image_url": PIXEL | {"detail": "low"}}],
+        [{"type": "image_url", "image_url": PIXEL["url"]}], [{"type": "image_url", "image_url": {"url": "http://a/b"}}],
+        [{"type": "text", "text": "a", "cache_control": None}], [{"type": "refusal", "refusal": "no"}],
+        [{"type": "thinking", "thinking": "t"}, {"type": "text", "text": "a"}],
+        [{"type": "input_audio", "input_audio": {"data": "AAAA", "format": "wav"}}],
+    ]
+)  # fmt: skip
+CALLS = st.sampled_from(
+    [
+        [], None, [call()], [call('{"a": 1}', index=0)], [call("")], [call("[]")], [call("null")], [call("{")],
+        [call({"a": 1})], [call(None)], [call(type="custom")], [call(function={"name": "", "arguments": "{}"})],
+        [call(), call("text")], [call(id=None)], [{"id": "c"}], [call(function={"name": "one"})],
+    ]
+)  # fmt: skip
+MESSAGES = st.lists(
+    st.fixed_dictionaries(
+        {"role": st.sampled_from(["system", "developer", "user", "assistant", "tool", "function"])},
+        optional={
+            "content": CONTENTS,
+            "tool_calls": CALLS,
+            "name": st.sampled_from(["n", None]),
+            "tool_call_id": st.sampled_from(["c", None]),
+            "reasoning_content": st.sampled_from(["r", None]),
+            "annotations": st.just([]),
+        },
+    ),
+    min_size=1,
+    max_size=3,
+)
+FIELDS = st.fixed_dictionaries(
+    {}, optional={name: st.sampled_from([None, *values]) for name, values in VALUES.items() if name != "messages"}
+)
+TOOLS = st.sampled_from(
+    [
+        None, [TOOL], [TOOL, TOOL], [TOOL | {"cache_control": None}], [{"type": "custom", "name": "one"}],
+        [{"function": {"name": "one"}}], [{"type": "function", "function": {"name": ""}}],
+        [{"type": "function", "function": {"name": "one", "parameters": None}}],
+        [{"type": "function", "function": {"name": "one", "parameters": {"$ref": "#"}}}],
+        [{"type": "function", "function": {"name": "one", "parameters": {"properties": {"a": True}}}}],
+    ]
+)  # fmt: skip
+
+
+@in_one_test("body", [*bodies()])
+def test_a_common_chat_is_what_the_long_way_makes_of_it(body: bytes) -> None:
+    _check_common(body)
+
+
+@given(MESSAGES, FIELDS, TOOLS)
+def test_each_combination_of_messages_and_fields_that_is_common_is_what_the_long_way_makes_of_it(
+    messages: Any, fields: dict[str, Any], tools: Any
+) -> None:
+    body = CHAT | fields | {"messages": messages}
+    _check_common(json.dumps(body if tools is None else body | {"tools": tools}).encode())
+
+
+@given(MESSAGES, TOOLS)
+def test_each_conversation_with_tools_that_is_common_is_what_the_long_way_makes_of_it(
+    messages: Any, tools: Any
+) -> None:
+    _check_common(json.dumps(CHAT | {"messages": messages, "tools": tools, "tool_choice": "auto"}).encode())
+
+
+def _check_common(body: bytes) -> None:
+    common = common_chat(body)
+    if common is None:
+        return
+    exact, document = EXACT.decode(body), RequestDocument(body)
+    make_canonical(exact, document)
+    assert not document.is_changed
+    assert not _fields_to_rewrite(exact)
+    for name in exact.__struct_fields__:
+        if name not in ("messages", "tools", "stream_options"):
+            assert getattr(common, name) == getattr(exact, name)
+    assert bool(common.tools) == bool(exact.tools)
+    assert [message.role for message in common.messages] == [message.role for message in exact.messages]
+    for dialect in DIALECTS.values():
+        ways = []
+        for chat in (common, exact):
+            exchange = dialect.exchange(chat, "m")
+            rewrites = answer_rewrite(chat, "m", exchange), events_rewrite(chat, exchange), exchange.body
+            ways.append([rewrite is None for rewrite in rewrites] + [exchange.choices])
+        assert ways[0] == ways[1]
+
+
+COMMON = [
+    CHAT,
+    CHAT | {"temperature": 0.7, "max_tokens": 256, "seed": 1, "top_p": 0.9, "user": "u", "stream": True, "stop": ["a"]},
+    CHAT | {"messages": [{"role": "user", "content": [{"type": "text", "text": "a"}]}]},
+    CHAT | {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": PIXEL}]}]},
+    CHAT | {"tools": [TOOL], "tool_choice": "auto", "parallel_tool_calls": False},
+    CHAT
+    | {
+        "messages": [
+            {"role": "user", "content": "hi"},
+            {"role": "assistant", "content": None, "reasoning_content": "r", "tool_calls": [call('{"a": "b"}')]},
+            {"role": "tool", "content": "1", "tool_call_id": "c"},
+        ],
+        "tools": [TOOL],
+    },
+]
+
+
+@in_one_test("body", COMMON)
+def test_chats_of_usual_clients_are_common(body: dict[str, Any]) -> None:
+    assert check(DECODER, json.dumps(body).encode()).is_common
+
+
+UNCOMMON = [
+    CHAT | {"tool_choice": "auto"},
+    CHAT | {"top_k": 5},
+    CHAT | {"user": None},
+    CHAT | {"tools": None},
+    CHAT | {"enable_thinking": True},
+    CHAT | {"messages": [{"role": "user", "content": None}]},
+    CHAT | {"messages": [{"role": "assistant", "content": "a"}, {"role": "assistant", "content": "b"}]},
+    CHAT | {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "tool_calls": [call("[1]")]}]},
+]
+
+
+@in_one_test("body", UNCOMMON)
+def test_a_chat_that_a_step_may_change_is_not_common(body: dict[str, Any]) -> None:
+    assert not check(DECODER, json.dumps(body).encode()).is_common
+
+
+def test_a_common_chat_has_a_type_without_null_for_each_field_of_a_chat() -> None:
+    assert CommonChat.__annotations__.keys() | {"model"} == set(exact_requests.Chat.__struct_fields__)
+    for name in VALUES:
+        assert common_chat(json.dumps(CHAT | {name: None}).encode()) is None
+
+
+def test_the_address_of_an_image_is_refused_as_in_any_chat() -> None:
+    content = [{"type": "image_url", "image_url": {"url": "http://127.0.0.1/"}}]
+    with pytest.raises(Refusal, match="addresses are not fetched"):
+        check(DECODER, json.dumps(CHAT | {"messages": [{"role": "user", "content": content}]}).encode())
+
+
+def test_tools_are_decoded_once_and_only_common_ones_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    decoded, decode = [], common_chats._decode_tools
+
+    def note(text: bytes) -> Any:
+        decoded.append(text)
+        return decode(text)
+
+    monkeypatch.setattr(common_chats, "_decode_tools", note)
+    known = KnownTools(maximum=2)
+    one, other, third, odd = (
+        msgspec.Raw(msgspec.json.encode([value]))
+        for value in (TOOL, TOOL | {"function": {"name": "b"}}, TOOL | {"function": {"name": "c"}}, {"type": "custom"})
+    )
+    assert [known.has(tools) for tools in (one, one, odd, odd, other)] == [True, True, False, False, True]
+    assert len(decoded) == 4, "tools that are not common are decoded each time"
+    assert known.has(third)
+    assert known.has(one)
+    assert len(decoded) == 6, "at most two are remembered"
+
+
+def test_tools_whose_schemas_have_to_be_searched_are_not_common() -> None:
+    long = TOOL | {"function": {"name": "one", "description": "a" * MAX_BYTES}}
+    assert not KnownTools().has(msgspec.Raw(msgspec.json.encode([long])))
