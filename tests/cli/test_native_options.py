@@ -115,3 +115,12 @@ def test_a_size_is_taken_as_people_write_it(text: str, size: Any) -> None:
 def test_an_unknown_option_is_compared_with_those_of_the_command(word: str, options: list[str]) -> None:
     own = ["--quantization", "--model-engine", "--model_name", "--size-in-billions", "--replica", "--alias"]
     assert similar_options(word, own) == options
+
+
+@pytest.mark.parametrize(
+    ("word", "meant"), [("-c", "--n_ctx"), ("-ngl", "--n_gpu_layers"), ("-hf", "--model-name"), ("-c=4096", "--n_ctx")]
+)
+def test_a_short_option_of_an_engine_is_refused_with_its_name_here(word: str, meant: str) -> None:
+    with pytest.raises(click.UsageError) as caught:
+        split([word, "4096"], OWN, arguments=1)
+    assert caught.value.message == f"No such option: {word}. Did you mean {meant}?"

@@ -13,6 +13,7 @@ import threading
 import time
 from pathlib import Path
 from types import SimpleNamespace
+from typing import NoReturn
 
 import huggingface_hub
 import pytest
@@ -279,8 +280,23 @@ def test_a_hub_that_does_not_answer_is_named_by_its_address(
     monkeypatch.setenv(variable, "http://127.0.0.1:9")
     problem = fetching.problem(fetching.version("tiny.bin"))
     assert (problem.code, problem.status) == ("hub_unreachable", 503)
-    assert "http://127.0.0.1:9" in problem.cause
+    # The reason is the system's, without the classes and retries of the hub's client.
+    assert problem.cause == f"{fetching.name} could not be reached at http://127.0.0.1:9: Connection refused."
     assert variable in (problem.hint or "")
+
+
+def test_a_hub_whose_name_cannot_be_resolved_is_reported_without_words_of_the_client(
+    fetching: Fetching, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unresolved(*_: object, **__: object) -> NoReturn:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr("socket.getaddrinfo", unresolved)
+    monkeypatch.setattr("modelscope_hub._legacy_api.REPO_TREE_PAGE_MAX_ATTEMPTS", 1)
+    monkeypatch.setenv("HF_ENDPOINT", "http://hub.invalid")
+    monkeypatch.setenv("MODELSCOPE_ENDPOINT", "http://hub.invalid")
+    cause = fetching.problem(fetching.version("tiny.bin")).cause
+    assert cause == f"{fetching.name} could not be reached at http://hub.invalid: the host name cannot be resolved."
 
 
 def test_a_proxy_is_used(fetching: Fetching, monkeypatch: pytest.MonkeyPatch) -> None:

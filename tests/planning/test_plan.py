@@ -56,6 +56,26 @@ def test_a_bare_name_takes_a_version_and_an_engine_that_runs_it_here() -> None:
     assert (made.sizing.context_length, made.sizing.slots) == (4096, 1)
 
 
+@pytest.mark.parametrize(
+    ("option", "hint"),
+    [
+        ("gpu_memory_utilization", "It is an option of vLLM (--model-engine)."),
+        ("mem_fraction_static", "It is an option of SGLang (--model-engine)."),
+        ("nothing_has_this_option", "Its 5 options are the fields"),
+    ],
+)
+def test_an_option_of_another_engine_is_refused_with_the_name_of_that_engine(option: str, hint: str) -> None:
+    with pytest.raises(Problem) as caught:
+        draft(LaunchRequest(model_name="smollm2-instruct", options={option: 0.5}))
+    assert caught.value.cause == f"llama.cpp has no option --{option}."
+    assert (caught.value.hint or "").startswith(hint)
+
+
+def test_the_only_size_of_several_is_the_only_one_with_the_values_of_the_launch() -> None:
+    made = plan(LaunchRequest(model_name="smollm2-instruct", quantization="Q4_0"))
+    assert "size 0.36B: the only one with the values of this launch" in made.reasons
+
+
 def test_the_planned_request_is_complete_so_that_planning_it_again_gives_the_same() -> None:
     made = plan(LaunchRequest(model_name="SMOLLM2-instruct", options={"n_ctx": 512}))
     again = plan(made.request)

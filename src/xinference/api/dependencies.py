@@ -29,6 +29,7 @@ from xinference.keys.key import Key
 from xinference.keys.keyring import Keyring
 from xinference.keys.visibility import key_of, manages
 from xinference.launch.match import match
+from xinference.launch.name_tag import without_tag
 from xinference.launch.request import LaunchRequest
 from xinference.routing.abortable_requests import Abortables
 
@@ -145,6 +146,6 @@ def find_family(families: Mapping[str, ModelFamily], model_name: str, model_type
         normalized = model_type_of(model_type)
         families = {name: family for name, family in families.items() if family.model_type == normalized}
     try:
-        return match(families, LaunchRequest(model_name=model_name)).family
+        return match(families, without_tag(LaunchRequest(model_name=model_name), families)).family
     except Problem as problem:
         raise problem.replace(code=Code.MODEL_NOT_FOUND) from None

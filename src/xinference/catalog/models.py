@@ -172,7 +172,7 @@ class ModelVersion(msgspec.Struct, frozen=True, gc=False, kw_only=True):
         return f"{self.family.model_name}--{self.size}B--{self.spec.model_format}--{self.quantization}"
 
 
-FORMAT_ALIASES = {"gguf": "ggufv2", "ggml": "ggmlv3"}
+FORMAT_ALIASES = {"gguf": "ggufv2", "ggml": "ggmlv3", "safetensors": "pytorch"}
 
 
 def same_size(left: float | str, right: float | str) -> bool:

@@ -18,6 +18,7 @@ from xinference.error_codes import Code
 from xinference.errors import Problem
 from xinference.hardware.devices import Host, read_host
 from xinference.hubs.base import Hub
+from xinference.launch.name_tag import without_tag
 from xinference.launch.request import LaunchRequest
 from xinference.planning.memory import USABLE_SHARE
 from xinference.weights.derivation import DerivedRequest, derive, requested_reference
@@ -65,6 +66,8 @@ class ModelResolver:
         Raises:
             Problem: the files do not exist, or do not describe a model.
         """
+        families = self._registrations.families
+        request = without_tag(request, families)
         registered = self._registrations.find(request.model_name)
         if registered is not None and request.family is None:
             return DerivedRequest(msgspec.structs.replace(request, family=registered.family))
@@ -72,7 +75,6 @@ class ModelResolver:
         if updated is not None and request.family is None:
             # Stored with the launch: a rollback of the catalog does not touch it.
             return DerivedRequest(msgspec.structs.replace(request, family=updated))
-        families = self._registrations.families
         reference = requested_reference(request, families)
         if reference is None:
             return DerivedRequest(request)

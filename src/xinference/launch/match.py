@@ -17,6 +17,7 @@ from xinference.catalog.models import (
 )
 from xinference.error_codes import Code
 from xinference.errors import Problem, join_names, near
+from xinference.launch.name_tag import read_tag, split_tag
 from xinference.launch.quantization_order import inexactness, nearest_first, same_quantization
 from xinference.launch.request import LaunchRequest
 
@@ -47,7 +48,7 @@ def matches(families: Mapping[str, ModelFamily], request: LaunchRequest) -> tupl
     """
     family = _family(families, request.model_name)
     _check_type(family, request.model_type)
-    specs = _with_quantization(_with_format(_with_size(family, request), family, request), family, request)
+    specs = _with_quantization(_with_format(_with_size(families, family, request), family, request), family, request)
     return tuple(
         version
         for version in _in_order(family, specs)
@@ -94,13 +95,25 @@ def _family(families: Mapping[str, ModelFamily], name: str) -> ModelFamily:
     known = next((known for known in families if known.lower() == lowered), None)
     if known is not None:
         return families[known]
-    similar = near(name, families)
-    listed = f"Did you mean {join_names(similar)}?" if similar else "A repository on a hub is named as owner/name."
     raise Problem(
         Code.UNKNOWN_MODEL,
         f"There is no model named {name!r}.",
-        hint=f"{listed} `xinference registrations` lists all models.",
+        hint=f"{_similar(families, name)} `xinference registrations` lists all models.",
     )
+
+
+def _similar(families: Mapping[str, ModelFamily], name: str) -> str:
+    """A sentence that names the models closest to `name`; those with the size of its tag, if it has one."""
+    beginning, tag = split_tag(name)
+    close = near(name, families)
+    size = read_tag(tag)[0] if tag else None
+    if size is not None:
+        close = [f"{each}:{tag}" for each in near(beginning, families) if _has_size(families[each], size)] or close
+    return f"Did you mean {join_names(close)}?" if close else "A repository on a hub is named as owner/name."
+
+
+def _has_size(family: ModelFamily, size: int | str) -> bool:
+    return any(same_size(spec.model_size_in_billions, size) for spec in family.model_specs)
 
 
 def _check_type(family: ModelFamily, requested: str) -> None:
@@ -113,16 +126,21 @@ def _check_type(family: ModelFamily, requested: str) -> None:
         )
 
 
-def _with_size(family: ModelFamily, request: LaunchRequest) -> Sequence[ModelSpec]:
+def _with_size(families: Mapping[str, ModelFamily], family: ModelFamily, request: LaunchRequest) -> Sequence[ModelSpec]:
     size = request.model_size_in_billions
     if size is None:
         return family.model_specs
-    return _narrow(
-        family.model_specs,
-        lambda spec: same_size(spec.model_size_in_billions, size),
-        f"{family.model_name} has no size {written_size(size)}",
-        str(size),
-        (written_size(spec.model_size_in_billions) for spec in family.model_specs),
+    specs = [spec for spec in family.model_specs if same_size(spec.model_size_in_billions, size)]
+    if specs:
+        return specs
+    # Not the similar ones, as for a name: `7B` is no slip of `1.7B`.
+    known = dict.fromkeys(written_size(spec.model_size_in_billions) for spec in family.model_specs)
+    others = [name for name in near(family.model_name, families) if _has_size(families[name], size)]
+    elsewhere = f" {join_names(others, 'and')} {'has' if len(others) == 1 else 'have'} it." if others else ""
+    raise Problem(
+        Code.UNKNOWN_MODEL,
+        f"{family.model_name} has no size {written_size(size)}.",
+        hint=f"It has: {', '.join(known)}.{elsewhere}",
     )
 
 

@@ -17,6 +17,7 @@ from xinference.errors import bad_request
 from xinference.hubs.registry import all_hubs
 from xinference.launch.match import match
 from xinference.launch.model_shape import ModelShape
+from xinference.launch.name_tag import without_tag
 from xinference.launch.request import LaunchRequest
 from xinference.planning.gguf_makers import are_early, stored_shape
 from xinference.planning.memory import MemoryBudget, MemoryEstimate
@@ -92,6 +93,7 @@ def estimate(
 def _version(request: LaunchRequest, settings: Settings) -> ModelVersion:
     """The version that the request names: a built-in or registered model, or one derived from a path or hub id."""
     registrations = registrations_of(settings.home)
+    request = without_tag(request, registrations.families)
     what = requested_reference(request, registrations.families)
     if what is None:
         return match(registrations.families, request)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
 from xinference.catalog.models import Source
 from xinference.engines.base import Engine
 from xinference.error_codes import Code
-from xinference.errors import bad_request
+from xinference.errors import Problem, bad_request, join_names
 from xinference.hardware.devices import Host
 from xinference.launch import tuning
 from xinference.launch.plan import LaunchDraft, ResolvedLaunch
@@ -37,7 +39,7 @@ def draft_launch(facts: Facts, request: LaunchRequest, uid: str) -> LaunchDraft:
     engine.variables.check(request.envs)
     tuning.is_off(request.options)
     given = tuning.without_own(request.options)
-    checked = engine.check_options(given, facts.known_options.get(name, {})) if given else {}
+    checked = _checked_options(facts, engine, given) if given else {}
     options, option_reasons = engine.complete_options(version, request, checked)
     use_gpu = wants_gpu(facts, request)
     environment = _environment_reason(facts, engine)
@@ -68,6 +70,31 @@ def draft_launch(facts: Facts, request: LaunchRequest, uid: str) -> LaunchDraft:
         reasons,
         choices=(*choice.choices, *environment),
     )
+
+
+def _checked_options(facts: Facts, engine: Engine, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options by the engine's own names; a refused one that another engine has is refused with that engine's name.
+
+    Raises:
+        Problem: 400.
+    """
+    try:
+        return engine.check_options(options, facts.known_options.get(engine.table.engine, {}))
+    except Problem as problem:
+        if problem.code != Code.UNKNOWN_OPTION or (problem.hint or "").startswith("Did you mean"):
+            raise
+        name = next((option for option in options if f"--{option}." in problem.cause), None)
+        owners = [each for each in facts.engines.values() if name is not None and _has_option(facts, each, name)]
+        if not owners:
+            raise
+        listed = join_names([each.table.engine for each in owners])
+        raise problem.replace(
+            hint=f"It is an option of {listed} (--model-engine). {problem.hint or ''}".strip()
+        ) from None
+
+
+def _has_option(facts: Facts, engine: Engine, name: str) -> bool:
+    return name in engine.open_options(facts.known_options.get(engine.table.engine, {}))
 
 
 def resolve_launch(draft: LaunchDraft, origin: Source | Path, why: str, engine: Engine) -> ResolvedLaunch:

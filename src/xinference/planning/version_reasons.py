@@ -26,7 +26,8 @@ def size_reason(request: LaunchRequest, version: ModelVersion, versions: Sequenc
     every = list(dict.fromkeys(each.size for each in versions))
     size = written_size(version.size)
     if len(every) == 1:
-        return (f"size {size}: the only one",)
+        limited = len({each.model_size_in_billions for each in version.family.model_specs}) > 1
+        return (f"size {size}: the only one{' with the values of this launch' if limited else ''}",)
     which = "the smallest" if version.size == every[0] else "the smallest that runs here"
     return (f"size {size}: {which} of {_listed(map(written_size, every))} (-s)",)
 

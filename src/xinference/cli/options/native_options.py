@@ -17,6 +17,20 @@ _INT = re.compile(r"[+-]?\d+")
 _FLOAT = re.compile(r"[+-]?(\d+\.\d*|\.?\d+)([eE][+-]?\d+)?")
 _WORDS = {"None": None, "none": None, "True": True, "true": True, "False": False, "false": False}
 
+#: Short options of the engines' own commands, as people paste them -> what they are here.
+_SHORT_OPTIONS = {
+    "-c": "--n_ctx",
+    "-np": "--n_parallel",
+    "-ngl": "--n_gpu_layers",
+    "-b": "--n_batch",
+    "-ub": "--n_ubatch",
+    "-fa": "--flash_attn",
+    "-m": "--model-path",
+    "-hf": "--model-name",
+    "-hfr": "--model-name",
+    "-tp": "--n-gpu",
+}
+
 
 class LaunchCommand(click.Command):
     """A command that parses its own options, and puts all other ``--key value`` pairs into ``ctx.obj``."""
@@ -92,7 +106,9 @@ def split(args: Sequence[str], values: Mapping[str, int], arguments: int = 0) ->
             key = name[2:].replace("-", "_")
             native[key] = parse_value(value) if equals else _value_after(words)
         elif word.startswith("-"):
-            raise click.UsageError(f"No such option: {word}. Options of the engine start with `--`.")
+            meant = _SHORT_OPTIONS.get(name)
+            hint = f"Did you mean {meant}?" if meant else "Options of the engine start with `--`."
+            raise click.UsageError(f"No such option: {word}. {hint}")
         elif arguments > 0:
             arguments -= 1
             own.append(word)

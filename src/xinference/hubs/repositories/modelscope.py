@@ -212,9 +212,22 @@ class ModelScopeHub(RepositoryHub):
         except (errors.AuthenticationError, errors.PermissionDeniedError):
             raise problems.gated_model(self.terms, model_id, has_token=_has_token()) from None
         except (errors.HubError, RequestException) as error:
-            raise problems.unreachable(self.terms, getattr(error, "message", str(error))) from error
+            raise problems.unreachable(self.terms, _reason(error)) from error
         except _DownloadCancelledError:
             raise Stopped from None
+
+
+def _reason(error: Exception) -> str:
+    """The reason of a client's error: that of the system under it, else the client's own words."""
+    from requests import RequestException
+
+    reason = getattr(error, "message", str(error))
+    below: BaseException | None = error
+    while below is not None:
+        if isinstance(below, OSError) and not isinstance(below, RequestException):
+            reason = system_reason(below)
+        below = below.__cause__ or below.__context__
+    return reason
 
 
 def cache_folder() -> Path:
