@@ -45,8 +45,11 @@ vllm:time_to_first_token_seconds_sum{engine="0",model_name="m"} 0.75
 """
 SGLANG = """\
 # TYPE sglang:num_running_reqs gauge
-sglang:num_running_reqs{engine_type="unified",model_name="m",tp_rank="0"} 2.0
-sglang:num_queue_reqs{engine_type="unified",model_name="m",tp_rank="0"} 1.0
+sglang:num_running_reqs{engine_type="unified",model_name="m",priority="",tp_rank="0"} 2.0
+sglang:num_running_reqs{engine_type="unified",model_name="m",priority="-1",tp_rank="0"} 1.0
+sglang:num_running_reqs{engine_type="unified",model_name="m",priority="0",tp_rank="0"} 1.0
+sglang:num_queue_reqs{engine_type="unified",model_name="m",priority="",tp_rank="0"} 1.0
+sglang:num_queue_reqs{engine_type="unified",model_name="m",priority="0",tp_rank="0"} 1.0
 sglang:token_usage{engine_type="unified",model_name="m",tp_rank="0"} 0.75
 sglang:prompt_tokens_total{is_streaming="true",model_name="m"} 60.0
 sglang:prompt_tokens_total{is_streaming="false",model_name="m"} 40.0

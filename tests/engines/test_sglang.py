@@ -46,6 +46,19 @@ def test_it_is_started_by_our_program_on_loopback_under_the_models_uid() -> None
     assert {option: value_of(argv, option) for option in told} == told
 
 
+def test_it_orders_waiting_requests_by_their_priority_and_interrupts_none() -> None:
+    argv = command().argv
+    flags = {"--enable-priority-scheduling", "--schedule-low-priority-values-first", "--disable-priority-preemption"}
+    assert flags <= {*argv}
+    assert value_of(argv, "--default-priority-value") == "0"
+
+
+@pytest.mark.parametrize("options", [{"schedule_policy": "lpm"}, {"enable_priority_scheduling": False}])
+def test_a_launch_may_order_the_requests_of_sglang_otherwise(options: dict[str, Any]) -> None:
+    """SGLang does not start with a priority and another policy than its first."""
+    assert not any("priority" in word for word in command(options=options).argv)
+
+
 def test_key_and_template_are_in_the_environment_and_not_on_the_command_line() -> None:
     made = command("smollm2-instruct", gpus=(1, 3))
     assert made.env["XINFERENCE_ENGINE_KEY"] == "sk-secret"

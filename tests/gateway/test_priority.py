@@ -91,6 +91,20 @@ async def test_vllm_gets_the_level_in_a_header(engine: str, fields: dict[str, An
     assert json.loads(answer.body)["headers"].get("x-vllm-priority") == header
 
 
+@pytest.mark.process
+@pytest.mark.parametrize(
+    ("fields", "value"),
+    [({"priority": -5}, -1), ({"service_tier": "flex"}, 1), ({"priority": 0}, None), ({}, None)],
+)
+async def test_sglang_gets_the_level_in_a_field(fields: dict[str, Any], value: int | None) -> None:
+    async with start_fake_engine(echo=True) as process:
+        router = HandMadeRouter()
+        router.publish(route(target(process), engine="SGLang"))
+        async with gateway_of(router) as gateway:
+            answer = await call(gateway, PATH, json.dumps(CHAT | fields).encode())
+    assert json.loads(json.loads(answer.body)["body"]).get("priority") == value
+
+
 async def test_requests_wait_at_their_level() -> None:
     router = HandMadeRouter()
     router.publish(route(TARGET, slots=1))

@@ -131,7 +131,8 @@ def _read(
 ) -> tuple[Exposition, EngineFigures]:
     labels = {"model": uid, "replica": replica}
     try:
-        exposition = read(body.decode("utf-8", "replace"), labels, OWN)
+        divided = dict.fromkeys((metrics.running, metrics.waiting), metrics.divided_by) if metrics.divided_by else {}
+        exposition = read(body.decode("utf-8", "replace"), labels, OWN, divided)
     except TooManySamplesError:
         raise EngineSilentError("too_large") from None
     return exposition, metrics.figures(exposition.values, cache)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 #: Maximum number of samples of one engine; vLLM has about 600.
 MAX_SAMPLES = 10_000
@@ -53,12 +54,16 @@ def label_text(value: str) -> str:
     return value.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
 
 
-def read(text: str, labels: Mapping[str, str], reserved: str) -> Exposition:
+def read(
+    text: str, labels: Mapping[str, str], reserved: str, divided: Mapping[str, str] = MappingProxyType({})
+) -> Exposition:
     """Read the metrics of one program, and add labels to each sample.
 
     Args:
         labels: these; a label of the program with such a name gets the prefix ``exported_``, as Prometheus does it.
         reserved: samples whose names begin with this are left out.
+        divided: sample -> a label. Its series with a value of the label are parts of the one without: `values` leaves
+            them out.
 
     Raises:
         TooManySamplesError: there are more than `MAX_SAMPLES`.
@@ -82,7 +87,8 @@ def read(text: str, labels: Mapping[str, str], reserved: str) -> Exposition:
             current = families.setdefault(name, Family(name))
         own = _without_clash(own, labels) if own else ""
         current.samples.append(f"{name}{{{own + ',' if own else ''}{added}}} {match['value']}")
-        values.setdefault(name, []).append(float(match["value"]))
+        if name not in divided or not _has_value(own, divided[name]):
+            values.setdefault(name, []).append(float(match["value"]))
     return Exposition(families, values)
 
 
@@ -97,6 +103,11 @@ def _note_comment(families: dict[str, Family], current: Family, line: str) -> Fa
     elif match["text"] in _TYPES:
         family.kind = match["text"]
     return family
+
+
+def _has_value(own: str, label: str) -> bool:
+    each = (match["label"] for match in _ANY_LABEL.finditer(own))
+    return any(name == label and value != '""' for name, _, value in (text.partition("=") for text in each))
 
 
 def _without_clash(own: str, labels: Mapping[str, str]) -> str:

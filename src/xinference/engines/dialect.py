@@ -100,6 +100,8 @@ class Dialect:
     """Makes the saved states of a model's prompts; None: the engine has none that others can use."""
     priority_header: bytes | None = None
     """The header with the priority of a request: below 0 is high, above 0 is low. None: the engine has none."""
+    has_priority_field: bool = False
+    """Chats and completions may have the same number in the field `priority`."""
     native: NativeFields = NO_NATIVE_FIELDS
     """The fields that the engine reads in addition to those of the APIs."""
     metrics: EngineMetrics = NO_METRICS

@@ -45,6 +45,8 @@ class EngineMetrics:
     """The path of the metrics in Prometheus' text format; empty: the engine has none."""
     running: str = ""
     waiting: str = ""
+    divided_by: str = ""
+    """A label by which `running` and `waiting` are divided, beside series with their sums, where the label is empty."""
     kv_cache_ratio: str = ""
     prefix_queries: tuple[str, ...] = ()
     """The counters whose sum it is."""

@@ -169,11 +169,19 @@ class DataRequests:
         )
         if is_limited:
             limit_tokens(key, route, request, document, dialect_of(route.engine), is_response=path.is_response)
-        prepared = prepare(table, route, request, document)
+        priority = NORMAL
+        # Most requests name none, so they are not worth a call.
+        if (
+            request.service_tier is not None
+            or request.priority is not None
+            or (key is not None and key.priority != NORMAL_PRIORITY)
+        ):
+            priority = priority_of(request, key)
+        prepared = prepare(table, route, request, document, priority)
         parts: tuple[ChoicePart, ...] = ()
         if 0 < route.slots < prepared.choices:
             assert isinstance(request, Generation)
-            parts = split_choices(request, body, prepared.route, partial(self._prepare_part, route, key))
+            parts = split_choices(request, body, prepared.route, partial(self._prepare_part, route, key, priority))
         if complete is not None:
             prepared = complete(prepared)
         elif path.is_tokens:
@@ -184,16 +192,8 @@ class DataRequests:
                 to_engine += ((name, headers[name]),)
         if figures.span is not None:
             to_engine = with_span(to_engine, figures.span)
-        priority = NORMAL
-        # Most requests name none, so they are not worth a call.
-        if (
-            request.service_tier is not None
-            or request.priority is not None
-            or (key is not None and key.priority != NORMAL_PRIORITY)
-        ):
-            priority = priority_of(request, key)
-            if priority != NORMAL and (header := dialect_of(route.engine).priority_header) is not None:
-                to_engine += ((header, b"%d" % (priority - NORMAL)),)
+        if priority != NORMAL and (header := dialect_of(route.engine).priority_header) is not None:
+            to_engine += ((header, b"%d" % (priority - NORMAL)),)
         call = ForwardedCall(
             path,
             prepared.body,
@@ -207,7 +207,7 @@ class DataRequests:
             priority=priority,
         )
         if path.has_inputs and not parts:
-            division = divide(request, body, prepared.route, partial(self._prepare_part, route, key))
+            division = divide(request, body, prepared.route, partial(self._prepare_part, route, key, priority))
             call = call if division is None else msgspec.structs.replace(call, division=division)
         queue, uid = self._forwarder.queue, route.parent or route.uid
         scope[CONTENDED] = lambda: queue.is_contended(uid)
@@ -225,10 +225,10 @@ class DataRequests:
         elif watch.aborted:
             await end_aborted(f"The request {self._recorder.id_of(figures)} was aborted.", request, reply)
 
-    def _prepare_part(self, route: Route, key: Key | None, request: Request, body: bytes) -> EngineCall:
+    def _prepare_part(self, route: Route, key: Key | None, priority: int, request: Request, body: bytes) -> EngineCall:
         document = RequestDocument(body)
         limit_tokens(key, route, request, document, dialect_of(route.engine))
-        return prepare(self._router.table, route, request, document)
+        return prepare(self._router.table, route, request, document, priority)
 
 
 def with_span(headers: tuple[Header, ...], span: Span) -> tuple[Header, ...]:

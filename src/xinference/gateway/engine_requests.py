@@ -20,6 +20,7 @@ from xinference.error_codes import Code
 from xinference.gateway.canonical_requests import make_canonical
 from xinference.gateway.engine_answers import answer_rewrite, events_rewrite
 from xinference.gateway.part_fields import other_members
+from xinference.gateway.priority import NORMAL
 from xinference.gateway.request_document import RequestDocument
 from xinference.gateway.tool_support import check_tools
 from xinference.protocol import exact_requests
@@ -29,6 +30,7 @@ from xinference.protocol.request_check import wrong_field
 from xinference.protocol.requests import (
     AnthropicMessages,
     Chat,
+    Completion,
     Document,
     Embeddings,
     Generation,
@@ -79,11 +81,14 @@ class EngineCall(msgspec.Struct, frozen=True):
     """The number of choices, if the engine computes no more of them than it has slots."""
 
 
-def prepare(table: RoutingTable, route: Route, request: Request, document: RequestDocument) -> EngineCall:
+def prepare(
+    table: RoutingTable, route: Route, request: Request, document: RequestDocument, priority: int = NORMAL
+) -> EngineCall:
     """Rewrite a request for the engine of `route`, and choose the rewrites of its answer.
 
     Args:
         request: the checked fields of the document.
+        priority: its level; see `gateway.priority`.
 
     Raises:
         Refusal: 400, naming a field that the engine cannot serve.
@@ -104,6 +109,8 @@ def prepare(table: RoutingTable, route: Route, request: Request, document: Reque
     fields = None if is_common else _fields_to_rewrite(request)
     if fields or exchange.body is not None:
         route = _rewrite(table, route, document, fields or {}, dialect, exchange)
+    if priority != NORMAL and dialect.has_priority_field and isinstance(request, (Chat, Completion)):
+        document.add({"priority": priority - NORMAL})
     if is_common and not request.stream:
         answer, events = exchange.answer, None
     else:

@@ -60,6 +60,7 @@ DIALECT = Dialect(
     },
     exchange=continuing(CONTINUE),
     explain=_explain,
+    has_priority_field=True,
     native=NATIVE,
     metrics=METRICS,
 )

@@ -42,6 +42,8 @@ PATHS = frozenset(
     {"/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/messages", "/v1/messages/count_tokens"}
     | {"/tokenize", "/detokenize"}
 )
+#: The policies of waiting requests that SGLang combines with priorities; the first one is its default.
+PRIORITY_POLICIES = ("fcfs", "lof")
 OPTIONS = OptionTable(
     engine="SGLang",
     version=VERSION,
@@ -128,6 +130,7 @@ class SGLang(ParserEngine):
             "log_level_http": "warning",
             "enable_metrics": True,
             **_parser_settings(family),
+            **_priority_options(plan),
             **plan.options,
             **_sizing_options(plan.sizing),
             **_rank_options(placement.rank),
@@ -170,6 +173,24 @@ def _extra_bytes(options: Mapping[str, Any]) -> int | None:
     if options.get("enable_hierarchical_cache") and not options.get("hicache_size"):
         return None
     return offloaded_bytes(options, ("cpu_offload_gb", "hicache_size"))
+
+
+def _priority_options(plan: SizedPlan) -> dict[str, Any]:
+    """The options with which waiting requests are ordered by their priority, unless the launch orders them itself.
+
+    Requests without a priority keep the order of their arrival, and no request that is computed is interrupted.
+    """
+    policy = plan.options.get("schedule_policy", PRIORITY_POLICIES[0])
+    if plan.version.family.model_type != "LLM" or policy not in PRIORITY_POLICIES:
+        return {}
+    if plan.options.get("enable_priority_scheduling") is False:
+        return {}
+    return {
+        "enable_priority_scheduling": True,
+        "schedule_low_priority_values_first": True,
+        "default_priority_value": 0,
+        "disable_priority_preemption": True,
+    }
 
 
 def _sizing_options(sizing: Sizing) -> dict[str, Any]:

@@ -8,6 +8,7 @@ METRICS = EngineMetrics(
     path="/metrics",
     running="sglang:num_running_reqs",
     waiting="sglang:num_queue_reqs",
+    divided_by="priority",
     kv_cache_ratio="sglang:token_usage",
     prefix_queries=("sglang:prompt_tokens_total",),
     prefix_hits="sglang:cached_tokens_total",
