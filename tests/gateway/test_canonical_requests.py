@@ -396,3 +396,37 @@ def test_the_events_of_a_call_are_those_of_a_function_call() -> None:
     first, done = chunk.strip().split(b"\n\n")
     assert json.loads(first[6:])["choices"][0]["delta"] == {"function_call": {"name": "one", "arguments": "{"}}
     assert done == b"data: [DONE]"
+
+
+# -- fields of Anthropic's messages ---------------------------------------------------------------------------------
+
+
+@in_one_test(
+    ("fields", "param"),
+    [
+        ({"response_format": {"type": "json_object"}}, "response_format"),
+        ({"stop": ["a"]}, "stop"),
+        ({"n": 2}, "n"),
+        ({"functions": [{"name": "f"}]}, "functions"),
+        ({"container": "c"}, "container"),
+        ({"output_config": {"format": {"type": "json_object"}}}, "output_config.format.type"),
+        ({"output_config": {"effort": "least"}}, "output_config.effort"),
+        ({"thinking": {"type": "much"}}, "thinking.type"),
+        ({"system": [{"type": "image", "source": {"type": "base64", "data": "AA"}}]}, "system[0].type"),
+    ],
+)
+def test_a_field_that_would_change_an_answer_in_silence_is_refused(fields: dict[str, Any], param: str) -> None:
+    assert refused(MESSAGES, **fields).param == param
+
+
+@in_one_test(
+    ("source", "param"),
+    [
+        ({"type": "file", "file_id": "f"}, "messages[0].content[0].source.type"),
+        ({"type": "base64", "media_type": "image/png"}, "messages[0].content[0].source.data"),
+        ({"type": "url"}, "messages[0].content[0].source.url"),
+    ],
+)
+def test_an_image_that_is_not_in_the_request_is_refused(source: dict[str, Any], param: str) -> None:
+    messages = [{"role": "user", "content": [{"type": "image", "source": source}]}]
+    assert refused(MESSAGES, messages=messages).param == param

@@ -6,6 +6,8 @@ from typing import Any
 
 import msgspec
 
+from xinference.engines.dialect import Body
+from xinference.error_codes import Code
 from xinference.gateway.canonical_chats import join_last
 from xinference.gateway.canonical_fields import (
     check_schema,
@@ -18,8 +20,18 @@ from xinference.gateway.canonical_fields import (
     unsupported,
 )
 from xinference.gateway.request_document import RequestDocument
+from xinference.protocol.errors import Refusal
 
 TOOL_CHOICES = ("auto", "any", "tool", "none")
+THINKING = ("enabled", "disabled", "adaptive")
+EFFORTS = ("low", "medium", "high", "xhigh", "max")
+#: Field that a message does not have and that would change its answer -> what to use instead.
+_OTHERS = {
+    "response_format": "Use output_config.format.",
+    "stop": "Use stop_sequences.",
+    "functions": "Use tools.",
+    "container": "Leave it out: there are no containers here.",
+}
 
 
 def canonical_messages(document: RequestDocument) -> None:
@@ -29,6 +41,7 @@ def canonical_messages(document: RequestDocument) -> None:
         Refusal: 400, naming the field.
     """
     body = document.fields
+    _check_unserved(body)
     for n, message in enumerate(body["messages"]):
         document.drop_nulls(message)
         if message.get("content") is None:
@@ -36,6 +49,7 @@ def canonical_messages(document: RequestDocument) -> None:
         _anthropic_parts(document, message["content"], f"messages[{n}].content")
     join_last(document, body["messages"])
     _anthropic_parts(document, body.get("system"), "system")
+    _check_system(body.get("system"))
     names = _anthropic_tools(document)
     choice = body.get("tool_choice")
     if isinstance(choice, dict):
@@ -46,13 +60,44 @@ def canonical_messages(document: RequestDocument) -> None:
             raise invalid("tool_choice", "it is 'any', but there are no tools.")
         elif choice.get("type") not in TOOL_CHOICES:
             raise not_one_of("tool_choice.type", choice.get("type"), TOOL_CHOICES)
+    _check_thinking(body.get("thinking"))
     output = body.get("output_config")
+    effort = output.get("effort") if isinstance(output, dict) else None
+    if effort is not None and effort not in EFFORTS:
+        raise not_one_of("output_config.effort", effort, EFFORTS)
     for name, form in (
         ("output_format", body.get("output_format")),
         ("output_config.format", output.get("format") if isinstance(output, dict) else None),
     ):
-        if isinstance(form, dict) and form.get("type") == "json_schema":
+        if isinstance(form, dict):
+            if form.get("type") != "json_schema":
+                raise not_one_of(f"{name}.type", form.get("type"), ("json_schema",))
             check_schema(form.get("schema"), f"{name}.schema")
+
+
+def _check_unserved(body: Body) -> None:
+    for name, hint in _OTHERS.items():
+        if body.get(name):
+            raise unsupported(name, "a message does not have it.", hint)
+    if body.get("n", 1) not in (1, None):
+        raise unsupported("n", "a message has one answer.", "Send the request several times.")
+
+
+def _check_system(parts: Any) -> None:
+    for n, part in enumerate(parts if isinstance(parts, list) else ()):
+        if part["type"] != "text":
+            cause = f"system[{n}].type: content of the type {part['type']} is not taken here."
+            raise Refusal(Code.UNSUPPORTED_CONTENT, cause, param=f"system[{n}].type")
+
+
+def _check_thinking(thinking: Any) -> None:
+    if not isinstance(thinking, dict):
+        return
+    kind = thinking.get("type")
+    if kind is None:
+        raise required("thinking.type")
+    if kind not in THINKING:
+        raise not_one_of("thinking.type", kind, THINKING)
 
 
 def _anthropic_parts(document: RequestDocument, parts: Any, at: str) -> None:
@@ -62,6 +107,8 @@ def _anthropic_parts(document: RequestDocument, parts: Any, at: str) -> None:
         document.drop_nulls(part, "input")
         if part["type"] == "text":
             check_text(part, f"{at}[{n}]")
+        elif part["type"] == "image":
+            _check_image(part.get("source"), f"{at}[{n}].source")
         elif part["type"] == "tool_use":
             if not isinstance(part.get("name"), str):
                 raise required(f"{at}[{n}].name")
@@ -69,6 +116,17 @@ def _anthropic_parts(document: RequestDocument, parts: Any, at: str) -> None:
                 document.put(part, "input", msgspec.json.decode(readable_arguments(part.get("input")).encode()))
         elif part["type"] == "tool_result":
             _anthropic_parts(document, part.get("content"), f"{at}[{n}].content")
+
+
+def _check_image(source: Any, at: str) -> None:
+    """Check that an image is in the request itself: engines pass over any other."""
+    source = source if isinstance(source, dict) else {}
+    if source.get("url") or source.get("data"):
+        return
+    if source.get("type") not in ("base64", "url", None):
+        cause = f"{at}.type: an image of the type {str(source['type'])[:100]} is not taken here."
+        raise Refusal(Code.UNSUPPORTED_CONTENT, cause, hint="Send its data as base64.", param=f"{at}.type")
+    raise required(f"{at}.{'url' if source.get('type') == 'url' else 'data'}")
 
 
 def _anthropic_tools(document: RequestDocument) -> list[str]:

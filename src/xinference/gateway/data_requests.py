@@ -23,14 +23,14 @@ from xinference.gateway.http.last_answers import Shutdown, end_answer
 from xinference.gateway.http.request_body import ClientLeftError, ClientWatch
 from xinference.gateway.http.uvicorn_protocol import CONTENDED
 from xinference.gateway.limited_forward import LimitedForwarder, end_aborted
-from xinference.gateway.messages.translation import Complete, translate
+from xinference.gateway.messages.translation import Complete, is_constrained, translate
 from xinference.gateway.priority import NORMAL, priority_of
 from xinference.gateway.refusal_counter import RefusalCounter
 from xinference.gateway.request_document import RequestDocument
 from xinference.gateway.request_reader import RequestReader, address
 from xinference.gateway.request_records import Recorder
 from xinference.gateway.responses.resource import ResponseResource
-from xinference.gateway.routes import RESPONSE_AS_CHAT, DataPath, substitute
+from xinference.gateway.routes import RESPONSE_AS_CHAT, DataPath, as_chat, substitute
 from xinference.gateway.token_answers import with_token_answer
 from xinference.keys.key import NORMAL_PRIORITY, Key
 from xinference.protocol.errors import Header, Refusal
@@ -155,8 +155,7 @@ class DataRequests:
             complete = partial(with_builder, builder=builder, is_stream=bool(request.stream))
         elif (
             path.anthropic
-            and path.upstream not in route.paths
-            and (other := substitute(route, path.upstream)) is not None
+            and (other := (as_chat if is_constrained(request, body) else substitute)(route, path.upstream)) is not None
         ):
             path = other
             request, document, complete = translate(path, request, body)

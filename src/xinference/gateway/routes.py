@@ -107,8 +107,13 @@ _SUBSTITUTES = {
 
 def substitute(route: Route, path: str) -> DataPath | None:
     """What a request of `path` is translated to; None: the engine has the path, or nothing in its place."""
+    return None if path in route.paths else as_chat(route, path)
+
+
+def as_chat(route: Route, path: str) -> DataPath | None:
+    """What a request of `path` is translated to if it has to be a chat; None: the engine has nothing for it."""
     other = _SUBSTITUTES.get(path)
-    if other is None or path in route.paths or CHAT not in route.paths or other.upstream not in route.paths:
+    if other is None or CHAT not in route.paths or other.upstream not in route.paths:
         return None
     return other
 

@@ -141,7 +141,7 @@ FIELDS: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ),
     ({"stream": True}, {"stream": True, "stream_options": {"include_usage": True}}),
     ({"metadata": {"user_id": "x"}, "system": None, "tools": None, "top_k": None, "thinking": None}, {}),
-    ({"n": 2, "stop": "x", "logprobs": True, "stream_options": {}, "max_completion_tokens": 3}, {}),
+    ({"n": 1, "stop": [], "logprobs": True, "stream_options": {}, "max_completion_tokens": 3}, {}),
     ({"seed": 3, "request_id": "r"}, {"seed": 3, "request_id": "r"}),
 ]
 
@@ -155,6 +155,8 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"tools": [{"type": "web_search_20250305", "name": "web_search"}]}, "tools[0].type"),
     ({"tools": [TOOL], "tool_choice": {"type": "tool", "name": "other"}}, "tool_choice"),
     ({"tool_choice": {"type": "any"}}, "tool_choice"),
+    ({"n": 2}, "n"),
+    ({"stop": "x"}, "stop"),
     ({"thinking": {"type": "much"}}, "thinking.type"),
     ({"thinking": {}}, "thinking.type"),
     ({"thinking": {"type": ["enabled"]}}, "thinking.type"),

@@ -10,6 +10,7 @@ import pytest
 
 from tests.fakes.running import start_fake_engine
 from tests.gateway.harness import ANTHROPIC, HandMadeRouter, call, gateway_of, route, target
+from tests.gateway.recording import recording_gateway
 
 pytestmark = pytest.mark.process
 
@@ -47,6 +48,32 @@ async def test_an_engine_with_chats_answers_messages(engine: str, prefix: str, t
         assert b"[DONE]" not in streamed.body
     first = json.loads(record.read_text().splitlines()[0])
     assert first["path"] == "/v1/chat/completions" and json.loads(first["body"])["messages"][0]["role"] == "system"
+
+
+SCHEMA = {"type": "object", "properties": {"a": {"type": "boolean"}}}
+FORM = {"type": "json_schema", "schema": SCHEMA}
+
+
+@pytest.mark.parametrize("engine", ["llama.cpp", "vLLM", "SGLang"])
+@pytest.mark.parametrize(
+    "fields",
+    [{"output_config": {"format": FORM}}, {"output_format": FORM}, {"guided_json": SCHEMA}],
+    ids=["output_config", "output_format", "guided_json"],
+)
+async def test_a_constraint_of_a_message_reaches_an_engine_whose_own_messages_may_ignore_it(
+    engine: str, fields: dict[str, Any], tmp_path: Path
+) -> None:
+    async with recording_gateway(engine, tmp_path) as at:
+        sent = await at.sent("/v1/messages", json.loads(encoded(max_tokens=9, **fields)), headers=ANTHROPIC)
+    assert sent.path == "/v1/chat/completions"
+    assert json.dumps(SCHEMA) in json.dumps(sent.json)
+
+
+async def test_a_message_without_a_constraint_is_answered_by_the_engines_own_messages(tmp_path: Path) -> None:
+    body = json.loads(encoded(max_tokens=9, output_config={"effort": "low"}))
+    async with recording_gateway("llama.cpp", tmp_path) as at:
+        sent = await at.sent("/v1/messages", body, headers=ANTHROPIC)
+    assert sent.path == "/v1/messages"
 
 
 async def test_tokens_are_counted_by_the_engine(tmp_path: Path) -> None:

@@ -1,4 +1,7 @@
-"""Requests of Anthropic's API for an engine that does not have it: what the engine gets, and how it is answered."""
+"""Requests of Anthropic's API as chats: what the engine gets, and how it is answered.
+
+This is for engines without this API, and for answers with a constraint, which the engines that have it do not all read.
+"""
 
 from __future__ import annotations
 
@@ -10,16 +13,28 @@ import msgspec
 from xinference.gateway.built_answers import with_builder
 from xinference.gateway.canonical_requests import make_canonical
 from xinference.gateway.engine_answers import chained
-from xinference.gateway.engine_requests import EngineCall
+from xinference.gateway.engine_requests import GUIDED, EngineCall
 from xinference.gateway.messages.answer import MessageBuilder, token_count
 from xinference.gateway.messages.request import chat_of, text_to_count
 from xinference.gateway.request_document import RequestDocument
 from xinference.gateway.routes import DataPath
+from xinference.protocol.constraint_fields import CONSTRAINTS
 from xinference.protocol.request_check import check
 from xinference.protocol.requests import AnthropicMessages, Request
 
+#: Fields with a constraint of an answer.
+_CONSTRAINTS = tuple(f'"{name}"'.encode() for name in sorted({*CONSTRAINTS, *GUIDED}))
 #: Adds the rewrites of the answer to a call.
 Complete = Callable[[EngineCall], EngineCall]
+
+
+def is_constrained(request: Request, body: bytes) -> bool:
+    """Whether the answer has to follow a schema, a grammar or another constraint."""
+    if not isinstance(request, AnthropicMessages):
+        return False
+    if request.output_format or (request.output_config and b'"format"' in bytes(request.output_config)):
+        return True
+    return request.has_further_fields and any(name in body for name in _CONSTRAINTS)
 
 
 def translate(path: DataPath, request: Request, body: bytes) -> tuple[Request, RequestDocument, Complete]:
