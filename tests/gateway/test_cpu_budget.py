@@ -17,12 +17,14 @@ import time
 from collections.abc import AsyncIterator, Awaitable
 from dataclasses import dataclass
 from types import FrameType
+from typing import Any
 
 import pytest
 import uvloop
 
 from tests.gateway.bare import BareServer
-from tests.gateway.wire import DataPath, data_path
+from tests.gateway.harness import CHAT
+from tests.gateway.wire import DataPath, data_path, request_of
 from xinference.gateway import app, request_records
 from xinference.gateway.http.request_figures import RequestFigures
 
@@ -30,7 +32,7 @@ from xinference.gateway.http.request_figures import RequestFigures
 REQUEST, CHUNK = 2.18, 1.07
 #: Function calls, as counted.
 #: Of the calls of a request, 19 make its record, with those of other requests: 3 us. Of those of a chunk, none.
-REQUEST_CALLS, CHUNK_CALLS = 262, 18
+REQUEST_CALLS, CHUNK_CALLS = 247, 18
 #: Calls of a request that make its record; those of a chunk are none.
 RECORD_CALLS = 21
 #: A rise above this fails. Calls are exact, and differ a little between versions of the interpreter and of uvicorn.
@@ -70,6 +72,24 @@ def test_the_record_of_a_request_makes_no_more_calls_than_its_budget(monkeypatch
     request, chunk = with_records.request - without.request, with_records.chunk - without.chunk
     assert 0 < request < RECORD_CALLS * CALLS_RISE, f"the record of a request makes {request} calls"
     assert abs(chunk) < 0.1, f"the record of a stream makes {chunk} calls a chunk"
+
+
+TOOL = {"type": "function", "function": {"name": "one", "parameters": {"type": "object", "properties": {}}}}
+CALL = {"id": "c", "type": "function", "function": {"name": "one", "arguments": "{}"}}
+TURN = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}]
+#: Chats that engines read as they are, and the calls that each may make more than a short one.
+CHATS: list[tuple[dict[str, Any], int]] = [
+    (CHAT | {"messages": [*TURN * 40, TURN[0]]}, 0),
+    (CHAT | {"messages": [{"role": "user", "content": [{"type": "text", "text": "hi"}]}]}, 0),
+    (CHAT | {"tools": [TOOL] * 40, "tool_choice": "auto"}, 2),
+    (CHAT | {"messages": [TURN[0], {"role": "assistant", "content": None, "tool_calls": [CALL]}, *TURN[:1]]}, 9),
+]
+
+
+@pytest.mark.parametrize(("body", "more"), CHATS, ids=["long", "parts", "tools", "calls"])
+def test_a_chat_in_the_common_form_makes_the_calls_of_a_short_one(body: dict[str, Any], more: int) -> None:
+    short, other = uvloop.run(count_chats(request_of(CHAT), request_of(body)))
+    assert other <= short + more, f"the chat makes {other} calls, a short one {short}"
 
 
 class NoRecorder(request_records.Recorder):
@@ -160,6 +180,27 @@ async def count(more: float = 0.0) -> Cost:
         chats = await counted(_chats(path, REQUESTS + round(REQUESTS * more)))
         chunks = await counted(path.stream(EVENTS + round(EVENTS * more) + 1)) - await counted(path.stream(1))
     return Cost(chats / REQUESTS, chunks / EVENTS)
+
+
+async def count_chats(*requests: bytes) -> list[int]:
+    """Calls of functions for each of these chats, without those that make its record."""
+    events: list[str] = []
+
+    def note(_frame: FrameType, event: str, _of: object) -> None:
+        events.append(event)
+
+    counts = []
+    async with data_path() as path, batches_of(1000):
+        for request in requests:
+            await path.chat(request)
+            events.clear()
+            sys.setprofile(note)
+            try:
+                await path.chat(request)
+            finally:
+                sys.setprofile(None)
+            counts.append(events.count("call") + events.count("c_call"))
+    return counts
 
 
 @contextlib.asynccontextmanager

@@ -77,10 +77,10 @@ class DataPath:
         """What the client has received since its last request."""
         return b"".join(self._received)
 
-    async def chat(self) -> None:
-        """A whole answer."""
+    async def chat(self, request: bytes | None = None) -> None:
+        """A whole answer; to `CHAT_REQUEST` if no other request is named."""
         self._expected = ANSWER_BODY
-        await self._ask(CHAT_REQUEST)
+        await self._ask(request or CHAT_REQUEST)
 
     async def stream(self, events: int) -> None:
         """An answer of `events` events, each of which arrives alone."""
@@ -138,7 +138,8 @@ async def data_path() -> AsyncIterator[DataPath]:
             engine_pool._connect = connect
 
 
-def _request(body: dict[str, Any]) -> bytes:
+def request_of(body: dict[str, Any]) -> bytes:
+    """The bytes of a chat, as OpenAI's client for Python sends it."""
     data = json.dumps(body | {"temperature": 0.7, "max_tokens": 256}).encode()
     head = (
         "POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1:9997\r\nAccept-Encoding: gzip, deflate\r\n"
@@ -149,4 +150,4 @@ def _request(body: dict[str, Any]) -> bytes:
     return head.encode() + data
 
 
-CHAT_REQUEST, STREAM_REQUEST = _request(CHAT), _request(STREAM)
+CHAT_REQUEST, STREAM_REQUEST = request_of(CHAT), request_of(STREAM)

@@ -21,6 +21,7 @@ from xinference.gateway.http.request_body import (
     check_content_type,
     read_body,
 )
+from xinference.gateway.http.uvicorn_protocol import TAKE_BODY
 from xinference.gateway.media.embedding import ImageEmbedder
 from xinference.gateway.rate_limits import Quota
 from xinference.gateway.routes import DataPath, find
@@ -82,7 +83,7 @@ class RequestReader:
             counted_at = time.monotonic()
             with reply.figures.wait("quota"):
                 await self._quota.take_request(key, counted_at)
-        body = await read_body(receive, headers, self._max_body_bytes, self.bodies, reply)
+        body = await read_body(receive, headers, self._max_body_bytes, self.bodies, reply, scope.get(TAKE_BODY))
         if b"content-encoding" in headers:
             body = decompressed(body, headers, self._max_body_bytes)
             if len(body) > SMALL_BODY:

@@ -35,7 +35,7 @@ class Recorder:
         """
         self.sampling = sampling
         self._publish = publish
-        self._prefix = secrets.token_hex(4)
+        self._prefix = secrets.token_hex(4) + "-"
         self._number = 0
         self._active: dict[int, RequestFigures] = {}
         self._ended: list[RequestFigures] = []
@@ -53,7 +53,7 @@ class Recorder:
 
     def id_of(self, figures: RequestFigures) -> str:
         """The id of a request in its record."""
-        return f"{self._prefix}-{figures.number}"
+        return f"{self._prefix}{figures.number}"
 
     def end(self, figures: RequestFigures, status: int) -> None:
         """Take a request that has ended; `status` is 0 if the client left before the answer.
@@ -91,7 +91,7 @@ class Recorder:
                 if not code and _ERROR in figures.last:
                     code = Code.ENGINE_ERROR
         return Record(
-            self.id_of(figures),
+            self._prefix + str(figures.number),
             clock + began,
             figures.key_id,
             figures.model,
@@ -141,7 +141,7 @@ class Recorder:
     def abort(self, request_id: str) -> bool:
         """Abort a request that has not ended; False: there is none of this id that has been read completely."""
         prefix, _, number = request_id.rpartition("-")
-        figures = self._active.get(int(number)) if prefix == self._prefix and number.isdecimal() else None
+        figures = self._active.get(int(number)) if prefix + "-" == self._prefix and number.isdecimal() else None
         if figures is None or figures.watch is None:
             return False
         figures.watch.abort()

@@ -14,16 +14,20 @@ from typing import Any
 import pytest
 import uvicorn
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
 from tests.gateway.harness import management
 from tests.gateway.wire import Wire
 from tests.support.cases import in_one_test
+from xinference.gateway.http.asgi import Receive, Scope, Send
 from xinference.gateway.http.server import http_server
 from xinference.gateway.http.uvicorn_protocol import Protocol
 
-PROTOCOL_METHODS = ("data_received", "connection_lost", "on_message_begin", "on_body", "send_400_response")
+PROTOCOL_METHODS = (
+    *("data_received", "connection_lost", "on_message_begin", "on_header", "on_headers_complete", "on_body"),
+    *("on_message_complete", "send_400_response", "_start_asgi_task"),
+)
 SERVER_METHODS = ("main_loop", "handle_exit", "shutdown", "on_tick")
 SERVER_ATTRIBUTES = (
     "should_exit",
@@ -111,3 +115,65 @@ def test_a_tick_takes_a_counter_and_says_whether_the_server_is_to_end() -> None:
 def test_the_middleware_takes_what_the_settings_trust() -> None:
     trusted: Any = uvicorn.Config(management, log_config=None).forwarded_allow_ips
     assert ProxyHeadersMiddleware(management, trusted)  # type: ignore[arg-type]  # an app of the ASGI of this project
+
+
+HEAD = "Host: localhost\r\nX-Stainless-OS: Linux\r\nX-Other: a\r\n"
+#: Requests in pieces: usual ones, and those that uvicorn's own callbacks handle.
+REQUESTS = [
+    [f"POST /v1/chat/completions HTTP/1.1\r\n{HEAD}Content-Length: 2\r\n\r\n{{}}"],
+    [f"POST /v1/chat/completions HTTP/1.1\r\n{HEAD}Content-Length: 2\r\n\r\n", "{", "}"],
+    [f"POST /v1/chat/completions HTTP/1.1\r\n{HEAD}Content-Length: 6\r\n\r\n", "{", "1234", "}"],
+    [f"POST /v1/chat/completions HTTP/1.1\r\n{HEAD}Transfer-Encoding: chunked\r\n\r\n1\r\n{{\r\n1\r\n}}\r\n0\r\n\r\n"],
+    [f"POST /v1/chat/completions HTTP/1.1\r\n{HEAD}Expect: 100-continue\r\nContent-Length: 2\r\n\r\n"],
+    [f"POST /v1/chat/completions HTTP/1.1\r\n{HEAD}Connection: close\r\nContent-Length: 2\r\n\r\n{{}}"],
+    [f"GET /v1/models HTTP/1.1\r\n{HEAD}Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n"],
+    [f"GET /v1/models HTTP/1.0\r\n{HEAD}\r\n"],
+    [f"GET /v1/models HTTP/1.0\r\n{HEAD}Connection: keep-alive\r\n\r\n"],
+    [f"GET /a HTTP/1.0\r\nX: HTTP/1.1\r\n{HEAD}\r\n"],
+    [f"GET /v1/models?a=b%20c HTTP/1.1\r\n{HEAD}\r\n"],
+    [f"GET /v1/mod%65ls/%2F HTTP/1.1\r\n{HEAD}\r\n"],
+    [f"GET //v1//models/ HTTP/1.1\r\n{HEAD}\r\n"],
+    [f"GET http://localhost/v1/models HTTP/1.1\r\n{HEAD}\r\n"],
+    [f"GET / HTTP/1.1\r\n{HEAD}\r\n"],
+    ["GET /v1/mod", f"els HTTP/1.1\r\n{HEAD}\r\n"],
+    [f"\r\nGET /v1/models HTTP/1.1\r\n{HEAD}\r\n"],
+    [f"GET /one HTTP/1.1\r\n{HEAD}\r\nGET /two HTTP/1.0\r\nConnection: keep-alive\r\n\r\n"],
+    [f"GET /one HTTP/1.1\r\n{HEAD}\r\nGET /two HTTP/1.1\r\n{HEAD}\r\n"],
+    [f"OPTIONS * HTTP/1.1\r\n{HEAD}\r\n"],
+    ["POST /v1/chat/completions HTTP/1.1\r\nHOST: a\r\nhost: b\r\nContent-LENGTH: 2\r\nEXPECT: 100-Continue\r\n\r\n{}"],
+]
+
+
+@in_one_test("pieces", REQUESTS)
+async def test_the_callbacks_in_place_of_uvicorns_have_the_same_result(pieces: list[str]) -> None:
+    found = []
+    for kind in (Protocol, HttpToolsProtocol):
+        config = http_server(_waiting).config
+        config.load()
+        protocol = kind(config, ServerState(), {})
+        protocol.connection_made(Wire(lambda _: None))
+        for piece in pieces:
+            protocol.data_received(piece.encode())
+        cycles = [protocol.cycle, *(cycle for cycle, _ in protocol.pipeline)]
+        found.append([len(protocol.tasks), *map(_facts, cycles)])
+        await asyncio.sleep(0)
+        for task in list(protocol.tasks):
+            task.cancel()
+        await asyncio.gather(*protocol.tasks, return_exceptions=True)
+    assert found[0] == found[1]
+
+
+def _facts(cycle: RequestResponseCycle) -> tuple[Any, ...]:
+    scope = {name: value for name, value in cycle.scope.items() if not name.startswith("xinference.")}
+    return scope, cycle.keep_alive, cycle.more_body, bytes(cycle.body), cycle.message_event.is_set(), cycle.access_log
+
+
+async def _waiting(scope: Scope, receive: Receive, send: Send) -> None:
+    await asyncio.Event().wait()
+
+
+def test_a_cycle_takes_its_arguments_in_the_order_in_which_they_are_given() -> None:
+    assert [*inspect.signature(RequestResponseCycle).parameters] == [
+        *("scope", "transport", "flow", "logger", "access_logger", "access_log", "default_headers", "message_event"),
+        *("expect_100_continue", "keep_alive", "on_response"),
+    ]

@@ -8,7 +8,7 @@ from types import TracebackType
 
 from xinference.error_codes import Code
 from xinference.gateway.http.asgi import Receive, Scope
-from xinference.gateway.http.uvicorn_protocol import WATCH, Watch
+from xinference.gateway.http.uvicorn_protocol import WATCH, TakeBody, Watch
 from xinference.protocol.errors import Header, Refusal
 
 #: curl's `-d` sends the content type of a form.
@@ -53,16 +53,24 @@ async def read_body(
     limit: int,
     memory: BodyMemory | None = None,
     request: object = None,
+    take: TakeBody | None = None,
 ) -> bytes:
     """Read the whole body, at most `limit` bytes.
 
     Args:
         memory: counts the body for `request`, and has to be told when that is answered.
+        take: returns the body if the server has the whole of it; see `Protocol.take_body`.
 
     Raises:
         Refusal: 413; before anything is read if ``Content-Length`` exceeds the limit. 503: see `BodyMemory.take`.
         ClientLeftError: the client disconnected.
     """
+    if take is not None and (body := take()) is not None:
+        if len(body) > limit:
+            raise body_too_large(headers, limit, f"{len(body)} bytes")
+        if len(body) > SMALL_BODY and memory is not None:
+            memory.take(request, len(body))
+        return body
     length = headers.get(b"content-length", b"")
     if length.isdigit() and int(length) > limit:
         raise body_too_large(headers, limit, f"{int(length)} bytes")
