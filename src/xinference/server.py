@@ -14,6 +14,7 @@ import os
 import signal
 import socket
 import sys
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -37,6 +38,7 @@ from xinference.listener import check_exposure, check_host, is_exposed, listen
 from xinference.log_setup import set_up_log
 from xinference.process.home import announce, own_home, withdraw
 from xinference.records.hub import RecordHub
+from xinference.records.record import Record
 from xinference.routing.interfaces import Router
 from xinference.server_parts import build_several, build_single
 from xinference.store.database import Store
@@ -145,7 +147,7 @@ async def _serve(settings: Settings, store: Store, keys: Keyring, listener: sock
     try:
         await controller.start()
         if controller.cluster is not None:
-            _serve_on_workers(controller, controller.cluster, keys, settings.on_demand_wait_seconds)
+            _serve_on_workers(controller, controller.cluster, keys, hub, settings.on_demand_wait_seconds)
     except BaseException:  # the database cannot be read: what was adopted is left for the next server
         announcing.cancel()
         await controller.close("detach")
@@ -181,14 +183,23 @@ async def _serve(settings: Settings, store: Store, keys: Keyring, listener: sock
         log.info("ended (%s)", "engines stopped" if how == "stop" else "engines keep running for the next server")
 
 
-def _serve_on_workers(controller: Controller, cluster: Cluster, keys: Keyring, load_seconds: float) -> None:
-    """Send routes and keys to the workers that serve clients."""
+def _serve_on_workers(
+    controller: Controller, cluster: Cluster, keys: Keyring, hub: RecordHub, load_seconds: float
+) -> None:
+    """Send routes and keys to the workers that serve clients, and count their requests."""
     from xinference.gateway.node_gateway import encode_gateway_table  # a server on one machine does without it
 
     cluster.gateways.begin(
         lambda: encode_gateway_table(controller.table, keys.table),
         lambda uid: controller.ensure_ready(uid, load_seconds),
     )
+
+    def count(records: Iterable[Record]) -> None:
+        for record in records:
+            hub.publish(record)
+            keys.note_use(record.key_id, record.started)
+
+    cluster.members.served = count
     controller.subscribe(cluster.gateways.changed)
     keys.subscribe(cluster.gateways.changed)
 

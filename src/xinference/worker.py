@@ -40,6 +40,7 @@ from xinference.nodes.joining import Membership, WorkerHome, find_supervisor, jo
 from xinference.nodes.local import LocalNode
 from xinference.nodes.offered_files import OfferedFiles
 from xinference.nodes.peer_link import PeerLink
+from xinference.nodes.served_records import ServedRecords
 from xinference.nodes.supervisor_link import SupervisorLink
 from xinference.process.home import own_home
 from xinference.process.leftovers import keepers_of
@@ -199,6 +200,8 @@ class _Worker:
         )
         node.peers = self._peers = PeerLink(self._identity.client_context, OfferedFiles(), membership.host)
         self._agent = Agent(node, self._link.send, self._take_table, self._restart, self._wait_for_last_answers)
+        self._served = ServedRecords(self._agent.report_served)
+        self._agent.counted = self._served.counted
         self._restarts = False
         self._has_gateways = False
         """Whether workers send requests to the engines here, of which the supervisor does not know."""
@@ -209,7 +212,7 @@ class _Worker:
     def _make_gateway(self, listener: socket.socket) -> NodeGateway:
         from xinference.gateway.node_gateway import NodeGateway  # most workers do without it
 
-        return NodeGateway(self._settings, listener, self._membership.host, self._agent.ask_for)
+        return NodeGateway(self._settings, listener, self._membership.host, self._agent.ask_for, self._served.add)
 
     async def run(self) -> bool:
         """Work until the end; returns whether the program is to start again."""
@@ -239,6 +242,7 @@ class _Worker:
         try:
             await self._server.serve(sockets=[self._listener])
         finally:
+            self._served.send()
             stops = self._server.ended_by == signal.SIGINT or self._stops_engines
             if stops:
                 await self._agent.stop_engines()
@@ -296,6 +300,7 @@ class _Worker:
                 self._home.note_link(is_up=was_up)
             if self._link.is_up:
                 await self._agent.report_host()
+                self._served.send()
             await self._link.wait_changed(REPORT_SECONDS)
 
     async def _end_orphans(self) -> None:

@@ -8,13 +8,15 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
 from tests.deployments.doubles import HOST, turns
+from tests.records.samples import RECORD
 from xinference.cluster.members import Member, Members
 from xinference.cluster.rows import NodeRow
 from xinference.fabric.memory import MemoryFabric, MemoryUplink
 from xinference.nodes import messages
 from xinference.nodes.membership import NodeState
-from xinference.nodes.message_codec import encode
+from xinference.nodes.message_codec import decode_envelope, encode
 from xinference.nodes.node import Node
+from xinference.records.record import Record
 
 NODE = "n000000000001"
 
@@ -22,10 +24,14 @@ NODE = "n000000000001"
 class Silent:
     """A node that has no replica and answers nothing."""
 
+    def __init__(self) -> None:
+        self.orders: list[messages.Ask | messages.Tell] = []
+
     async def answer(self, message: bytes) -> bytes:
         raise NotImplementedError
 
-    def receive(self, message: bytes) -> None: ...
+    def receive(self, message: bytes) -> None:
+        self.orders.append(decode_envelope(message).body)
 
     def receive_table(self, table: bytes) -> None: ...
 
@@ -41,6 +47,7 @@ class Site:
     fabric: MemoryFabric
     member: Member
     uplink: MemoryUplink | None = None
+    program: Silent = field(default_factory=Silent)
     now: list[float] = field(default_factory=lambda: [0.0])
     changes: list[tuple[NodeState, NodeState]] = field(default_factory=list)
 
@@ -64,7 +71,7 @@ async def a_site() -> AsyncIterator[Site]:
     members.changed = lambda member, before: site.changes.append((before, member.state))
     reading = asyncio.create_task(members.run())
     try:
-        site.uplink = fabric.join(NODE, Silent())
+        site.uplink = fabric.join(NODE, site.program)
         await turns()
         yield site
     finally:
@@ -96,6 +103,26 @@ async def test_a_silent_node_is_lost_after_its_time_and_ready_after_its_next_rep
         assert given_up == ["given up"]
         await site.report()
         assert site.member.state is NodeState.READY and given_up == ["given up", "stopped"]
+
+
+async def test_requests_that_a_node_has_answered_are_counted_once_and_acknowledged() -> None:
+    async with a_site() as site:
+        counted: list[Record] = []
+        site.members.served = counted.extend
+        assert site.uplink is not None
+        site.uplink.send(encode(messages.Served("p1", 2, (RECORD, RECORD))))
+        site.uplink.send(encode(messages.Served("p1", 3, (RECORD, RECORD, RECORD))))
+        await turns()
+        assert [each.node for each in counted] == [NODE] * 3
+        assert site.program.orders == [messages.Counted("p1", 2), messages.Counted("p1", 3)]
+
+
+async def test_records_that_nobody_counts_yet_stay_at_their_node() -> None:
+    async with a_site() as site:
+        assert site.uplink is not None
+        site.uplink.send(encode(messages.Served("p1", 1, (RECORD,))))
+        await turns()
+        assert site.program.orders == []
 
 
 async def test_a_cut_link_is_told_at_once_and_a_drain_too() -> None:

@@ -81,7 +81,7 @@ def test_a_table_of_another_release_is_refused() -> None:
 @asynccontextmanager
 async def _serving(tmp_path: Path) -> AsyncIterator[tuple[NodeGateway, httpx2.AsyncClient]]:
     listener = socket.create_server(("127.0.0.1", 0))
-    gateway = NodeGateway(Settings(home=tmp_path), listener, "10.0.0.1", lambda uid: None)
+    gateway = NodeGateway(Settings(home=tmp_path), listener, "10.0.0.1", lambda uid: None, lambda record: None)
     gateway.begin()
     async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{listener.getsockname()[1]}") as client:
         yield gateway, client

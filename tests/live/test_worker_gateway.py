@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import pytest
@@ -109,3 +110,35 @@ def test_a_replica_that_is_removed_ends_no_stream_at_a_worker(cluster: ClusterPr
     for each in asking:
         each.join()
     assert all("[DONE]" in each.text and '"error"' not in each.text for each in streams), [s.text for s in streams]
+
+
+def test_the_supervisor_counts_what_a_worker_has_answered_with_its_tokens_and_times(cluster: ClusterProcesses) -> None:
+    worker = cluster.workers[0].node_id
+
+    def streams() -> list[dict[str, Any]]:
+        return [each for each in _records(cluster) if each["stream"] and each["node"] == worker]
+
+    known = {each["id"] for each in streams()}
+    assert _ask(cluster, "both", stream=True).status_code == 200
+    last = until("it is known", lambda: [each for each in streams() if each["id"] not in known])[0]
+    assert last["output_tokens"] and last["first_token"], last
+    assert sum(entry["requests"] for entry in cluster.get("/v1/usage?model=both")) >= 1
+    metrics = httpx2.get(f"{cluster.home.url}/metrics", timeout=30).text
+    assert 'xinference_time_to_first_token_seconds_count{model="both"}' in metrics
+
+
+def test_what_a_worker_answers_while_the_supervisor_is_down_is_counted_by_the_next_one(
+    cluster: ClusterProcesses,
+) -> None:
+    cluster.kill_server()
+    answered = [_ask(cluster, "both").status_code for _ in range(5)]
+    assert answered == [200] * 5
+    cluster.start()
+    until("they are counted", lambda: len(_records(cluster)) >= 5)
+    assert len({each["id"] for each in _records(cluster)}) == len(_records(cluster)), "each is counted once"
+
+
+def _records(cluster: ClusterProcesses) -> list[dict[str, Any]]:
+    """The last requests for the model, as the supervisor knows them since its start."""
+    found: list[dict[str, Any]] = cluster.get("/v1/requests?model=both&limit=100")
+    return found

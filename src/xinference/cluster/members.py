@@ -20,6 +20,8 @@ from xinference.nodes.membership import Knowledge, NodeState, node_state, second
 from xinference.nodes.node import Node, NodeAddress
 from xinference.nodes.node_links import NodeLinks
 from xinference.nodes.remote import RemoteNode
+from xinference.nodes.served_records import CountedRecords
+from xinference.records.record import Record
 
 log = logging.getLogger(__name__)
 #: Interval at which the states are computed, in seconds: a silent node becomes LOST without any event.
@@ -44,6 +46,7 @@ class Member:
     """How often it has said hello to this server."""
     is_upgrading: bool = False
     """Its worker is restarted: nothing new is placed on it."""
+    counted: CountedRecords = field(default_factory=CountedRecords)
     known: Knowledge = field(default_factory=Knowledge)
     state: NodeState = NodeState.UNREACHABLE
     """At the last tick; `Members.state_of` computes it now."""
@@ -86,6 +89,8 @@ class Members:
         self.changed = changed
         self.wanted: Callable[[str], None] = lambda uid: None
         """Called with the uid of a model on demand for which a request waits on a node."""
+        self.served: Callable[[Iterable[Record]], None] | None = None
+        """Called with the records of requests that clients have sent to a node; None: they come again later."""
         self._members: dict[str, Member] = {}
         self._remotes: dict[str, RemoteNode] = {}
 
@@ -206,6 +211,9 @@ class Members:
         else:
             if isinstance(event, messages.Wanted):
                 self.wanted(event.uid)
+            elif isinstance(event, messages.Served) and self.served is not None:
+                member.node.acknowledge(event)
+                self.served(replace(each, node=node_id) for each in member.counted.take(event))
             return
         self._compute(member)
 

@@ -23,10 +23,12 @@ from xinference.gateway.http.error_replies import refuse
 from xinference.gateway.http.last_answers import Shutdown
 from xinference.gateway.http.node_tls import ClusterTls
 from xinference.gateway.http.server import Server, http_server
+from xinference.gateway.request_records import Recorder
 from xinference.gateway.workers.ipc import from_plain, to_plain
 from xinference.keys.key import Key
 from xinference.keys.table import KeyTable, table_of
 from xinference.protocol.errors import Refusal
+from xinference.records.record import Record
 from xinference.routing.table import Route, RoutingTable
 
 log = logging.getLogger(__name__)
@@ -151,13 +153,19 @@ class NodeGateway:
     """The gateway of a worker with its HTTP server."""
 
     def __init__(
-        self, settings: Settings, listener: socket.socket, supervisor: str, ask_for: Callable[[str], None]
+        self,
+        settings: Settings,
+        listener: socket.socket,
+        supervisor: str,
+        ask_for: Callable[[str], None],
+        keep: Callable[[Record], None],
     ) -> None:
         """
         Args:
             listener: bound to the address for clients.
             supervisor: its host, for messages.
             ask_for: see `NodeRouter`.
+            keep: called with the record of each request, soon after its end.
         """
         shutdown = Shutdown()
         self.listener = listener
@@ -169,6 +177,7 @@ class NodeGateway:
             _NotHere(supervisor),
             router.keys,
             is_owner=lambda scope: False,
+            recorder=Recorder(keep),
             shutdown=shutdown,
             node_tls=ClusterTls(settings.identity_dir),
         )

@@ -38,6 +38,7 @@ class Agent:
         send: sends an event to the server; it may be lost, since the whole state follows each new connection.
         take_table: called with each table of the server.
         last_answers: waits for the last answers of a replica that is to be stopped.
+        counted: called when the server has counted records: see `ServedRecords.counted`.
         restart: called after the answer to the order to restart this process; None: the process can't be restarted.
     """
 
@@ -46,6 +47,7 @@ class Agent:
     take_table: Callable[[bytes], None] = lambda table: None
     restart: Callable[[], None] | None = None
     last_answers: LastAnswers = no_answers
+    counted: Callable[[str, int], None] = lambda process, number: None
 
     def __post_init__(self) -> None:
         self._epoch = 0
@@ -80,6 +82,8 @@ class Agent:
             case messages.Forget():
                 self._operations.forget(order.operations)
                 self._replicas.forget(order.replicas)
+            case messages.Counted():
+                self.counted(order.process, order.number)
             case _:
                 log.warning("the server expects no answer to its question %s", type(order).__name__)
 
@@ -116,6 +120,10 @@ class Agent:
     def ask_for(self, uid: str) -> None:
         """Tell the server that a request waits for a model on demand."""
         self._report(messages.Wanted(uid))
+
+    def report_served(self, served: messages.Served) -> None:
+        """Send the records of requests to the server."""
+        self._report(served)
 
     async def close(self) -> None:
         """End the operations and detach the replicas: their engines run on for the next agent of this machine."""

@@ -20,6 +20,7 @@ from xinference.nodes.memory_use import MemoryUse
 from xinference.nodes.node import PeerWeights, Step
 from xinference.process.command import EngineCommand, Exit, Fault
 from xinference.process.snapshot import ReplicaState
+from xinference.records.record import Record
 
 
 class Message(msgspec.Struct, frozen=True, tag=True, omit_defaults=True):
@@ -149,7 +150,14 @@ class Forget(Message, frozen=True):
     operations: tuple[str, ...] = ()
 
 
-Tell = Cancel | Stop | Forget
+class Counted(Message, frozen=True):
+    """Answers `Served`: all records up to this number are counted."""
+
+    process: str
+    number: int
+
+
+Tell = Cancel | Stop | Forget | Counted
 
 # -- answers of the node ------------------------------------------------------------------------------------------
 
@@ -278,6 +286,16 @@ class Wanted(Message, frozen=True):
     uid: str
 
 
+class Served(Message, frozen=True):
+    """The records of requests that clients have sent to the node; they come again until they are `Counted`."""
+
+    process: str
+    """The process of the worker: the numbers of each begin at 1."""
+    number: int
+    """The number of the last record."""
+    records: tuple[Record, ...]
+
+
 class WholeState(Message, frozen=True):
     """All that the node has; the first event after each connection. Whatever is not in it does not exist."""
 
@@ -288,8 +306,8 @@ class WholeState(Message, frozen=True):
     """The operations whose end the server has not acknowledged."""
 
 
-EventBody = WholeState | ReplicaReport | Began | Progressed | Finished | HostIs | Wanted
-ReceivedEvent = WholeState | ReplicaReport | Began | Progressed | Finished | HostReport | Wanted
+EventBody = WholeState | ReplicaReport | Began | Progressed | Finished | HostIs | Wanted | Served
+ReceivedEvent = WholeState | ReplicaReport | Began | Progressed | Finished | HostReport | Wanted | Served
 
 
 class Envelope(msgspec.Struct, frozen=True):

@@ -199,6 +199,10 @@ class RemoteNode:
                 self._operations.receive(body)
         return body
 
+    def acknowledge(self, served: messages.Served) -> None:
+        """Let the node forget the records of requests that are counted."""
+        self._tell(messages.Counted(served.process, served.number))
+
     def note_link(self, *, is_up: bool) -> None:
         """The link came up or went down. What goes on over there goes on: the whole state says how it ended."""
         if is_up:

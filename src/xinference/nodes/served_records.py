@@ -1,0 +1,84 @@
+"""The records of the requests that clients send to a worker: kept there until the supervisor has counted them."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections import deque
+from collections.abc import Callable, Iterator
+from itertools import islice
+
+from xinference.nodes import messages
+from xinference.records.record import Record
+
+log = logging.getLogger(__name__)
+#: Maximum number of records in one message: about 300 kB.
+BATCH = 1000
+#: Maximum number of records that wait for the supervisor; with more, the oldest are dropped.
+MAX_WAITING = 50_000
+#: Maximum number of messages that are sent at once.
+MAX_BATCHES = 10
+
+
+class ServedRecords:
+    """The records of one worker's process.
+
+    Args:
+        send: sends an event to the supervisor; it may be lost.
+        process: differs for each process, since its numbers begin at 1.
+    """
+
+    def __init__(self, send: Callable[[messages.Served], None], process: str = "") -> None:
+        self._send = send
+        self._process = process or secrets.token_hex(4)
+        self._waiting: deque[Record] = deque()
+        self._number = 0
+        """The number of records that were added or dropped before the first one that waits."""
+        self._dropped = 0
+
+    def add(self, record: Record) -> None:
+        """Keep a record until it is counted."""
+        self._waiting.append(record)
+        if len(self._waiting) > MAX_WAITING:
+            self._waiting.popleft()
+            self._number += 1
+            if not self._dropped:
+                log.warning("the supervisor is away: of the requests here, only the last %d are counted", MAX_WAITING)
+            self._dropped += 1
+
+    def send(self) -> None:
+        """Send what waits, also what was sent before and is not counted yet; called while the link is up."""
+        for number, batch in self._batches():
+            self._send(messages.Served(self._process, number, batch))
+
+    def counted(self, process: str, number: int) -> None:
+        """Forget the records up to the one with this number: the supervisor has counted them."""
+        if process != self._process:
+            return
+        while self._waiting and self._number < number:
+            self._waiting.popleft()
+            self._number += 1
+        self._dropped = 0
+
+    def _batches(self) -> Iterator[tuple[int, tuple[Record, ...]]]:
+        """The first records that wait, each batch with the number of its last one."""
+        records = tuple(islice(self._waiting, BATCH * MAX_BATCHES))
+        for start in range(0, len(records), BATCH):
+            batch = records[start : start + BATCH]
+            yield self._number + start + len(batch), batch
+
+
+class CountedRecords:
+    """The supervisor's side of one node: counts each record once."""
+
+    def __init__(self) -> None:
+        self._process, self._number = "", 0
+
+    def take(self, served: messages.Served) -> tuple[Record, ...]:
+        """The records of a message that were not counted before."""
+        if served.process != self._process:
+            self._process, self._number = served.process, 0
+        records = served.records
+        new = min(len(records), max(0, served.number - self._number))
+        self._number = max(self._number, served.number)
+        return records[len(records) - new :]

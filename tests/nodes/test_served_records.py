@@ -1,0 +1,64 @@
+"""The records of requests at a worker: none is lost while the supervisor is away, and none is counted twice."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.records.samples import record
+from xinference.nodes import messages, served_records
+from xinference.nodes.served_records import CountedRecords, ServedRecords
+from xinference.records.record import Record
+
+
+def _records(first: int, last: int) -> list[Record]:
+    return [record(request_id=f"p-{number}") for number in range(first, last + 1)]
+
+
+def _served(records: list[Record]) -> tuple[ServedRecords, list[messages.Served]]:
+    sent: list[messages.Served] = []
+    served = ServedRecords(sent.append, "p")
+    for each in records:
+        served.add(each)
+    return served, sent
+
+
+def test_records_come_again_until_they_are_counted() -> None:
+    served, sent = _served(_records(1, 2))
+    served.send()
+    served.send()
+    assert sent == [messages.Served("p", 2, tuple(_records(1, 2)))] * 2
+    served.counted("p", 2)
+    served.send()
+    assert len(sent) == 2, "nothing waits any more"
+
+
+def test_what_an_earlier_process_has_sent_counts_nothing_here() -> None:
+    served, sent = _served(_records(1, 1))
+    served.counted("earlier", 1)
+    served.send()
+    assert len(sent) == 1
+
+
+def test_many_records_are_sent_in_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(served_records, "BATCH", 2)
+    served, sent = _served(_records(1, 5))
+    served.send()
+    assert [(each.number, len(each.records)) for each in sent] == [(2, 2), (4, 2), (5, 1)]
+
+
+def test_the_oldest_are_dropped_when_the_supervisor_stays_away(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(served_records, "MAX_WAITING", 2)
+    served, sent = _served(_records(1, 4))
+    served.send()
+    assert sent == [messages.Served("p", 4, tuple(_records(3, 4)))]
+    assert "only the last 2 are counted" in caplog.text
+
+
+def test_each_record_is_counted_once() -> None:
+    counted = CountedRecords()
+    assert list(counted.take(messages.Served("p", 2, tuple(_records(1, 2))))) == _records(1, 2)
+    assert list(counted.take(messages.Served("p", 2, tuple(_records(1, 2))))) == []
+    assert list(counted.take(messages.Served("p", 3, tuple(_records(1, 3))))) == _records(3, 3)
+    assert list(counted.take(messages.Served("q", 1, tuple(_records(1, 1))))) == _records(1, 1)
