@@ -106,20 +106,10 @@ class FrontDoor:
             await reply.start(answer.status, answer.headers)
             # If the engine dies, the answer stays incomplete and the connection is closed: the gateway sees that as the
             # death of an engine on its own node.
-            read = partial(answer.read, _writer(reply))
+            read = answer.read if reply.write is None else partial(answer.read, reply.write)
             await relay_bytes(read, answer.first, reply, model=f"replica {target.replica_id}")
         finally:
             answer.close()
-
-
-def _writer(reply: Reply) -> Callable[[bytes], bool]:
-    """Writes a piece of an answer to the connection at once; False: it has to be sent."""
-    write = reply.write
-
-    def through(chunk: bytes) -> bool:
-        return write is not None and write(chunk)
-
-    return through
 
 
 class _NodeProtocol(Protocol):
