@@ -7,6 +7,7 @@ with all preceding blocks; the least recently used one is evicted first.
 from __future__ import annotations
 
 import heapq
+import itertools
 import json
 import random
 from collections import OrderedDict, deque
@@ -15,6 +16,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 
 from xinference.gateway.balancer import Balancer
+from xinference.gateway.prefix_affinity import COMMON_ENDS, PrefixRecord
 from xinference.routing.table import Target
 
 BLOCK = 64
@@ -80,12 +82,14 @@ class Replica:
     requests: int = 0
     free_at: float = 0.0
 
+    def cached(self, messages: Sequence[dict[str, str]]) -> int:
+        """Number of blocks of a prompt that are cached."""
+        return sum(1 for _ in itertools.takewhile(self.blocks.__contains__, _chains(messages)))
+
     def take(self, messages: Sequence[dict[str, str]]) -> int:
         """Compute a prompt; returns the number of blocks that were not cached."""
-        prompt = "".join(f"<{m['role']}>{m['content']}" for m in messages)
-        chain, known, new = 0, 0, 0
-        for start in range(0, len(prompt) - BLOCK + 1, BLOCK):
-            chain = hash((chain, prompt[start : start + BLOCK]))
+        known, new = 0, 0
+        for chain in _chains(messages):
             if not new and chain in self.blocks:
                 known += 1
                 self.blocks.move_to_end(chain)
@@ -98,6 +102,45 @@ class Replica:
         self.computed += new
         self.requests += 1
         return new
+
+
+def _chains(messages: Sequence[dict[str, str]]) -> Iterator[int]:
+    """The identity of each block of a prompt."""
+    prompt = "".join(f"<{m['role']}>{m['content']}" for m in messages)
+    chain = 0
+    for start in range(0, len(prompt) - BLOCK + 1, BLOCK):
+        chain = hash((chain, prompt[start : start + BLOCK]))
+        yield chain
+
+
+class KnownCaches(Balancer):
+    """Chooses by the real contents of the caches, within the same bounds: no report of an engine is more exact."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.engines: dict[Target, Replica] = {}
+        """The simulation sets it."""
+
+    def choose(
+        self, targets: Sequence[Target], tried: Container[Target] = (), body: bytes = b"", prompt_field: str = ""
+    ) -> Target | None:
+        """The target within the bounds that has most blocks of the prompt."""
+        free = list(targets)
+        self._start_counts(free)
+        self._turn += 1
+        messages = json.loads(body)["messages"]
+        cached = {target: self.engines[target].cached(messages) for target in free}
+        own = len(messages[0]["content"]) // BLOCK + 1  # more than the system prompt: the conversation itself
+        known: list[Target] = []
+        for count in sorted({each for each in cached.values() if each}, reverse=True):
+            record = PrefixRecord("")
+            record.replicas = tuple(target.replica_id for target in free if cached[target] == count)
+            record.ends = 0 if count > own else COMMON_ENDS
+            if known := self._within_bounds(free, record):
+                break
+        chosen = self._least_loaded(known or free)
+        self._count_recent(chosen.replica_id)
+        return chosen
 
 
 class RoundRobin(Balancer):
@@ -143,6 +186,8 @@ def simulate(
     """
     targets = tuple(Target(f"r{n}", f"http://127.0.0.1:{n}", "k") for n in range(replicas))
     engines = {target: Replica(capacity) for target in targets}
+    if isinstance(picker, KnownCaches):
+        picker.engines = engines
     waiting = deque(client(traffic, number, seed) for number in range(traffic.conversations))
     running: list[tuple[float, int, Target | None, Iterator[list[dict[str, str]]]]] = []
     for number in range(min(at_once or traffic.conversations, traffic.conversations)):

@@ -64,20 +64,20 @@ def test_remembered_prefixes_are_bounded_and_the_oldest_are_forgotten() -> None:
     for number in range(1000):
         prefixes.remember([hash((number, n)) for n in range(5)], "a")
     assert len(prefixes) <= 210
-    assert prefixes.longest([hash((999, n)) for n in range(5)]) is not None
-    assert prefixes.longest([hash((0, n)) for n in range(5)]) is None
+    assert prefixes.longest([hash((999, n)) for n in range(5)], "a") is not None
+    assert prefixes.longest([hash((0, n)) for n in range(5)], "a") is None
 
 
 def test_the_longest_known_prefix_counts_and_its_last_replica_comes_first() -> None:
     prefixes = Prefixes()
     prefixes.remember([1, 2, 3], "a")
     prefixes.remember([1, 2, 4], "b")
-    ours, theirs, common = prefixes.longest([1, 2, 3, 9]), prefixes.longest([1, 2, 4]), prefixes.longest([1, 2, 5])
+    ours, theirs, common = (prefixes.longest(each, "ab") for each in ([1, 2, 3, 9], [1, 2, 4], [1, 2, 5]))
     assert ours is not None and ours.replicas == ("a",)
     assert theirs is not None and theirs.replicas == ("b",)
     assert common is not None and common.replicas == ("b", "a") and not common.common
     for _ in range(COMMON_ENDS):
-        prefixes.longest([1, 2, 5])
+        prefixes.longest([1, 2, 5], "ab")
     assert common.common
 
 
@@ -91,6 +91,24 @@ def test_a_conversation_stays_at_its_replica_while_that_has_no_more_to_do_than_t
         load.begin(first)
     elsewhere = load.choose(TARGETS, (), bodies[-1], "messages")
     assert elsewhere is not None and elsewhere != first
+
+
+def test_after_the_end_of_a_replica_a_shorter_prefix_at_another_one_counts() -> None:
+    """The first one had the whole conversation, and has exited; the others never had more than its system prompt."""
+    load, system = Balancer(), "s" * 2000
+    conversation = body_of([{"role": "system", "content": system + "q" * 2000}])
+    first = load.choose(TARGETS[:2], (), conversation, "messages")
+    second = load.choose(TARGETS[2:], (), body_of([{"role": "system", "content": system}]), "messages")
+    left = [target for target in TARGETS if target != first]
+    assert load.choose(left, (), conversation, "messages") == second
+
+
+def test_a_prefix_that_only_an_exited_replica_had_is_new() -> None:
+    load, body = Balancer(), body_of([{"role": "system", "content": "s" * 2000}])
+    load.choose(TARGETS[:2], (), body, "messages")
+    load.take_affinity()
+    load.choose(TARGETS[2:], (), body, "messages")
+    assert [reason for _, reason, _ in load.take_affinity()] == ["new"]
 
 
 def test_a_new_replica_does_not_get_every_request_until_it_has_caught_up() -> None:

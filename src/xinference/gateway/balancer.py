@@ -155,7 +155,7 @@ class Balancer:
             return free[0] if free else None
         self._start_counts(free)
         hashes = prefix_hashes(body, prompt_field) if body else []
-        seen = self._prefixes.longest(hashes)
+        seen = self._prefixes.longest(hashes, [target.replica_id for target in free]) if hashes else None
         known = self._within_bounds(free, seen) if seen is not None else []
         self._turn += 1
         chosen = self._least_loaded(known or free)

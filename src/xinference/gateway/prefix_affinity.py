@@ -6,7 +6,7 @@ tokenized. The common bytes of two prompts after the last common position are ig
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 
 #: Bytes between the first positions. A shorter common prefix does not justify an uneven load.
 STEP = 128
@@ -81,11 +81,11 @@ class Prefixes:
         """The number of recorded prefixes, at most twice `remembered`."""
         return len(self._young) + len(self._old)
 
-    def longest(self, hashes: Sequence[int]) -> PrefixRecord | None:
-        """The longest known prefix of a prompt."""
+    def longest(self, hashes: Sequence[int], among: Container[str]) -> PrefixRecord | None:
+        """The longest prefix of a prompt that one of these replicas computed: others have exited with their caches."""
         for value in reversed(hashes):
             seen = self._young.get(value) or self._old.get(value)
-            if seen is not None:
+            if seen is not None and any(replica in among for replica in seen.replicas):
                 seen.ends += 1
                 return seen
         return None
