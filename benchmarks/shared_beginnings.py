@@ -8,7 +8,8 @@ Part 1 sends eight requests at once with one beginning, which nobody had before,
 lets agents with one system prompt take turns with growing histories. Part 3 kills the engine, unloads the model, and
 lets a request load it; then it asks for a hot beginning, whose first token must come at most 0.3 s after the load.
 Part 4 compares prompts that have nothing in common, with and without shared beginnings. Part 5 asks the bare
-engine eight questions at once whose beginnings lie in eight slots already: nobody can be faster than that.
+engine eight questions at once whose beginnings lie in eight slots already: nobody can be faster than that. Part 6 fills
+the slots and the saved states to their bounds, and compares the memory with the plan.
 
 On a machine with other work, `--threads 1 --clock engine` counts the seconds that the engine's process has computed:
 with more threads, an engine that shares its cores waits for its own threads most of the time.
@@ -43,6 +44,10 @@ from xinference.engines.llama_cpp.engine import PROGRAM
 
 WORDS = ("river", "stone", "lamp", "north", "seven", "quiet", "glass", "orbit", "paper", "winter", "signal", "amber")
 SLOTS, CONTEXT = 8, 4096
+#: The slots and the context of part 6, which computes each cell of the cache.
+FILLED_SLOTS, FILLED_CONTEXT = 2, 2048
+#: The rounds of shorter prompts, whose states take the planned memory in small pieces.
+FILLING_ROUNDS = 6
 KEY = "benchmark"
 #: Parameters with which each slot keeps its prompt while others compute.
 SLOTS_APART = {"kv_unified": False, "cache_ram_mib": 0, "cache_idle_slots": False, "n_ctx": (CONTEXT + 256) * SLOTS}
@@ -148,6 +153,12 @@ def main() -> None:
     if "5" in arguments.parts:
         with bare(weights, threads, by_engine=by_engine, **SLOTS_APART) as engine:
             floor(engine, arguments.rounds, arguments.words)
+    if "6" in arguments.parts:
+        with (
+            tempfile.TemporaryDirectory() as home,
+            ours(weights, Path(home), threads, by_engine=False, n_parallel=FILLED_SLOTS, n_ctx=FILLED_CONTEXT) as own,
+        ):
+            filled(own)
 
 
 def compare(own: Server, engine: Server, arguments: argparse.Namespace) -> None:
@@ -301,6 +312,22 @@ def memory(server: Server) -> None:
     print(f"memory: planned {planned:.0f} MiB, measured {measured:.0f} MiB ({measured / planned:.2f})", flush=True)
 
 
+def filled(server: Server) -> None:
+    """Part 6: prompts of almost a whole context, then shorter ones, each other than those before."""
+    for number, share in enumerate((1, *[4] * FILLING_ROUNDS)):
+        words = FILLED_CONTEXT // share - 100
+        server.burst([chat(text(("filled", number, n), words), "Go.") for n in range(FILLED_SLOTS)])
+        print(f"saved states: {_state_bytes(server) / 2**20:.0f} MiB", flush=True)
+    memory(server)
+
+
+def _state_bytes(server: Server) -> float:
+    """Bytes of the saved states in memory."""
+    with urllib.request.urlopen(f"{server.url}/metrics", timeout=60) as answer:
+        lines = answer.read().decode().splitlines()
+    return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith("xinference_prompt_states_bytes{"))
+
+
 def apart(servers: dict[str, Server], count: int, words: int = 60) -> None:
     """Part 4: prompts that have nothing in common; the time of each whole request."""
     ratios = []
@@ -399,9 +426,9 @@ def bare(weights: Path, threads: int, *, by_engine: bool, **further: Any) -> Ite
         process.wait(60)
 
 
-def engine_pid(server: Server) -> int:
-    """The process of the model's engine."""
-    with urllib.request.urlopen(f"{server.url}/v1/models/instances?model_uid=m", timeout=60) as answer:
+def engine_pid(server: Server, uid: str = "m") -> int:
+    """The process of a model's engine."""
+    with urllib.request.urlopen(f"{server.url}/v1/models/instances?model_uid={uid}", timeout=60) as answer:
         pid: int = json.load(answer)[0]["replicas"][0]["engine_pid"]
         return pid
 

@@ -1,9 +1,13 @@
 """Speculative decoding on llama.cpp, through the whole server: tokens a second, and the share of accepted tokens.
 
     python -m benchmarks.speculation --model SmolLM2-135M-Instruct.Q4_1.gguf [--draft SMALLER.gguf] [--rounds 3]
+        [--methods n-gram-simple,n-gram-mod] [--clock engine]
 
-Three launches of the same weights answer the same prompts in turn: without speculation, with n-grams of the prompt and
-the answer, and with a draft model. All answers are the likeliest ones, so their text must be the same.
+Launches of the same weights answer the same prompts in turn: without speculation, once more without it, with each
+method of n-grams of the prompt and the answer, and with a draft model. The second one shows what equal engines differ
+by. All answers are the likeliest ones, so their text must be the same.
+On a machine with other work, `--clock engine` counts the seconds that the engine has computed, on one thread; those of
+the prompt, which is in the slot already, are not among them.
 
 Without `--draft`, the draft model is the model itself: nearly every token is accepted, and none is faster. That shows
 what drafting costs; a gain needs a draft model that is several times smaller than the model.
@@ -20,20 +24,32 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from benchmarks.shared_beginnings import Server, engine_clock, engine_pid
 from benchmarks.startup import call, free_port, wait_for
 
 WITHOUT = "without"
 #: Maximum seconds of a launch and of an answer.
 ANSWER_SECONDS = 900
-#: A text that repeats itself, as code and extracts do, and one that does not.
+_CODE = """def sum_of_squares(numbers):
+    result = 0
+    for number in numbers:
+        if number > 0:
+            result = result + number * number
+    return result
+"""
+#: Texts that repeat themselves, as code and extracts do, and texts that do not.
 PROMPTS = {
     "repeated": "The colours are red, green, blue, yellow, purple and orange.\n" * 4,
-    "new": "Once upon a time, in a village by the sea,",
+    "edit": f"The code:\n{_CODE}\nThe same code, with total in place of result:\ndef sum_of_squares(numbers):\n",
+    "story": "Once upon a time, in a village by the sea,",
+    "letter": "Dear Sir or Madam, I am writing to you because the lamp that I bought last week",
+    "history": "The main causes of the French Revolution of 1789 were the debts of the crown, and",
 }
+NGRAMS = ("simple", "map-k", "map-k4v", "mod", "cache")
 
 
 @dataclass(frozen=True)
@@ -63,19 +79,25 @@ def main() -> None:
     parser.add_argument("--draft", type=Path, help="a smaller GGUF file with the same vocabulary")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--tokens", type=int, default=64, help="tokens of each answer")
+    parser.add_argument("--methods", help="those to measure, with commas; default: all")
+    parser.add_argument("--clock", choices=("wall", "engine"), default="wall")
     arguments = parser.parse_args()
     model = arguments.model.absolute()
     draft = (arguments.draft or model).absolute()
     methods: dict[str, dict[str, Any]] = {
         WITHOUT: {},
-        "n-gram": {"speculative.types": "ngram-simple"},
+        "without again": {},
+        **{f"n-gram-{name}": {"speculative.types": f"ngram-{name}"} for name in NGRAMS},
         "draft model": {"speculative.types": "draft-simple", "draft_model_path": str(draft)},
     }
-    print(table(measure(model, methods, arguments.rounds, arguments.tokens)))
+    if arguments.methods:
+        methods = {name: methods[name] for name in (WITHOUT, *arguments.methods.split(","))}
+    by_engine = arguments.clock == "engine"
+    print(table(measure(model, methods, arguments.rounds, arguments.tokens, by_engine=by_engine)))
 
 
 def measure(
-    model: Path, methods: Mapping[str, Mapping[str, Any]], rounds: int, tokens: int
+    model: Path, methods: Mapping[str, Mapping[str, Any]], rounds: int, tokens: int, *, by_engine: bool = False
 ) -> dict[tuple[str, str], list[Answer]]:
     """Prompt and method -> its answers; the methods alternate in each round."""
     home = Path(tempfile.mkdtemp(prefix="speculation-"))
@@ -87,18 +109,32 @@ def measure(
         wait_for(f"{url}/health")
         for number, options in enumerate(methods.values()):
             body = {"model_name": str(model), "model_uid": f"m{number}", "n_ctx": 1024, "n_parallel": 1}
+            if by_engine:
+                body |= {"n_threads": 1, "n_threads_batch": 1}
             call(f"{url}/v1/models", "POST", {**body, **options}, ANSWER_SECONDS)
         for _ in range(rounds):
             for prompt, text in PROMPTS.items():
                 for number, method in enumerate(methods):
                     body = {"model": f"m{number}", "prompt": text, "max_tokens": tokens, "temperature": 0}
-                    answer = Answer.of(json.loads(call(f"{url}/v1/completions", "POST", body, ANSWER_SECONDS)))
+                    answer = _answer(url, body, by_engine=by_engine)
                     found.setdefault((prompt, method), []).append(answer)
     finally:
         server.terminate()
         server.wait()
         shutil.rmtree(home)
     return found
+
+
+def _answer(url: str, body: dict[str, Any], *, by_engine: bool) -> Answer:
+    """One answer; by the engine's clock, its prompt is computed before."""
+    if not by_engine:
+        return Answer.of(json.loads(call(f"{url}/v1/completions", "POST", body, ANSWER_SECONDS)))
+    call(f"{url}/v1/completions", "POST", {**body, "max_tokens": 1}, ANSWER_SECONDS)
+    clock = engine_clock(engine_pid(Server(url), body["model"]))
+    begin = clock()
+    document = json.loads(call(f"{url}/v1/completions", "POST", body, ANSWER_SECONDS))
+    seconds = clock() - begin
+    return replace(Answer.of(document), tokens_a_second=document["usage"]["completion_tokens"] / seconds)
 
 
 def table(found: Mapping[tuple[str, str], Sequence[Answer]]) -> str:

@@ -170,7 +170,7 @@ class LlamaCpp(SetsThinking):
         self, version: ModelVersion, request: LaunchRequest, options: Mapping[str, Any]
     ) -> tuple[Mapping[str, Any], tuple[str, ...]]:
         completed, reasons = super().complete_options(version, request, options)
-        return completed, (*reasons, *chat_form.reasons(version.family))
+        return completed, (*reasons, *chat_form.reasons(version.family), *speculation.reasons(completed))
 
     def paths(self, plan: LaunchPlan) -> frozenset[str]:
         model_type = plan.version.family.model_type

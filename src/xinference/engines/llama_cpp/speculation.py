@@ -38,6 +38,17 @@ def with_speculation(options: Mapping[str, Any], checked: Mapping[str, Any]) -> 
     return merged
 
 
+def reasons(options: Mapping[str, Any]) -> tuple[str, ...]:
+    """What the plan says of a launch that drafts tokens.
+
+    Args:
+        options: by llama.cpp's own names.
+    """
+    if any(name != f"{_PREFIX}NONE" for name in options.get(TYPES) or ()):
+        return ("speculative decoding: llama.cpp reports a log probability of 0 for each token that was drafted",)
+    return ()
+
+
 def draft_file(launch: ResolvedLaunch) -> tuple[ExtraWeightFile, ...]:
     """The file of the draft model, for `Engine.extra_weight_files`."""
     path = launch.options.get(DRAFT)

@@ -29,8 +29,9 @@ def groups(host: Host, slots: int, *, any_answers: bool) -> list[list[Change]]:
         [{"n_ubatch": size} for size in MICRO_BATCHES],
         [{"flash_attn_type": "LLAMA_FLASH_ATTN_TYPE_DISABLED"}],  # it is on by itself wherever there are kernels for it
         [{"n_parallel": 2 * slots}],
-        [{"speculative.types": [_NGRAMS]}],
     ]
     if any_answers:
+        # llama.cpp reports a log probability of 0 for each token that was drafted.
+        found.append([{"speculative.types": [_NGRAMS]}])
         found.append([{"cache_type_k": "GGML_TYPE_Q8_0", "cache_type_v": "GGML_TYPE_Q8_0"}])
     return found
