@@ -113,6 +113,10 @@ def test_an_alias_or_the_name_of_its_family_finds_a_launched_model(server: Canne
     assert both.index("mine (launched)") < both.index("qwen3 (registered)")
 
 
+def test_a_name_with_a_tag_is_described_as_its_family(server: Canned, run: Run) -> None:
+    assert run("describe", "qwen3:4b").stdout.startswith("qwen3 (registered)")
+
+
 def test_the_example_of_a_server_with_keys_sends_a_key(server: Canned, run: Run) -> None:
     server.answers["GET", "/v1/cluster/auth"] = Answer({"auth": True})
     server.answers["GET", "/v1/models/mine/reload/config"] = problem(403, "forbidden", "This key may not.")

@@ -36,6 +36,17 @@ def test_an_environment_is_installed_listed_verified_and_removed(run: Run, tiny:
 
 
 @pytest.mark.process
+def test_an_outdated_environment_is_shown_as_such_and_removed_by_its_folder(run: Run, tiny: FakeEngine) -> None:
+    old = Path(run("env", "install", "tiny", "--hardware", "cpu").stdout.strip())
+    tiny.verify = "import tiny_engine, tiny_dependency"
+    tiny.make()
+    rows = [row.split()[3] for row in run("env", "list").stdout.splitlines()[2:]]
+    assert rows == ["no", "outdated"]
+    assert run("env", "remove", old.name).exit_code == 0
+    assert not old.exists()
+
+
+@pytest.mark.process
 def test_a_bundle_is_packed_and_installed(run: Run, tiny: FakeEngine, tmp_path: Path) -> None:
     packed = run("env", "pack", "tiny", "--hardware", "cpu", "--out", str(tmp_path / "tiny.tar"))
     assert packed.stdout == f"{tmp_path / 'tiny.tar'}\n"

@@ -58,6 +58,21 @@ def test_weights_are_within_a_twentieth_of_the_published_files(
     assert one(settings, 7, model_format, quantization).weights_bytes == pytest.approx(gigabytes * 1e9, rel=0.05)
 
 
+def test_a_name_alone_is_the_version_of_a_launch_with_the_usual_context(settings: Settings) -> None:
+    first = estimate(model_name="llama-2-chat", settings=settings)[0]
+    assert (first.version_id, first.context_length) == ("llama-2-chat--7B--ggufv2--Q4_K_M", 4096)
+
+
+def test_a_context_below_the_usual_one_is_the_default(settings: Settings) -> None:
+    assert estimate(model_name="tiny-llama", settings=settings)[0].context_length == 2048
+
+
+def test_a_tag_names_the_size_and_the_quantization(settings: Settings) -> None:
+    assert estimate(model_name="qwen2.5-instruct:7b-q8_0", settings=settings)[0].version_id == (
+        "qwen2.5-instruct--7B--ggufv2--Q8_0"
+    )
+
+
 def test_the_cache_follows_the_width_of_its_elements(settings: Settings) -> None:
     eight, thirty_two = (one(settings, 7, "ggufv2", "Q4_0", bits).kv_cache_bytes for bits in (8, 32))
     assert thirty_two == 4 * eight

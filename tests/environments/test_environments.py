@@ -186,6 +186,19 @@ def test_a_new_lock_gets_a_new_folder_and_the_old_one_stays(engine: FakeEngine) 
 
 
 @pytest.mark.process
+def test_an_outdated_environment_is_marked_and_removed_by_the_name_of_its_folder(engine: FakeEngine) -> None:
+    old = engine.make().install(SPEC, unheard, GO)
+    engine.verify = "import tiny_engine, tiny_dependency"
+    environments = engine.make()
+    new = environments.install(SPEC, unheard, GO)
+    assert {entry.python: entry.is_outdated for entry in environments.entries()} == {old: True, new: False}
+    assert environments.remove_folder("nothing", GO) is None
+    removed = environments.remove_folder(old.parents[1].name, GO)
+    assert removed is not None and removed.python == old
+    assert not old.exists() and environments.find(SPEC) == new
+
+
+@pytest.mark.process
 def test_an_environment_that_is_no_longer_shipped_is_still_found(engine: FakeEngine) -> None:
     python = engine.make().install(SPEC, unheard, GO)
     for file in engine.locks.iterdir():

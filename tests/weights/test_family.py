@@ -42,7 +42,7 @@ def test_a_chat_model_is_described_by_its_files_with_a_reason_for_each_fact() ->
     assert (found.family.model_type, found.family.model_ability) == ("LLM", ("chat",))
     assert (found.family.context_length, found.family.stop_token_ids) == (4096, (2,))
     assert found.family.model_specs[0].model_size_in_billions == "0_135"
-    for word in ("type LLM", "context 4096", "abilities chat", "stops at 2", "size 0_135"):
+    for word in ("type LLM", "context 4096", "abilities chat", "stop tokens 2", "size 0.135B"):
         assert any(reason.startswith(word) for reason in found.reasons)
 
 

@@ -137,7 +137,8 @@ class Runner:
         return Problem(
             Code.NO_SERVER,
             f"No server answers at {self.base_url}{reason}.",
-            hint=f"Start a server with `xinference serve`, or give the URL of another one with {self._url_name}.",
+            hint="Start one with `xinference launch NAME` or `xinference serve --background`, or give the URL of "
+            f"another one with {self._url_name}.",
         )
 
     def _connection_lost(self) -> Problem:

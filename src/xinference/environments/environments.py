@@ -39,6 +39,8 @@ class EnvironmentEntry:
     """Measured if the environment is installed, else estimated in its lock."""
     python: Path | None
     """The interpreter of an installed environment, else None."""
+    is_outdated: bool = False
+    """Another release or a bundle installed it, and this release does not use it."""
 
 
 class Environments:
@@ -66,7 +68,14 @@ class Environments:
             entries.append(EnvironmentEntry(lock.spec, size, installed.python if installed else None))
         shipped = {lock.folder_name for lock in self._locks}
         others = [installed for installed in self._installed_folder.all() if installed.folder.name not in shipped]
-        return [*entries, *(EnvironmentEntry(o.lock.spec, o.marker.size_bytes, o.python) for o in others)]
+        specs = {lock.spec for lock in self._locks}
+        return [
+            *entries,
+            *(
+                EnvironmentEntry(o.lock.spec, o.marker.size_bytes, o.python, is_outdated=o.lock.spec in specs)
+                for o in others
+            ),
+        ]
 
     def size(self, spec: EnvironmentSpec) -> int:
         """The environment's bytes on the disk, as its lock states. Raises `Problem` 404."""
@@ -130,6 +139,18 @@ class Environments:
         verify_import(installed.lock, installed.python, cancelled)
         return installed.python
 
+    def remove_folder(self, name: str, cancelled: Event) -> EnvironmentEntry | None:
+        """Delete the environment in the folder of this name, also an outdated one; None: there is no such folder.
+
+        Raises:
+            Problem: 409 ``environment_in_use``.
+        """
+        installed = next((each for each in self._installed_folder.all() if each.folder.name == name), None)
+        if installed is None:
+            return None
+        self._delete(installed, cancelled)
+        return EnvironmentEntry(installed.lock.spec, installed.marker.size_bytes, installed.python)
+
     def remove(self, spec: EnvironmentSpec, cancelled: Event) -> int:
         """Delete an environment, and its packages in uv's cache that no other one uses; returns the freed bytes.
 
@@ -137,12 +158,15 @@ class Environments:
             Problem: 404 ``environment_missing``; 409 ``environment_in_use``.
         """
         installed = self._require_installed(spec)
-        with self._disk_problems():
-            self._installed_folder.remove(installed, cancelled)
-        self._clean_cache(installed.lock, cancelled)
+        self._delete(installed, cancelled)
         return installed.marker.size_bytes
 
     # -- internals ------------------------------------------------------------------------------------------
+
+    def _delete(self, installed: InstalledEnvironment, cancelled: Event) -> None:
+        with self._disk_problems():
+            self._installed_folder.remove(installed, cancelled)
+        self._clean_cache(installed.lock, cancelled)
 
     @cached_property
     def _locks(self) -> tuple[Lock, ...]:

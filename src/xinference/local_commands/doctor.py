@@ -166,7 +166,8 @@ def _environments(settings: Settings) -> Iterator[Finding]:
         return
     installed = [entry for entry in entries if entry.python is not None]
     for entry in installed:
-        yield Finding(f"environment {entry.spec.name}", "ok", f"installed, {_gib(entry.size_bytes)}")
+        state = "of another release, not used" if entry.is_outdated else "installed"
+        yield Finding(f"environment {entry.spec.name}", "ok", f"{state}, {_gib(entry.size_bytes)}")
     if not installed:
         yield Finding("environments", "ok", "none yet: an engine's first launch installs its own")
 

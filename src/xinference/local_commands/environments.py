@@ -42,7 +42,13 @@ class EnvironmentCommands:
         return self._describe(spec)
 
     def remove(self, name: str, hardware: str | None) -> Json:
-        """Delete an environment; returns its description. Raises `Problem` as `Environments.remove`."""
+        """Delete an environment, by its name or by the name of its folder; returns its description.
+
+        Raises:
+            Problem: as `Environments.remove`.
+        """
+        if (removed := self._environments.remove_folder(name, self._cancelled)) is not None:
+            return _entry(removed)
         spec = self._spec(name, hardware, installed=True)
         was = self._describe(spec)
         self._environments.remove(spec, self._cancelled)
@@ -103,6 +109,7 @@ def _entry(entry: EnvironmentEntry) -> Json:
         "version": entry.spec.version,
         "hardware": entry.spec.accelerator,
         "installed": entry.python is not None,
+        "outdated": entry.is_outdated,
         "size_bytes": entry.size_bytes,
         "path": str(entry.python.parents[1]) if entry.python else None,
     }

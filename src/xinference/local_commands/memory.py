@@ -28,6 +28,8 @@ from xinference.weights.fetch import cached_path
 
 #: Supported bits of one element of the KV cache.
 KV_BITS = (8, 16, 32)
+#: Tokens of prompt and answer together if no context is named.
+USUAL_CONTEXT = 4096
 
 
 @dataclass(frozen=True)
@@ -55,26 +57,29 @@ class Estimate:
 def estimate(
     *,
     model_name: str,
-    size_in_billions: int | str,
-    model_format: str,
-    quantization: str | None,
-    context_length: int,
+    size_in_billions: int | str | None = None,
+    model_format: str | None = None,
+    quantization: str | None = None,
+    context_length: int | None = None,
     kv_cache_bits: int = 16,
     settings: Settings | None = None,
 ) -> list[Estimate]:
     """One estimate for each engine that runs the version, on the devices that are usual for it.
 
+    Without a size, format and quantization: the version that a launch prefers. `context_length`: tokens of prompt and
+    answer together; None: `USUAL_CONTEXT`, or the model's context if it is shorter.
+
     Raises:
         Problem: 400, which names the unknown value with similar ones, or ``shape_unknown``.
     """
-    if context_length < 1:
+    if context_length is not None and context_length < 1:
         raise bad_request(f"context_length is {context_length}, but must be positive.")
     if kv_cache_bits not in KV_BITS:
         raise bad_request(f"kv_cache_dtype is {kv_cache_bits}; use {', '.join(map(str, KV_BITS))} bits.")
     request = LaunchRequest(
         model_name=model_name,
         model_size_in_billions=size_in_billions,
-        model_format=model_format.lower(),
+        model_format=model_format.lower() if model_format is not None else None,
         quantization=quantization,
     )
     settings = settings or Settings.from_env()
@@ -87,7 +92,8 @@ def estimate(
         if version.family.model_type in engine.table.model_types
         and engine.table.supports(version.spec, version.quantization)
     ]
-    return [_estimate_on(engine, version, shape, context_length, kv_cache_bits, source) for engine in engines]
+    context = context_length or min(USUAL_CONTEXT, version.family.context_length or USUAL_CONTEXT)
+    return [_estimate_on(engine, version, shape, context, kv_cache_bits, source) for engine in engines]
 
 
 def _version(request: LaunchRequest, settings: Settings) -> ModelVersion:

@@ -88,9 +88,7 @@ def _checked_options(facts: Facts, engine: Engine, options: Mapping[str, Any]) -
         if not owners:
             raise
         listed = join_names([each.table.engine for each in owners])
-        raise problem.replace(
-            hint=f"It is an option of {listed} (--model-engine). {problem.hint or ''}".strip()
-        ) from None
+        raise problem.replace(hint=f"It is an option of {listed}: choose the engine with --model-engine.") from None
 
 
 def _has_option(facts: Facts, engine: Engine, name: str) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from xinference.catalog.models import ModelFamily, ModelSpec, Source
+from xinference.catalog.models import ModelFamily, ModelSpec, Source, written_size
 from xinference.engines.registry import all_engines
 from xinference.error_codes import Code
 from xinference.errors import Problem, bad_request
@@ -69,7 +69,7 @@ def derive_family(
     if parser:
         reasons.append(f"tool calls are read as {parser}: the format in its chat template")
     if facts.stop_token_ids and model_type == "LLM":
-        reasons.append(f"stops at {', '.join(map(str, facts.stop_token_ids))}: its end-of-text tokens")
+        reasons.append(f"stop tokens {', '.join(map(str, facts.stop_token_ids))}: the end-of-text tokens in its files")
     spec = ModelSpec(
         model_format=facts.model_format,
         model_size_in_billions=_size(facts, name, title, request, reasons),
@@ -219,11 +219,11 @@ def _size(facts: ModelFacts, name: str, title: str, request: LaunchRequest, reas
         match = _SIZE_IN_NAME.search(text)
         if match is not None and 0 < float(match[1]) < _MAX_SIZE_IN_NAME:
             size = billions(float(match[1]) * (1e9 if match[2] in "bB" else 1e6))
-            reasons.append(f"size {size} billion: {reason}")
+            reasons.append(f"size {written_size(size)}: {reason}")
             return size
     if facts.parameters:
         size = billions(facts.parameters)
-        reasons.append(f"size {size} billion: from the weights in its files")
+        reasons.append(f"size {written_size(size)}: from the weights in its files")
         return size
     raise Problem(
         Code.SIZE_NEEDED,

@@ -66,7 +66,8 @@ def describe(target: Target, model_name: str, as_json: bool) -> None:
         return [], [each for kind in _TYPES for each in _typed(registration_entries(settings, kind), kind)], None
 
     launched, families, instances = target.ask(of_server, without_server)
-    registered = next((each for each in families if each["model_name"].lower() == model_name.lower()), None)
+    by_name = {str(each["model_name"]).lower(): each for each in families}
+    registered = by_name.get(model_name.lower()) or by_name.get(model_name.partition(":")[0].lower())
     if not launched and registered is None:
         uids = None if instances is None else [str(each["model_uid"]) for each in instances]
         raise _unknown(model_name, uids, [str(family["model_name"]) for family in families], target.settings.url)

@@ -78,7 +78,10 @@ def install(name: str | None, hardware: str | None, bundle: Path | None, as_json
 @_hardware
 @json_option
 def remove(name: str, hardware: str | None, as_json: bool) -> None:
-    """Delete an environment."""
+    """Delete an environment.
+
+    An outdated one, which another release installed, is named by its folder in `xinference env list`.
+    """
     entry = _commands().remove(name, hardware)
     if as_json:
         print_json(entry)
@@ -140,5 +143,5 @@ def _show(entry: Json, as_json: bool) -> None:
 
 
 def _row(entry: Json) -> tuple[Any, ...]:
-    installed = "yes" if entry["installed"] else "no"
+    installed = "outdated" if entry["outdated"] else "yes" if entry["installed"] else "no"
     return entry["engine"], entry["version"], entry["hardware"], installed, size(entry["size_bytes"]), entry["path"]

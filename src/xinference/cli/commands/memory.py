@@ -23,16 +23,20 @@ from xinference.cli.table import print_table
     "--size-in-billions",
     "--model-size-in-billions",
     "size_in_billions",
-    required=True,
     callback=read_size,
-    help="Billions of parameters, such as 7B or 0.5B.",
+    help="Billions of parameters, such as 7B or 0.5B. [default: the smallest]",
 )
-@click.option("-f", "--model-format", required=True, help="Format of the weights, such as ggufv2 or pytorch.")
+@click.option(
+    "-f", "--model-format", help="Format of the weights, such as ggufv2 or pytorch. [default: that of a launch]"
+)
 @click.option(
     "-q", "--quantization", help="Quantization, such as Q4_K_M. [default: none if the model has it, else the first]"
 )
 @click.option(
-    "-c", "--context-length", type=IntegerRange(min=1), required=True, help="Tokens of prompt and answer together."
+    "-c",
+    "--context-length",
+    type=IntegerRange(min=1),
+    help="Tokens of prompt and answer together. [default: 4096, or the model's context if it is shorter]",
 )
 @click.option(
     "--kv-cache-dtype",

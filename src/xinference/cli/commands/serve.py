@@ -83,7 +83,7 @@ _metrics_host = click.option("-MH", "--metrics-exporter-host", hidden=True)
 @click.option(
     "--no-shared-beginnings",
     is_flag=True,
-    help="Compute the beginning of each prompt anew, also if other prompts begin equally.",
+    help="Compute each prompt from its start, even if another prompt with the same beginning is cached.",
 )
 @click.option("--cluster", is_flag=True, help="Let workers on other machines join, as `xinference-supervisor` does.")
 @click.option("--background", is_flag=True, help="Start the server in the background, and return when it is ready.")

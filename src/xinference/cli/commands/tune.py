@@ -24,17 +24,17 @@ from xinference.cli.table import print_table
     type=NumberRange(min=0, min_open=True, max=24 * 60),
     default=10,
     show_default=True,
-    help="Time after which nothing more is tried.",
+    help="Stop trying options after this time.",
 )
-@click.option("--any-answers", is_flag=True, help="Also try options by which answers become other ones.")
+@click.option("--any-answers", is_flag=True, help="Also try options that change the answers.")
 @click.option("--forget", is_flag=True, help="Delete what was measured for this model; measure nothing.")
 @json_option
 @name_argument()
 def tune(minutes: float, any_answers: bool, forget: bool, as_json: bool, **version: Any) -> None:
     """Measure which options of its engine are the fastest for a model on this machine.
 
-    Later launches of the version use them; `launch --no-tune` does not. Nothing is kept that makes one of the figures
-    slower, or that changes answers at temperature 0.
+    Later launches of the version use them; `launch --no-tune` does not. An option is only used if it makes
+    no figure slower, and changes no answer at temperature 0.
     """
     from xinference.local_commands import tune as local
 
