@@ -256,7 +256,7 @@ def test_members_of_parts_that_no_form_defines_do_not_reach_the_engine(
     [
         (CHATS, {"prediction": {"type": "content", "content": [{"type": "text", "image": "/etc/a.png"}]}}),
         ("/v1/messages", {"context_management": [{"image": "/etc/a.png"}], "max_tokens": 1}),
-        ("/v1/messages", {"container": {"skills": [{"file": "/etc/a"}]}, "max_tokens": 1}),
+        ("/v1/messages", {"inference_geo": {"file": "/etc/a"}, "max_tokens": 1}),
         ("/v1/messages", {"cache_control": {"type": "ephemeral", "source": "/etc/a"}, "max_tokens": 1}),
     ],
 )

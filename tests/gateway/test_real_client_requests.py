@@ -77,6 +77,8 @@ ANSWERED: list[tuple[str, dict[str, Any]]] = [
     (TEXTS, {"stop": ""}),
     (MESSAGES, {"stop_sequences": [""]}),
     (CHATS, {"tools": []}),
+    (CHATS, {"top_logprobs": 0}),
+    (CHATS, {"top_logprobs": 0, "logprobs": False}),
     # older and newer forms
     (CHATS, {"functions": [{"name": "f", "parameters": {"type": "object"}}], "function_call": "auto"}),
     (CHATS, {"functions": [{"name": "f"}], "function_call": {"name": "f"}}),
@@ -118,6 +120,12 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     (CHATS, {"n": 129}, "n"),
     (TEXTS, {"best_of": 3}, "best_of"),
     (TEXTS, {"best_of": 3, "n": 2}, "best_of"),
+    (TEXTS, {"prompt": ["a", [5]]}, "prompt"),
+    (TEXTS, {"prompt": [[]]}, "prompt"),
+    (TEXTS, {"prompt": [[5], []]}, "prompt"),
+    ("/v1/embeddings", {"input": ["a", 1]}, "input"),
+    ("/v1/embeddings", {"input": [[1], "a"]}, "input"),
+    ("/v1/embeddings", {"input": [[]]}, "input"),
     (CHATS, {"web_search_options": {}}, "web_search_options"),
     (CHATS, {"modalities": ["text", "audio"], "audio": {"voice": "a", "format": "wav"}}, "modalities"),
 ]  # fmt: skip

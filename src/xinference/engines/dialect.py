@@ -135,7 +135,7 @@ def nest_field(group: str, old: str, new: str) -> FieldRewrite:
     """Pass the value as the member `new` of the object `group`."""
 
     def rewrite(body: Body, value: Any) -> None:
-        body[group] = {**(body.get(group) or {}), new: _parse_schema(old, body.pop(old))}
+        body[group] = {**(body.get(group) or {}), new: parse_schema(old, body.pop(old))}
 
     return rewrite
 
@@ -144,7 +144,7 @@ def rename_schema(new: str) -> FieldRewrite:
     """Pass a JSON schema under the name `new`."""
 
     def rewrite(body: Body, value: Any) -> None:
-        body[new] = _parse_schema("guided_json", body.pop("guided_json"))
+        body[new] = parse_schema("guided_json", body.pop("guided_json"))
 
     return rewrite
 
@@ -193,7 +193,7 @@ def _prompt(body: Body, request: Tokenize) -> str:
     raise Refusal(Code.INVALID_REQUEST, "prompt is required.", param="prompt")
 
 
-def _parse_schema(name: str, value: Any) -> Any:
+def parse_schema(name: str, value: Any) -> Any:
     """Decode a schema that is given as JSON in a string."""
     if name != "guided_json" or not isinstance(value, str):
         return value

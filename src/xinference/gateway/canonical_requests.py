@@ -45,8 +45,10 @@ def make_canonical(request: Request, document: RequestDocument) -> None:
         document.drop_nulls(options)
     _drop_empty_stops(request, document)
     if isinstance(request, Chat):
-        if request.top_logprobs and not request.logprobs:
-            raise invalid("top_logprobs", "it needs logprobs: true.")
+        if request.top_logprobs is not None and not request.logprobs:
+            if request.top_logprobs:
+                raise invalid("top_logprobs", "it needs logprobs: true.")
+            document.remove(fields, "top_logprobs")
         _check_unserved(fields)
         replace_functions(document)
         if isinstance(request.function_call, dict):

@@ -49,7 +49,9 @@ UNREAD = (
     "audio", "betas", "cache_control", "container", "context_management", "inference_geo", "prediction",
     "web_search_options",
 )  # fmt: skip
-_GENERATION = ("repetition_penalty", "stop_token_ids", "lora_name", *GUIDED)
+_GENERATION = ("repetition_penalty", "stop_token_ids", "lora_name", "response_format", *GUIDED)
+#: Those of them whose JSON is not decoded by the form.
+_UNDECODED = ("guided_json", "response_format")
 
 
 class _Rewritten:
@@ -59,7 +61,7 @@ class _Rewritten:
         self.names = names
         self.values = attrgetter(*names)
         """Returns the values of all of them; one call, because every request has it."""
-        self.absent = tuple(UNSET if name == "guided_json" else None for name in names)
+        self.absent = tuple(UNSET if name in _UNDECODED else None for name in names)
         """The values in a request without such a field."""
 
 
@@ -208,8 +210,9 @@ def _fields_to_rewrite(request: Request) -> dict[str, Any]:
             return {}
         named = zip(api.names, values, strict=True)
         fields = {name: value for name, value in named if value is not None and value is not UNSET}
-        if "guided_json" in fields and bytes(fields["guided_json"]) == b"null":
-            del fields["guided_json"]
+        for name in _UNDECODED:
+            if name in fields and bytes(fields[name]) == b"null":
+                del fields[name]
         if isinstance(fields.get("tool_choice"), str):
             del fields["tool_choice"]
         return fields
@@ -230,6 +233,7 @@ def _is_plain(chat: exact_requests.Chat) -> bool:
         and chat.stop_token_ids is None
         and chat.lora_name is None
         and chat.guided_json is UNSET
+        and chat.response_format is UNSET
         and chat.guided_regex is None
         and chat.guided_choice is None
         and chat.guided_grammar is None

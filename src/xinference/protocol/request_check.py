@@ -25,11 +25,11 @@ from xinference.protocol.regex_limits import check_regex
 from xinference.protocol.requests import (
     Chat,
     Completion,
+    Embeddings,
     Generation,
     JsonObject,
     PartType,
     Request,
-    Tokens,
     Tool,
 )
 from xinference.protocol.schema_limits import SchemaLimits
@@ -79,7 +79,9 @@ def check(decoder: msgspec.json.Decoder[Request], body: bytes) -> Request:
     ):  # conditions without a call: the check of a plain chat costs only these
         _check_constraints(request, body)
     if kind is Completion:
-        _check_one_kind(request.prompt)
+        _check_one_kind(request.prompt, "prompt")
+    elif kind is Embeddings:
+        _check_one_kind(request.input, "input")
     checked: Request = request
     return checked
 
@@ -162,9 +164,15 @@ def _check_object(value: msgspec.Raw | UnsetType, name: str, limits: SchemaLimit
 # -- refusals ---------------------------------------------------------------------------------------------------
 
 
-def _check_one_kind(prompt: Tokens) -> None:
-    if isinstance(prompt, list) and len(set(map(type, prompt))) > 1:
-        raise _invalid("prompt mixes texts and tokens: all its items must have the same type.", "prompt")
+def _check_one_kind(inputs: Any, name: str) -> None:
+    """Check that a list has only texts, only token ids, or only lists of token ids, of which none is empty."""
+    if not isinstance(inputs, list):
+        return
+    kinds = set(map(type, inputs))
+    if len(kinds) > 1 and (int in kinds or list in kinds):
+        raise _invalid(f"{name} mixes texts and tokens: all its items must have the same type.", name)
+    if list in kinds and [] in inputs:
+        raise _invalid(f"{name}[{inputs.index([])}] has no tokens.", name)
 
 
 #: Maximum number of characters of a wrong value that are shown.

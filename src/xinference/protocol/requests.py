@@ -373,7 +373,7 @@ class Tokenize(Request, kw_only=True):
 
 
 class Detokenize(Request, kw_only=True):
-    tokens: list[TokenId] | None = None
+    tokens: list[TokenId]
 
 
 class Infill(Request, kw_only=True):

@@ -143,6 +143,22 @@ def test_a_constraint_that_llama_cpp_cannot_apply_is_named(message: str, said: s
     assert (refusal.status, refusal.code) == (400, "invalid_constraint") and said in refusal.cause
 
 
+@in_one_test(
+    ("message", "status", "code"),
+    [
+        ("Prompt contains invalid tokens", 400, "invalid_token"),
+        ("Input content cannot be empty", 400, "invalid_request"),
+        ("Cannot continue an assistant message that contains tool calls.", 400, "invalid_messages"),
+        ("The model produced output that does not match the expected peg-native format", 502, "engine_error"),
+        ("image input is not supported - hint: you may need to provide the mmproj", 400, "unsupported_content"),
+    ],
+)
+def test_an_error_has_a_code_and_none_of_llama_cpps_own_words(message: str, status: int, code: str) -> None:
+    refusal = explained("llama.cpp", {"message": message, "code": 500, "type": "server_error"})
+    assert (refusal.status, refusal.code) == (status, code)
+    assert message not in refusal.cause and "mmproj" not in refusal.cause
+
+
 @pytest.mark.parametrize(
     "message",
     ["Compute error.", "Invalid input batch.", "failed to process mtmd chunk", "got exception: std::bad_alloc"],

@@ -18,10 +18,10 @@ from xinference.engines.dialect import (
     explain_template_error,
     refuse_field,
     rename_field,
-    rename_schema,
     text_as_content,
 )
 from xinference.engines.llama_cpp import choices
+from xinference.engines.llama_cpp.answer_schemas import follow_any_object, follow_format, follow_guided
 from xinference.engines.llama_cpp.metrics import METRICS
 from xinference.engines.llama_cpp.native_fields import NATIVE
 from xinference.engines.llama_cpp.prefill import PrefillCut
@@ -93,7 +93,14 @@ def name_stop(chunk: bytes) -> bytes:
 #: The error for an embedding or rerank input that is longer than the batch.
 OVER_BATCH = re.compile(r"input \((\d+) tokens\) is too large to process.*?batch size: (\d+)", re.DOTALL)
 #: The error for an image or audio input to a model without a projector; its status is 500.
-NO_PROJECTOR = re.compile(r"(?:image|audio|video) input is not supported")
+NO_PROJECTOR = re.compile(r"(image|audio|video) input is not supported")
+#: The errors for token ids that are not in the vocabulary, and for an input without tokens.
+INVALID_TOKENS = "Prompt contains invalid tokens"
+NO_TOKENS = "Input content cannot be empty"
+#: The error for a conversation that ends with calls of tools.
+OPEN_CALLS = "Cannot continue an assistant message that contains tool calls"
+#: The error for an answer of the model that is no call and has no requested form; its status is 500.
+ODD_FORM = "The model produced output that does not match the expected"
 #: The C++ library's error for a token id that is not in the vocabulary.
 NO_SUCH_TOKEN = re.compile(r"vector::_M_range_check: .* >= this->size\(\) \(which is (\d+)\)")
 #: The error for more answers to one request than the server has slots.
@@ -124,6 +131,7 @@ def _explain(error: EngineError) -> Refusal | None:
         or _explain_missing_projector(error)
         or _explain_choices(error)
         or _explain_grammar(error)
+        or _explain_odd_form(error)
         or _explain_wrong_type(error)
         or _explain_wrong_request(error)
     )
@@ -141,16 +149,36 @@ def _explain_batch_size(error: EngineError) -> Refusal | None:
 def _explain_token_id(error: EngineError) -> Refusal | None:
     size = NO_SUCH_TOKEN.search(error.message)
     if size is None:
-        return None
+        return _explain_prompt(error)
     cause = f"A token id is not in the model's vocabulary, which has {size[1]} tokens."
     return Refusal(Code.INVALID_TOKEN, cause, param=error.prompt_field)
 
 
+def _explain_prompt(error: EngineError) -> Refusal | None:
+    field = error.prompt_field
+    if INVALID_TOKENS in error.message:
+        return Refusal(Code.INVALID_TOKEN, f"{field}: a token id is not in the model's vocabulary.", param=field)
+    if NO_TOKENS in error.message:
+        return Refusal(Code.INVALID_REQUEST, f"{field}: an input has no tokens.", param=field)
+    if OPEN_CALLS in error.message:
+        cause, hint = "The last message has calls of tools without results.", "Add a message of the role tool for each."
+        return Refusal(Code.INVALID_MESSAGES, cause, hint=hint, param=field)
+    return None
+
+
 def _explain_missing_projector(error: EngineError) -> Refusal | None:
-    if not NO_PROJECTOR.search(error.message):
+    media = NO_PROJECTOR.search(error.message)
+    if not media:
         return None
-    cause = f"The model has no multimodal projector: {error.message}."
-    return Refusal(Code.UNSUPPORTED_CONTENT, cause, param=error.prompt_field)
+    cause = f"The model has no multimodal projector, so it cannot read the {media[1]} of this request."
+    return Refusal(Code.UNSUPPORTED_CONTENT, cause, hint="Send only text.", param=error.prompt_field)
+
+
+def _explain_odd_form(error: EngineError) -> Refusal | None:
+    if ODD_FORM not in error.message:
+        return None
+    cause = "The model's answer has neither the requested format nor the form of a call."
+    return Refusal(Code.ENGINE_ERROR, cause, hint="Send the request again, or raise max_tokens.")
 
 
 def _explain_choices(error: EngineError) -> Refusal | None:
@@ -206,7 +234,9 @@ DIALECT = Dialect(
             "truncate_prompt_tokens", ENGINE, "Send shorter texts, or lists of token ids that are truncated already."
         ),
         "suffix": refuse_field("suffix", ENGINE, "Use /infill with input_prefix and input_suffix."),
-        "guided_json": rename_schema("json_schema"),
+        "guided_json": follow_guided,
+        "guided_json_object": follow_any_object,
+        "response_format": follow_format,
         "guided_choice": choice_as_grammar,
         "guided_grammar": rename_field("guided_grammar", "grammar"),
         "guided_regex": refuse_field("guided_regex", ENGINE, "Use guided_grammar in GBNF, or guided_json."),

@@ -1,0 +1,196 @@
+"""The schemas of answers that llama.cpp follows: its grammars pass over every keyword that they do not have."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from xinference.engines.dialect import Body, parse_schema
+from xinference.error_codes import Code
+from xinference.protocol.errors import Refusal
+
+#: Keywords of values that the grammars do not have.
+_PASSED_OVER = (
+    "not", "if", "dependentRequired", "dependentSchemas", "dependencies", "uniqueItems", "contains", "multipleOf",
+    "propertyNames", "patternProperties", "minProperties", "maxProperties",
+)  # fmt: skip
+_BOUNDS = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum")
+_LENGTHS = ("minLength", "maxLength")
+_ALTERNATIVES = ("anyOf", "oneOf")
+#: Values with which a keyword has no effect.
+_WITHOUT_EFFECT: tuple[Any, ...] = (None, False, 0, {}, [])
+#: Members with schemas by name, with a list of schemas, and with a schema or a list of them.
+_MAPS = ("properties", "$defs", "definitions")
+_LISTS = ("anyOf", "oneOf", "allOf", "prefixItems")
+_SCHEMAS = ("items", "additionalProperties")
+#: The classes of characters of a pattern that the grammars take as letters; white space is a blank.
+_CLASSES = {"d": "0-9", "w": "A-Za-z0-9_", "s": " "}
+
+
+def follow_format(body: Body, value: Any) -> None:
+    """Check the schema of `response_format`, and pass the format of a completion as `json_schema`."""
+    if not isinstance(value, dict):
+        return
+    kind, is_chat = value.get("type"), "messages" in body
+    where = "response_format.json_schema" if kind == "json_schema" else "response_format"
+    holder = value.get("json_schema") if kind == "json_schema" else value
+    schema = holder.get("schema") if isinstance(holder, dict) else None
+    # An answer that need not follow the schema strictly is as near to it as the grammar.
+    if isinstance(holder, dict) and isinstance(schema, dict) and not (is_chat and holder.get("strict") is False):
+        schema = followed(schema, f"{where}.schema")
+        holder = {**holder, "schema": schema}
+        body["response_format"] = {**value, "json_schema": holder} if kind == "json_schema" else holder
+    if is_chat:
+        return
+    del body["response_format"]
+    if kind in ("json_object", "json_schema"):
+        body["json_schema"] = schema or {"type": "object"}
+    elif kind != "text":
+        raise Refusal(Code.UNSUPPORTED_FIELD, f"{where}: a completion of llama.cpp has no {kind}.", param=where)
+
+
+def follow_guided(body: Body, value: Any) -> None:
+    """Pass `guided_json` as `json_schema`."""
+    schema = parse_schema("guided_json", body.pop("guided_json"))
+    body["json_schema"] = followed(schema, "guided_json") if isinstance(schema, dict) else schema
+
+
+def follow_any_object(body: Body, value: Any) -> None:
+    """Pass `guided_json_object` as a format."""
+    if body.pop("guided_json_object"):
+        body["response_format"] = {"type": "json_object"}
+        follow_format(body, body["response_format"])
+
+
+def followed(schema: Body, where: str) -> Body:
+    """The schema in a form that llama.cpp follows.
+
+    Args:
+        where: the field with the schema, for the refusal.
+
+    Raises:
+        Refusal: 400, a keyword that llama.cpp would pass over.
+    """
+
+    def refuse(what: str) -> Refusal:
+        return Refusal(
+            Code.INVALID_CONSTRAINT,
+            f"{where}: llama.cpp cannot apply {what}, so that the answer would not follow the schema.",
+            hint='Leave it out, send "strict": false, or launch the model on another engine.',
+            param=where,
+        )
+
+    plain: Body = _followed(schema, refuse)
+    return plain
+
+
+Refuse = Callable[[str], Refusal]
+
+
+def _followed(node: Any, refuse: Refuse) -> Any:
+    if not isinstance(node, dict):
+        return node
+    node = _without_wrapper(node)
+    _check_keywords(node, refuse)
+    _check_combinations(node, refuse)
+    changed = dict(node)
+    for name in _MAPS:
+        if isinstance(node.get(name), dict):
+            changed[name] = {key: _followed(inner, refuse) for key, inner in node[name].items()}
+    for name in (*_LISTS, *_SCHEMAS):
+        inner = node.get(name)
+        if isinstance(inner, list):
+            changed[name] = [_followed(one, refuse) for one in inner]
+        elif name in _SCHEMAS and isinstance(inner, dict):
+            changed[name] = _followed(inner, refuse)
+    if isinstance(node.get("pattern"), str):
+        pattern = plain_pattern(node["pattern"])
+        if pattern is None:
+            raise refuse(f"the pattern {node['pattern'][:100]!r}")
+        changed["pattern"] = pattern
+    return changed
+
+
+def _without_wrapper(node: Body) -> Body:
+    """The schema without an `allOf` of one part, as some clients wrap a reference to add a description."""
+    parts = node.get("allOf")
+    if not isinstance(parts, list) or len(parts) != 1 or not isinstance(parts[0], dict):
+        return node
+    rest = {name: value for name, value in node.items() if name != "allOf"}
+    return node if rest.keys() & parts[0].keys() else rest | parts[0]
+
+
+def _check_keywords(node: Body, refuse: Refuse) -> None:
+    for name in _PASSED_OVER:
+        if name in node and (name in ("not", "maxProperties") or node[name] not in _WITHOUT_EFFECT):
+            raise refuse(name)
+    for name in ("unevaluatedProperties", "unevaluatedItems"):
+        if node.get(name) not in (None, True):
+            raise refuse(name)
+    bounds = [name for name in _BOUNDS if name in node]
+    if bounds and "integer" not in _types(node):
+        raise refuse(f"{bounds[0]} to numbers that are not integers")
+    if bounds and "number" in _types(node):
+        raise refuse(f"{bounds[0]} to numbers that are not integers")
+    if "pattern" in node and any(name in node for name in _LENGTHS):
+        raise refuse("a length beside a pattern")
+    if node.get("prefixItems") and isinstance(node.get("items"), dict):
+        raise refuse("items beside prefixItems")
+
+
+def _types(node: Body) -> list[Any]:
+    kind = node.get("type")
+    return kind if isinstance(kind, list) else [kind]
+
+
+def _check_combinations(node: Body, refuse: Refuse) -> None:
+    parts = node.get("allOf")
+    if isinstance(parts, list) and parts:
+        if "properties" in node or not all(map(_can_be_joined, parts)):
+            raise refuse("this allOf")
+        return
+    properties = node.get("properties")
+    if any(name in node for name in _ALTERNATIVES):
+        if properties or node.get("required"):
+            raise refuse("anyOf or oneOf beside properties")
+        return
+    required = node.get("required")
+    known = properties if isinstance(properties, dict) else {}
+    missing = [name for name in required if name not in known] if isinstance(required, list) else []
+    if missing:
+        raise refuse(f"required to {str(missing[0])[:100]!r}, which is not in properties")
+
+
+def _can_be_joined(part: Any) -> bool:
+    return isinstance(part, dict) and any(name in part for name in ("properties", "enum", "$ref"))
+
+
+def plain_pattern(pattern: str) -> str | None:
+    r"""A pattern without the classes ``\d``, ``\w`` and ``\s``; None: the grammars would pass over it.
+
+    They have only patterns of the whole text, and no other escapes, assertions or references.
+    """
+    if not pattern.startswith("^") or not _ends_with_anchor(pattern):
+        return None
+    plain, in_class, at = "", False, 0
+    while at < len(pattern):
+        char, following = pattern[at], pattern[at + 1 : at + 2]
+        if char == "\\":
+            if following.isalnum() and following not in _CLASSES:
+                return None
+            letters = _CLASSES.get(following)
+            plain += char + following if letters is None else letters if in_class else f"[{letters}]"
+            at += 2
+            continue
+        if char == "(" and not in_class and following == "?" and pattern[at + 2 : at + 3] != ":":
+            return None
+        in_class = (in_class or char == "[") and char != "]"
+        plain += char
+        at += 1
+    return None if in_class else plain
+
+
+def _ends_with_anchor(pattern: str) -> bool:
+    text = pattern[:-1]
+    escapes = len(text) - len(text.rstrip("\\"))
+    return pattern.endswith("$") and escapes % 2 == 0

@@ -1,0 +1,122 @@
+"""A schema of an answer is followed by llama.cpp's grammars, or refused by the keyword that they do not have."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.support.cases import in_one_test
+from xinference.engines.dialect import Body
+from xinference.engines.llama_cpp.answer_schemas import follow_any_object, follow_format, followed, plain_pattern
+from xinference.protocol.errors import Refusal
+
+INTEGER = {"type": "integer"}
+#: A schema, and a part of the sentence that says what it has.
+NOT_FOLLOWED: list[tuple[dict[str, Any], str]] = [
+    ({"not": {}}, "apply not"),
+    ({"if": {"const": 1}, "then": {"const": 2}}, "apply if"),
+    ({"type": "object", "dependentRequired": {"a": ["b"]}}, "dependentRequired"),
+    ({"type": "array", "uniqueItems": True}, "uniqueItems"),
+    ({"type": "array", "contains": INTEGER}, "contains"),
+    ({"type": "integer", "multipleOf": 7}, "multipleOf"),
+    ({"type": "object", "propertyNames": {"pattern": "^a$"}}, "propertyNames"),
+    ({"type": "object", "patternProperties": {"^a": INTEGER}}, "patternProperties"),
+    ({"type": "object", "minProperties": 2}, "minProperties"),
+    ({"type": "object", "maxProperties": 0}, "maxProperties"),
+    ({"type": "object", "properties": {}, "unevaluatedProperties": False}, "unevaluatedProperties"),
+    ({"type": "number", "minimum": 0}, "minimum to numbers"),
+    ({"type": ["integer", "number"], "maximum": 1}, "maximum to numbers"),
+    ({"exclusiveMinimum": 0}, "exclusiveMinimum to numbers"),
+    ({"type": "string", "pattern": "[0-9]+"}, "'[0-9]+'"),
+    ({"type": "string", "pattern": "^a$", "minLength": 3}, "a length beside a pattern"),
+    ({"type": "array", "prefixItems": [INTEGER], "items": INTEGER}, "items beside prefixItems"),
+    ({"type": "object", "required": ["a"]}, "required to 'a'"),
+    ({"allOf": [{"type": "string"}, {"minLength": 3}]}, "this allOf"),
+    ({"type": "object", "properties": {"a": INTEGER}, "anyOf": [{"required": ["a"]}]}, "anyOf or oneOf"),
+]
+
+
+@in_one_test(("schema", "said"), NOT_FOLLOWED)
+@in_one_test("depth", [0, 1, 2])
+def test_a_keyword_that_the_grammars_pass_over_is_refused_at_every_depth(
+    schema: dict[str, Any], said: str, depth: int
+) -> None:
+    for _ in range(depth):
+        schema = {"type": "object", "properties": {"x": {"anyOf": [{"type": "null"}, schema]}}, "required": ["x"]}
+    with pytest.raises(Refusal) as caught:
+        followed(schema, "w")
+    assert (caught.value.status, caught.value.code, caught.value.param) == (400, "invalid_constraint", "w")
+    assert said in caught.value.cause
+
+
+@in_one_test(
+    "schema",
+    [
+        {"type": "object", "properties": {"a": INTEGER}, "required": ["a"], "additionalProperties": False},
+        {"type": "integer", "minimum": 3, "exclusiveMaximum": 9},
+        {"type": ["integer", "null"], "minimum": 3},
+        {"type": "string", "format": "email", "title": "t", "default": None, "examples": ["a"]},
+        {"type": "array", "items": {"$ref": "#/$defs/a"}, "minItems": 1, "uniqueItems": False},
+        {"allOf": [{"properties": {"a": INTEGER}}, {"$ref": "#/$defs/a"}]},
+        {"anyOf": [{"type": "string", "minLength": 2}, {"type": "null"}], "description": "d"},
+        {"$defs": {"n": {"type": "object", "properties": {"n": {"$ref": "#/$defs/n"}}}}, "$ref": "#/$defs/n"},
+        {"properties": {"not": INTEGER, "if": INTEGER, "pattern": {"type": "string"}}},
+    ],
+)
+def test_a_schema_that_is_followed_is_left_as_it_is(schema: dict[str, Any]) -> None:
+    assert followed(schema, "w") == schema
+
+
+def test_a_part_alone_in_an_allof_takes_its_place() -> None:
+    wrapped = {"properties": {"a": {"allOf": [{"$ref": "#/$defs/a"}], "description": "d"}}}
+    assert followed(wrapped, "w") == {"properties": {"a": {"description": "d", "$ref": "#/$defs/a"}}}
+
+
+@in_one_test(
+    ("pattern", "plain"),
+    [
+        (r"^\d{3}$", "^[0-9]{3}$"),
+        (r"^[\w-]+@\w+\.com$", r"^[A-Za-z0-9_-]+@[A-Za-z0-9_]+\.com$"),
+        (r"^a\s?b$", "^a[ ]?b$"),
+        (r"^(?:a|b)\$$", r"^(?:a|b)\$$"),
+        (r"^[(?=]$", "^[(?=]$"),
+        ("^(?!a)b$", None),
+        (r"^\bab$", None),
+        (r"^\p{L}$", None),
+        (r"^(a)\1$", None),
+        (r"^a\$", None),
+        ("a$", None),
+        ("^a", None),
+        ("^[$", None),
+    ],
+)
+def test_a_pattern_has_no_classes_that_the_grammars_take_as_letters(pattern: str, plain: str | None) -> None:
+    assert plain_pattern(pattern) == plain
+
+
+def test_a_schema_that_need_not_be_followed_strictly_is_passed_as_it_is() -> None:
+    form = {"type": "json_schema", "json_schema": {"strict": False, "schema": {"not": {}}}}
+    body: Body = {"messages": [], "response_format": form}
+    follow_format(body, form)
+    assert body["response_format"] == form
+
+
+@in_one_test(
+    ("form", "sent"),
+    [
+        ({"type": "json_object"}, {"json_schema": {"type": "object"}}),
+        ({"type": "json_schema", "json_schema": {"name": "n", "schema": INTEGER}}, {"json_schema": INTEGER}),
+        ({"type": "text"}, {}),
+    ],
+)
+def test_a_completion_gets_its_format_in_the_field_that_llama_cpp_reads(form: Body, sent: Body) -> None:
+    body: Body = {"prompt": "a", "response_format": form}
+    follow_format(body, form)
+    assert body == {"prompt": "a", **sent}
+
+
+def test_any_object_of_a_completion_is_a_schema_too() -> None:
+    body: Body = {"prompt": "a", "guided_json_object": True}
+    follow_any_object(body, True)
+    assert body == {"prompt": "a", "json_schema": {"type": "object"}}
