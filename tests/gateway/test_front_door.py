@@ -164,9 +164,7 @@ async def test_an_engine_that_refuses_connections_was_not_reached(
     identities: tuple[NodeIdentity, NodeIdentity],
 ) -> None:
     async with worker_with(identities, answer_whole) as worker:
-        free = socket.create_server(("127.0.0.1", 0))
-        worker.targets["r1"] = Target("r1", f"http://127.0.0.1:{free.getsockname()[1]}", "k")
-        free.close()
+        worker.targets["r1"] = _nobody()
         pool = worker.pool()
         with pytest.raises(EngineUnreachableError):
             await pool.post(worker.target(), "/v1/chat/completions", b"", HEADERS, b"{}")
@@ -184,6 +182,47 @@ async def test_an_engine_that_dies_before_its_answer_is_told_as_on_the_own_node(
         with pytest.raises(EngineDiedError):
             await pool.post(worker.target(), "/v1/chat/completions", b"", HEADERS, b"{}")
         await pool.close()
+
+
+async def test_a_node_says_whether_an_engine_still_listens(identities: tuple[NodeIdentity, NodeIdentity]) -> None:
+    async with worker_with(identities, answer_whole) as worker:
+        pool = worker.pool()
+        assert await pool.node_reaches(worker.target())
+        worker.targets["r1"] = _nobody()
+        assert not await pool.node_reaches(worker.target())
+        assert not await pool.node_reaches(worker.target("r2"))
+        await pool.close()
+
+
+async def test_the_engines_of_a_node_that_says_nothing_may_run_on(
+    identities: tuple[NodeIdentity, NodeIdentity],
+) -> None:
+    async with worker_with(identities, answer_whole) as worker:
+        pool, target = worker.pool(), worker.target()
+    assert await pool.node_reaches(target), "the worker has ended, its keepers have not"
+    await pool.close()
+
+
+async def test_a_request_that_has_crashed_an_engine_of_another_node_is_not_sent_again(
+    identities: tuple[NodeIdentity, NodeIdentity],
+) -> None:
+    async def crash(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        worker.targets["r1"] = _nobody()
+        writer.transport.abort()
+
+    async with (
+        worker_with(identities, crash) as worker,
+        served(router_to(worker.target()), node_tls=worker.client.client_context) as gateway,
+    ):
+        codes = [(await gateway.post("/v1/chat/completions", CHAT))[1]["error"]["code"] for _ in range(2)]
+        assert codes == ["engine_died", "request_crashes_engine"]
+        assert len(worker.heads) == 1
+
+
+def _nobody() -> Target:
+    """A replica of which nothing listens."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return Target("r1", f"http://127.0.0.1:{free.getsockname()[1]}", "k")
 
 
 async def test_an_engine_that_dies_in_a_stream_is_an_error_event_for_the_client(

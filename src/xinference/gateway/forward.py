@@ -227,13 +227,17 @@ class Forwarder:
     async def _crash_code(self, uid: str, target: Target) -> str | None:
         """The code of the engine's crash; None: the engine runs, or its stop was requested."""
         code, is_target = self._look_up(uid, target)
-        if code is not None or not is_target or await is_listening(target):
+        if code is not None or not is_target or await self._listens(target):
             return code
         until = time.monotonic() + REASON_SECONDS
         while code is None and is_target and time.monotonic() < until:
             await asyncio.sleep(NOTICE_POLL_SECONDS)
             code, is_target = self._look_up(uid, target)
         return code or Code.ENGINE_DIED
+
+    async def _listens(self, target: Target) -> bool:
+        """Whether the engine listens. The address of another node is that of its front door: only the node knows."""
+        return await (self._pool.node_reaches(target) if target.server_name else is_listening(target))
 
     def _look_up(self, uid: str, target: Target) -> tuple[str | None, bool]:
         """The code of the target's crash, if the table names it, and whether it still is a target."""

@@ -14,9 +14,11 @@ from collections.abc import Awaitable, Callable, Container, Mapping
 from functools import partial
 from typing import Any
 
+from xinference.gateway.crash_memory import is_listening
 from xinference.gateway.door_load import DoorLoad
 from xinference.gateway.http.asgi import Receive, Reply, Scope, Send
 from xinference.gateway.http.engine_pool import (
+    LISTENING,
     NO_ANSWER,
     NOT_REACHED,
     EngineDiedError,
@@ -75,6 +77,9 @@ class FrontDoor:
         target = self._targets().get(replica_id)
         if target is None or scope["method"] != "POST":
             await reply.whole(NOT_REACHED, b"")
+            return
+        if f"/{path}" == LISTENING:
+            await reply.whole(200 if await is_listening(target) else NOT_REACHED, b"{}")
             return
         headers = tuple((name, value) for name, value in scope["headers"] if name in FORWARDED)
         try:

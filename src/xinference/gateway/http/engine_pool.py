@@ -27,6 +27,10 @@ WHOLE_BYTES = 1024 * 1024
 #: Bytes that a line of a request's head must not contain.
 CONTROL = re.compile(rb"[\x00-\x1f\x7f]")
 
+#: The path at which another node says by its status whether an engine listens there; no engine has such a path.
+LISTENING = "/-/listening"
+#: Maximum time for that answer, in seconds.
+LISTENING_SECONDS = 1.0
 #: The answer of another node whose engine has not got the request (421 Misdirected Request, RFC 9110).
 NOT_REACHED = 421
 #: The answer, with an empty body, of another node whose engine has closed the connection before it answered.
@@ -35,6 +39,10 @@ NO_ANSWER = 502
 
 NodeTls = Callable[[], ssl.SSLContext]
 """Makes the TLS context for a connection to another node; it is called each time, since certificates are renewed."""
+
+
+class ReplicaNotReachedError(EngineUnreachableError):
+    """The other node says that nothing listens at the replica's port, or that it does not have the replica."""
 
 
 class Address(NamedTuple):
@@ -142,6 +150,18 @@ class EnginePool:
             connection.abort()
             raise
 
+    async def node_reaches(self, target: Target) -> bool:
+        """Whether an engine on another node listens; also true if that node says nothing: its engines may run on."""
+        try:
+            async with asyncio.timeout(LISTENING_SECONDS):
+                answer = await self.post(target, LISTENING, b"", (), b"")
+        except ReplicaNotReachedError:
+            return False
+        except (EngineUnreachableError, EngineDiedError, TimeoutError):
+            return True
+        answer.close()
+        return True
+
     async def _ask(self, address: Address, head: bytes, body: bytes) -> EngineConnection:
         """A connection on which the answer has begun.
 
@@ -232,7 +252,7 @@ async def _connect(address: Address, tls: NodeTls | None) -> EngineConnection:
 def _check_node(address: Address, connection: EngineConnection) -> None:
     """Raise what the other node says of its engine; an engine's own answer passes."""
     if connection.status == NOT_REACHED:
-        raise EngineUnreachableError(f"the node {address.host} does not reach the replica")
+        raise ReplicaNotReachedError(f"the node {address.host} does not reach the replica")
     if connection.status == NO_ANSWER and connection.length == 0:
         raise EngineDiedError(f"the engine on the node {address.host} closed the connection")
 
