@@ -111,15 +111,18 @@ def test_a_format_that_no_engine_has_is_refused_with_the_reason_and_a_format_tha
     assert caught.value.hint is not None and "--model-format ggufv2" in caught.value.hint
 
 
-@pytest.mark.parametrize("name", ["qwen2.5-vl-instruct", "Qwen3-VL-Instruct", "qwen2-audio-instruct", "glm-4.5v"])
-def test_transformers_refuses_models_of_images_and_sound_before_a_download(name: str) -> None:
-    with pytest.raises(Problem, match=r"reads no images or sound, and .* has no class for text alone") as caught:
+@pytest.mark.parametrize("name", ["MiniCPM-V-4.6", "qwen2-audio-instruct", "glm-4.5v"])
+def test_transformers_refuses_models_of_other_images_and_sound_before_a_download(name: str) -> None:
+    with pytest.raises(Problem, match=r"no images or sound of \w+, and it has no class for text alone") as caught:
         choose(name, model_engine="Transformers")
     assert caught.value.hint is not None and "vLLM" in caught.value.hint
 
 
-@pytest.mark.parametrize("name", ["gemma-3-it", "qwen3", "llama-3.1-instruct"])
-def test_transformers_takes_models_that_have_a_class_for_text(name: str) -> None:
+@pytest.mark.parametrize(
+    "name",
+    ["gemma-3-it", "qwen2-vl-instruct", "qwen2.5-vl-instruct", "Qwen3-VL-Instruct", "qwen3", "llama-3.1-instruct"],
+)
+def test_transformers_takes_models_whose_images_it_reads_and_those_with_a_class_for_text(name: str) -> None:
     assert ids(choose(name, model_engine="Transformers", model_format="pytorch"))[1] == "Transformers"
 
 

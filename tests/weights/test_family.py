@@ -9,6 +9,7 @@ import pytest
 
 from tests.support.cases import in_one_test
 from xinference.catalog.models import ModelFamily, Source
+from xinference.engines.registry import all_engines
 from xinference.errors import Problem
 from xinference.launch.request import LaunchRequest
 from xinference.weights.family import DerivedFamily, billions, derive_family, valid_name
@@ -66,6 +67,13 @@ def test_abilities_and_the_parser_are_what_the_template_shows(
     found = family(replace(LLM, chat_template=template))
     assert (found.model_ability, found.tool_parser) == (abilities, parser)
     assert (found.reasoning_tags is not None) == ("hybrid" in abilities)
+
+
+def test_the_class_of_a_folder_is_kept_so_that_engines_can_refuse_it_before_a_download() -> None:
+    mistral = replace(LLM, architecture="Mistral3ForConditionalGeneration")
+    assert family(mistral).architectures == ("Mistral3ForConditionalGeneration",)
+    assert not all_engines()["Transformers"].reads(family(mistral))
+    assert family(replace(LLM, model_format="ggufv2", architecture="llama")).architectures == ()
 
 
 def test_a_model_with_a_vision_config_sees() -> None:

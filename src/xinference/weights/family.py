@@ -86,6 +86,7 @@ def derive_family(
         model_description=f"Derived from {title}.",
         model_type=model_type,
         dimensions=facts.dimensions if model_type == "embedding" else None,
+        architectures=(facts.architecture,) if facts.model_format != "ggufv2" else (),
         stop_token_ids=facts.stop_token_ids if model_type == "LLM" else (),
         tool_parser=parser,
         # Hybrid models write both tags; the template of another model may put the opening tag into the prompt.

@@ -20,6 +20,8 @@ ENGINE = "Transformers"
 ONLY_JSON = "Use response_format with a json_schema."
 #: The server's own error codes.
 CODES = {
+    "invalid_media": Code.INVALID_MEDIA,
+    "unsupported_content": Code.UNSUPPORTED_CONTENT,
     "template_limit": Code.TEMPLATE_LIMIT,
     "constraint_too_complex": Code.CONSTRAINT_TOO_COMPLEX,
     "unsupported_dimensions": Code.UNSUPPORTED_DIMENSIONS,

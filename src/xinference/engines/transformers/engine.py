@@ -27,7 +27,7 @@ from xinference.engines.options.option_table import OptionTable
 from xinference.engines.options.parsers import FORCED, unknown_form
 from xinference.engines.options.speculation import refuse_speculation
 from xinference.engines.options.thinking import ThinkingOption
-from xinference.engines.transformers.architectures import reads_text_of
+from xinference.engines.transformers.architectures import reads_images_of, reads_text_of
 from xinference.engines.transformers.memory_model import MEMORY
 from xinference.engines.transformers.option_policy import POLICY
 from xinference.engines.transformers.packings import PACKINGS
@@ -164,6 +164,12 @@ class Transformers(LoadsAdapters, ReadsPacked, SetsThinking, WeightsOnly):
             else (f"Transformers has no parser for tool calls in the form {family.tool_parser!r}.")
         )
         return f"{form} {FORCED}"
+
+    def abilities(self, plan: LaunchPlan) -> tuple[str, ...]:
+        family = plan.version.family
+        if reads_images_of(family.architectures):
+            return family.model_ability
+        return tuple(ability for ability in family.model_ability if ability != "vision")
 
     def paths(self, plan: LaunchPlan) -> frozenset[str]:
         return PATHS[plan.version.family.model_type]

@@ -27,7 +27,7 @@ class ChoiceBuilder:
         self._wants_logprobs = bool(job.request.logprobs) if self._chat else job.request.logprobs is not None
         self._parser = ToolCallParser() if job.parses_tools else None
         self._token_bytes = token_bytes
-        self._prompt = job.prompts[index // job.choices]
+        self._prompt = job.prompts[index // job.choices].tokens
         self._text = prompt_text
         self._calls: list[dict[str, Any]] = []
         self._logprobs: list[tuple[int, TokenLogprob | None]] = []

@@ -21,7 +21,7 @@ from .errors import RefusedError
 from .generate import Generator, Job
 from .limited import WORKERS, Workers
 from .loading import LoadedModel
-from .prompts import Prompts
+from .prompts import EncodedPrompt, Prompts, Rendered
 from .scheduler import Scheduler
 
 #: The error of a schema that no answer can satisfy, or not from this position on.
@@ -40,6 +40,8 @@ class ModelRoutes(CommonRoutes):
         self._generator = Generator(loaded, self._prompts, scheduler)
         # Each thread waits for one process, so a process that works up to its deadline does not delay the others.
         self._limiting = ThreadPoolExecutor(WORKERS, "limited")
+        # One at a time, so that the decoded images of one request are in memory. The processor has its own tokenizer.
+        self._imaging = ThreadPoolExecutor(1, "images")
 
     def routes(self) -> list[Route]:
         """All routes."""
@@ -52,7 +54,8 @@ class ModelRoutes(CommonRoutes):
 
     async def apply_template(self, request: Request) -> Response:
         body = requests.read(await request.body(), requests.TemplateRequest)
-        return JSONResponse({"prompt": await self._rendered(body.messages, body.tools, body.chat_template_kwargs)})
+        rendered = await self._rendered(body.messages, body.tools, body.chat_template_kwargs)
+        return JSONResponse({"prompt": rendered.text})
 
     async def completions(self, request: Request) -> Response:
         return await self._answer(request, requests.read(await request.body(), requests.CompletionRequest))
@@ -62,8 +65,9 @@ class ModelRoutes(CommonRoutes):
 
     async def _answer(self, request: Request, body: requests.ChatRequest | requests.CompletionRequest) -> Response:
         adapter = self._adapter(body.model)
-        text = await self._run_limited(self._generator.render, body) if isinstance(body, requests.ChatRequest) else None
-        prompts = await self._run_encoder(self._generator.encode, body, text)
+        chat = isinstance(body, requests.ChatRequest)
+        rendered = await self._run_limited(self._generator.render, body) if chat else None
+        prompts = await self._encoded(self._generator.encode, rendered, body, rendered)
         grammar = self._generator.grammar(body)
         constraint = await self._run_limited(self._grammars.compile, grammar) if grammar is not None else None
         job = Job(body, prompts, adapter, constraint, int(time.time()))
@@ -114,7 +118,7 @@ class ModelRoutes(CommonRoutes):
 
     def _echo_texts(self, job: Job) -> list[str]:
         if isinstance(job.request, requests.CompletionRequest) and job.request.echo:
-            return [self._prompts.decode(prompt) for prompt in job.prompts]
+            return [self._prompts.decode(prompt.tokens) for prompt in job.prompts]
         return [""] * len(job.prompts)
 
     def _token_bytes(self, token: int) -> bytes:
@@ -122,9 +126,20 @@ class ModelRoutes(CommonRoutes):
 
     async def _rendered(
         self, messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None, more: dict[str, Any] | None
-    ) -> str:
-        text: str = await self._run_limited(self._prompts.render, messages, tools or None, more)
-        return text
+    ) -> Rendered:
+        rendered: Rendered = await self._run_limited(self._prompts.render, messages, tools or None, more)
+        return rendered
+
+    async def _chat_tokens(self, body: requests.TokenizeRequest) -> list[int]:
+        rendered = await self._rendered(body.messages or [], body.tools, body.chat_template_kwargs)
+        encoded: EncodedPrompt = await self._encoded(self._prompts.count_chat, rendered, rendered)
+        return encoded.tokens
+
+    async def _encoded(self, work: Callable[..., Any], rendered: Rendered | None, *arguments: Any) -> Any:
+        """The result of `work` from the thread for images, or from the one for texts, which doesn't wait for images."""
+        if rendered is None or not rendered.images:
+            return await self._run_encoder(work, *arguments)
+        return await asyncio.get_running_loop().run_in_executor(self._imaging, work, *arguments)
 
     async def _run_limited(self, work: Callable[..., Any], *arguments: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._limiting, work, *arguments)

@@ -20,11 +20,14 @@ from .constraints import ConstraintError
 from .loading import LoadedModel
 from .sampling import token_logprob
 from .sequence import Sequence
+from .vision_tower import PartOfImages, encode_images, end_of_block, part_of_images
 
 #: Maximum prompt tokens between two decoding steps: more would stall running streams.
 PREFILL_TOKENS = 512
 #: Minimum length of a common prefix of two prompts that is copied rather than computed.
 SHARED_TOKENS = 16
+#: The positions of a token in models with several for images: time, height and width (M-RoPE).
+AXES = 3
 
 
 class Batch:
@@ -100,6 +103,9 @@ class Batch:
             group = [self._prefilling] if self._prefilling else self._next_group(free_rows, budget)
             if not group:
                 return
+            if not self._encode_images(group[0]):
+                self._prefilling = None
+                continue
             if self._prefilling is None:
                 free_rows -= len(group)
             budget -= self._compute(group, budget)
@@ -111,7 +117,7 @@ class Batch:
         while self._waiting and len(group) < free_rows:
             sequence = self._waiting[0]
             longest = max(longest, sequence.prompt_length)
-            alone = sequence.wants_prompt_logprobs or (group and group[0].wants_prompt_logprobs)
+            alone = sequence.is_computed_alone or (group and group[0].is_computed_alone)
             if group and (alone or (len(group) + 1) * longest > budget):
                 break
             group.append(self._waiting.popleft())
@@ -124,7 +130,7 @@ class Batch:
             return
         best, length = -1, SHARED_TOKENS - 1
         for source, other in enumerate(self._decoding):
-            common = _common(sequence.tokens[:-1], other.tokens[: other.computed])
+            common = _common(sequence.content[:-1], other.content[: other.computed])
             if common > length:
                 best, length = source, common
         if best >= 0:
@@ -136,11 +142,7 @@ class Batch:
 
         The last token of a prompt yields the first token of its answer.
         """
-        ends = (
-            [s.prompt_length for s in group]
-            if len(group) > 1
-            else [min(group[0].prompt_length, group[0].computed + max_tokens)]
-        )
+        ends = [s.prompt_length for s in group] if len(group) > 1 else [self._end_of_part(group[0], max_tokens)]
         parts = [s.tokens[s.computed : end] for s, end in zip(group, ends, strict=True)]
         width, device = max(map(len, parts)), self._loaded.device
         tokens = torch.tensor([part + [0] * (width - len(part)) for part in parts], device=device)
@@ -149,9 +151,9 @@ class Batch:
         positions = starts[:, None] + torch.arange(width, device=device)
         whole = group[0].wants_prompt_logprobs
         last = sorted({len(part) - 1 for part in parts})
-        logits = self._forward(
-            tokens, positions, len(self._decoding), keep=0 if whole else torch.tensor(last, device=device)
-        )
+        keep = 0 if whole else torch.tensor(last, device=device)
+        images = self._part_of_images(group[0], ends[0]) if group[0].images is not None else None
+        logits = self._forward(tokens, positions, len(self._decoding), keep=keep, images=images)
         if whole:
             self._note_prompt(group[0], logits[0], group[0].computed)
         for sequence, end in zip(group, ends, strict=True):
@@ -160,6 +162,7 @@ class Batch:
             self._prefilling = group[0]
             return width
         self._prefilling = None
+        group[0].drop_images()  # a prompt with images is computed alone
         first_row = len(self._decoding)
         self._decoding += group
         places = [-1 if whole else last.index(len(part) - 1) for part in parts]
@@ -175,13 +178,45 @@ class Batch:
             if offset < sequence.prompt_length:
                 sequence.prompt_logprobs.append(token_logprob(scores.float(), sequence.tokens[offset], alternatives))
 
+    # -- images ---------------------------------------------------------------------------------------------
+
+    def _end_of_part(self, sequence: Sequence, max_tokens: int) -> int:
+        """The position up to which a prompt is computed in this step; never within an image whose tokens need all."""
+        end = min(sequence.prompt_length, sequence.computed + max_tokens)
+        if sequence.images is None or not self._loaded.images_attend_both_ways:
+            return end
+        return end_of_block(sequence.images.places, end)
+
+    def _encode_images(self, sequence: Sequence) -> bool:
+        """Compute the features of a prompt's images; False if that fails, which ends this sequence alone."""
+        images, loaded = sequence.images, self._loaded
+        if images is None or sequence.features is not None or sequence.computed > images.places[-1]:
+            return True
+        try:
+            sequence.features = encode_images(loaded.model, images, loaded.dtype, loaded.device)
+        except Exception:  # noqa: BLE001 -- out of memory or a defect of the model: the other sequences continue
+            traceback.print_exc()
+            sequence.fail()
+            sequence.drop_images()
+            return False
+        return True
+
+    def _part_of_images(self, sequence: Sequence, end: int) -> PartOfImages:
+        assert sequence.images is not None
+        both_ways = self._loaded.images_attend_both_ways
+        return part_of_images(sequence.images, sequence.features, sequence.computed, end, both_ways=both_ways)
+
     # -- decoding -------------------------------------------------------------------------------------------
 
     def _decode(self) -> None:
         device = self._loaded.device
         last = torch.tensor([s.tokens[-1] for s in self._decoding], device=device)
         positions = torch.tensor([s.computed for s in self._decoding], device=device)
-        logits = self._forward(last[:, None], positions[:, None], first_row=0)
+        shown = None
+        if any(s.position_offset for s in self._decoding):
+            offsets = torch.tensor([s.position_offset for s in self._decoding], device=device)
+            shown = (positions + offsets)[None, :, None].expand(AXES, -1, -1)
+        logits = self._forward(last[:, None], positions[:, None], first_row=0, shown=shown)
         for sequence in self._decoding:
             sequence.computed += 1
         self._choose(list(logits[:, -1]))
@@ -215,31 +250,53 @@ class Batch:
     # -- the model ------------------------------------------------------------------------------------------
 
     def _forward(
-        self, tokens: torch.Tensor, positions: torch.Tensor, first_row: int, *, keep: int | torch.Tensor = 1
+        self,
+        tokens: torch.Tensor,
+        positions: torch.Tensor,
+        first_row: int,
+        *,
+        keep: int | torch.Tensor = 1,
+        shown: torch.Tensor | None = None,
+        images: PartOfImages | None = None,
     ) -> torch.Tensor:
-        """Scores `[row, position, token]`: of the last position, of all (`keep` 0), or of these in each row."""
+        """Scores `[row, position, token]`: of the last position, of all (`keep` 0), or of these in each row.
+
+        `positions` are the places in the cache; `shown` are those that the model gets, if they differ.
+        """
+        if images is not None and images.positions is not None:
+            shown = images.positions[:, None].to(positions.device)
         length = int(positions.max()) + 1
         self._cache.begin(Step(first_row, positions, length))
         answer = self._loaded.model(
             input_ids=tokens,
-            position_ids=positions,
-            attention_mask=self._mask(positions, length),
+            position_ids=positions if shown is None else shown,
+            attention_mask=self._mask(positions, length, images.blocks if images else None),
             past_key_values=self._cache,
             use_cache=True,
             logits_to_keep=keep,
+            **(images.arguments if images else {}),
         )
         logits: torch.Tensor = answer.logits.to(self._loaded.device)
         return logits
 
-    def _mask(self, positions: torch.Tensor, length: int) -> Any:
-        """Additive mask `[row, 1, position, seen]`: 0 where a position attends, the minimum value elsewhere."""
+    def _mask(self, positions: torch.Tensor, length: int, blocks: list[int] | None = None) -> Any:
+        """Additive mask `[row, 1, position, seen]`: 0 where a position attends, the minimum value elsewhere.
+
+        `blocks` are the numbers of the images at all positions: an image's positions attend to each other.
+        """
         seen = torch.arange(length, device=positions.device)
         queries = positions[:, None, :, None]
-        visible = seen <= queries
+        visible, inside = seen <= queries, None
+        if blocks is not None:
+            numbers = torch.tensor(blocks, device=positions.device)
+            of_queries = numbers[positions][:, None, :, None]
+            inside = (of_queries == numbers) & (of_queries >= 0)
+            visible = visible | inside
         window = self._loaded.window
         if window is None:
             return self._additive(visible)
-        near = self._additive(visible & (seen > queries - window))
+        near = visible & (seen > queries - window)
+        near = self._additive(near if inside is None else near | inside)
         if not self._loaded.mixed_layers:
             return near
         return {"full_attention": self._additive(visible), "sliding_attention": near}

@@ -82,13 +82,7 @@ class CommonRoutes:
 
     async def tokenize(self, request: Request) -> Response:
         body = requests.read(await request.body(), requests.TokenizeRequest)
-        if body.messages is not None:
-            text, special = await self._rendered(body.messages, body.tools, body.chat_template_kwargs), False
-        elif body.content is not None:
-            text, special = body.content, body.add_special
-        else:
-            text, special = body.prompt or "", body.add_special_tokens
-        tokens = await self._run_encoder(lambda: self._codec.encode(text, add_special=special))
+        tokens = await (self._text_tokens(body) if body.messages is None else self._chat_tokens(body))
         return JSONResponse({"tokens": tokens, "count": len(tokens), "max_model_len": self._context_length})
 
     async def detokenize(self, request: Request) -> Response:
@@ -97,9 +91,15 @@ class CommonRoutes:
         text = await self._run_encoder(self._codec.decode_all, tokens)
         return JSONResponse({"content": text, "prompt": text})
 
-    async def _rendered(
-        self, messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None, more: dict[str, Any] | None
-    ) -> str:
+    async def _text_tokens(self, body: requests.TokenizeRequest) -> list[int]:
+        if body.content is not None:
+            text, special = body.content, body.add_special
+        else:
+            text, special = body.prompt or "", body.add_special_tokens
+        tokens: list[int] = await self._run_encoder(lambda: self._codec.encode(text, add_special=special))
+        return tokens
+
+    async def _chat_tokens(self, body: requests.TokenizeRequest) -> list[int]:
         raise RefusedError("This model has no chat template.", param="messages")
 
     async def _run_encoder(self, work: Callable[..., Any], *arguments: Any) -> Any:

@@ -11,7 +11,7 @@ from typing import Any
 from .constraints import Constraint, json_grammar, tool_grammar
 from .errors import RefusedError
 from .loading import LoadedModel
-from .prompts import Prompts, continues
+from .prompts import EncodedPrompt, Prompts, Rendered, continues
 from .requests import ChatRequest, CompletionRequest, GenerationRequest, NamedTool
 from .sampling import Sampler, SamplingParams
 from .scheduler import Scheduler
@@ -27,7 +27,7 @@ class Job:
     """A request with encoded prompts."""
 
     request: ChatRequest | CompletionRequest
-    prompts: list[list[int]]
+    prompts: list[EncodedPrompt]
     adapter: str | None
     constraint: Constraint | None
     """The constraint in its initial state; each sequence gets a copy."""
@@ -39,7 +39,7 @@ class Job:
 
     @property
     def prompt_tokens(self) -> int:
-        return sum(map(len, self.prompts))
+        return sum(len(prompt.tokens) for prompt in self.prompts)
 
     @property
     def parses_tools(self) -> bool:
@@ -52,7 +52,7 @@ class Generator:
     def __init__(self, loaded: LoadedModel, prompts: Prompts, scheduler: Scheduler) -> None:
         self._loaded, self._prompts, self._scheduler = loaded, prompts, scheduler
 
-    def render(self, request: ChatRequest) -> str:
+    def render(self, request: ChatRequest) -> Rendered:
         """The text of a conversation. Slow, up to a deadline: run it in a thread.
 
         Raises:
@@ -61,18 +61,18 @@ class Generator:
         tools = request.tools if request.tool_schemas() and request.tool_choice != "none" else None
         return self._prompts.render(request.messages, tools, request.chat_template_kwargs)
 
-    def encode(self, request: ChatRequest | CompletionRequest, text: str | None) -> list[list[int]]:
-        """The tokens of the prompts; `text` is the result of `render`. Slow for long prompts: run it in a thread.
+    def encode(self, request: ChatRequest | CompletionRequest, rendered: Rendered | None) -> list[EncodedPrompt]:
+        """The tokens of the prompts; `rendered` is the result of `render`. Slow for long prompts: run it in a thread.
 
         Raises:
             RefusedError: 400: the fault of the request.
         """
         if isinstance(request, ChatRequest):
-            assert text is not None
-            return [self._prompts.encode_chat(text)]
+            assert rendered is not None
+            return [self._prompts.encode_chat(rendered)]
         if request.suffix:
             raise RefusedError("suffix is not supported by this model.", param="suffix")
-        return self._prompts.encode_prompts(request.prompt)
+        return list(map(EncodedPrompt, self._prompts.encode_prompts(request.prompt)))
 
     def grammar(self, request: ChatRequest | CompletionRequest) -> str | None:
         """The grammar of the answer, to be compiled; None: it has none.
@@ -96,6 +96,9 @@ class Generator:
         sequences = [
             self._sequence(job, prompt, choice, deliver_to(index)) for index, (prompt, choice) in enumerate(places)
         ]
+        for prompt in job.prompts:
+            if prompt.images is not None:
+                prompt.images.users = job.choices
         try:
             for sequence in sequences:
                 self._scheduler.submit(sequence)
@@ -108,8 +111,8 @@ class Generator:
             for sequence in sequences:
                 sequence.cancelled = True
 
-    def _sequence(self, job: Job, prompt: list[int], choice: int, deliver: Any) -> Sequence:
-        request, loaded = job.request, self._loaded
+    def _sequence(self, job: Job, encoded: EncodedPrompt, choice: int, deliver: Any) -> Sequence:
+        request, loaded, prompt = job.request, self._loaded, encoded.tokens
         room = loaded.context_length + 1 - len(prompt)
         continued = isinstance(request, CompletionRequest) or continues(request.messages[-1])
         stop_tokens = set(request.stop_token_ids or ()) | (set() if request.ignore_eos else set(loaded.eos))
@@ -123,6 +126,7 @@ class Generator:
             stop_tokens=frozenset(stop_tokens),
             constraint=None if job.constraint is None else job.constraint.copy(),
             adapter=job.adapter,
+            images=encoded.images,
             wants_prompt_logprobs=isinstance(request, CompletionRequest)
             and request.echo
             and request.logprobs is not None,

@@ -6,13 +6,14 @@ import ctypes
 import gc
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import (
     AutoModelForCausalLM,
+    AutoModelForImageTextToText,
     AutoTokenizer,
     BitsAndBytesConfig,
     FineGrainedFP8Config,
@@ -21,6 +22,8 @@ from transformers import (
 )
 
 from .errors import LoadError
+from .prompt_images import ImageProcessor, load_processor
+from .vision_architectures import ATTENDING_BOTH_WAYS, WITH_IMAGES
 
 #: The layer by which BGE-M3 weighs tokens. Its own file is a pickle (`sparse_linear.pt`), and pickles are not opened.
 SPARSE_LAYER = "sparse_linear.safetensors"
@@ -54,6 +57,10 @@ class LoadedModel:
     """The authors' sampling defaults: ``generation_config.json``."""
     template_kwargs: Mapping[str, Any] = field(default_factory=dict)
     """The default variables of the chat template."""
+    images: ImageProcessor | None = None
+    """None: the model reads text alone."""
+    images_attend_both_ways: bool = False
+    """Whether the tokens of an image attend to all tokens of that image."""
 
 
 def load(params: Mapping[str, Any]) -> LoadedModel:
@@ -65,13 +72,28 @@ def load(params: Mapping[str, Any]) -> LoadedModel:
     path = params["model_path"]
     arguments = loading_arguments(params, path)
     tokenizer = load_tokenizer(params, path)
-    model = AutoModelForCausalLM.from_pretrained(path, **arguments)
+    architecture = _architecture(path)
+    with_images = architecture in WITH_IMAGES
+    loader = AutoModelForImageTextToText if with_images else AutoModelForCausalLM
+    model = loader.from_pretrained(path, **arguments)
     model = of_one_type(model, path, arguments["dtype"])
     adapters = dict(params.get("lora_modules") or {})
     model = _with_adapters(model, adapters) if adapters else model
     model.eval()
     give_back()
-    return _describe(params, model, tokenizer, model.device, arguments["dtype"], tuple(adapters))
+    described = _describe(params, model, tokenizer, model.device, arguments["dtype"], tuple(adapters))
+    images = load_processor(path, model) if with_images else None
+    if images is None:
+        return described
+    template = params.get("chat_template") or images.chat_template or described.chat_template
+    both_ways = architecture in ATTENDING_BOTH_WAYS
+    return replace(described, images=images, chat_template=template, images_attend_both_ways=both_ways)
+
+
+def _architecture(path: str) -> str:
+    """The first class that config.json names; empty: it names none."""
+    config = json.loads((Path(path) / "config.json").read_text())
+    return str((config.get("architectures") or [""])[0])
 
 
 def loading_arguments(params: Mapping[str, Any], path: str) -> dict[str, Any]:

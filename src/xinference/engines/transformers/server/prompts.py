@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from jinja2 import TemplateError
 from transformers.utils import chat_template_utils
 
+from .content_parts import IMAGE, ImagePart, PlainMessages, plain_messages
 from .errors import RefusedError
 from .limited import LimitError, Workers, WorkFailedError
 from .loading import LoadedModel
+from .prompt_images import PromptImages
 from .token_codec import TokenCodec
 
 #: The prefix of a chat template's own refusal, which the gateway recognises.
@@ -25,6 +28,26 @@ RESERVED_OPTIONS = frozenset(
         "truncation", "max_length", "return_tensors", "return_dict", "return_assistant_tokens_mask", "tokenizer_kwargs",
     }
 )  # fmt: skip
+
+
+#: The text by which templates are tried.
+_PROBE = "Wv7"
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """The text of a conversation, with a mark for each of its images."""
+
+    text: str
+    images: tuple[ImagePart, ...] = ()
+
+
+@dataclass(frozen=True)
+class EncodedPrompt:
+    """The tokens of a prompt, and its images."""
+
+    tokens: list[int]
+    images: PromptImages | None = None
 
 
 class RemoteTemplate:
@@ -61,36 +84,84 @@ class Prompts(TokenCodec):
         messages: Sequence[Mapping[str, Any]],
         tools: list[dict[str, Any]] | None = None,
         more: Mapping[str, Any] | None = None,
-    ) -> str:
+    ) -> Rendered:
         """The text of a conversation, ready for the next answer.
 
         Raises:
             RefusedError: 400: no template, or the template's own refusal.
         """
-        template = self._loaded.chat_template
-        if template is None:
+        if self._loaded.chat_template is None:
             raise RefusedError("This model has no chat template; use /v1/completions.", param="messages")
         for name in RESERVED_OPTIONS & (more or {}).keys():
             param = f"chat_template_kwargs.{name}"
             raise RefusedError(f"{param} is not an argument of a chat template.", param=param)
-        plain = [_plain(message, i) for i, message in enumerate(messages)]
+        plain = self._readable(plain_messages(messages, with_images=self._loaded.images is not None))
         options = {"add_generation_prompt": True, **self._loaded.template_kwargs, **(more or {})}
-        if plain and continues(plain[-1]) and "add_generation_prompt" not in (more or {}):
+        last = plain.messages[-1:]
+        if last and continues(last[0]) and "add_generation_prompt" not in (more or {}):
             options |= {"add_generation_prompt": False, "continue_final_message": True}
         try:
-            text: str = self._tokenizer.apply_chat_template(
-                plain, tools=tools, chat_template=template, tokenize=False, **options
-            )
+            text = self._apply(plain.messages, tools, options)
         except LimitError as error:
             cause = f"The model's chat template takes {error} for these messages."
             raise RefusedError(cause, code="template_limit", param="messages") from None
         except (TemplateError, TypeError, ValueError, KeyError) as error:
             raise RefusedError(f"{TEMPLATE_REFUSAL}{error}", param="messages") from None
+        return Rendered(text, plain.images)
+
+    def encode_chat(self, rendered: Rendered) -> EncodedPrompt:
+        """Tokens of a rendered conversation, whose text contains the special tokens already, and its images.
+
+        Raises:
+            RefusedError: 400: an image cannot be decoded, or the context is too short.
+        """
+        encoded = self.count_chat(rendered)
+        self.check_tokens(encoded.tokens, "messages")
+        return encoded
+
+    def count_chat(self, rendered: Rendered) -> EncodedPrompt:
+        """The same for a conversation of any length."""
+        images = self._loaded.images
+        if images is None:
+            return EncodedPrompt(self.encode(rendered.text, add_special=False))
+        if not rendered.images:
+            return EncodedPrompt(self.encode(rendered.text, add_special=images.adds_special(rendered.text)))
+        return EncodedPrompt(*images.encode(rendered.text, rendered.images))
+
+    def _apply(self, messages: Sequence[dict[str, Any]], tools: Any, options: Mapping[str, Any]) -> str:
+        text: str = self._tokenizer.apply_chat_template(
+            list(messages), tools=tools, chat_template=self._loaded.chat_template, tokenize=False, **options
+        )
         return text
 
-    def encode_chat(self, text: str) -> list[int]:
-        """Tokens of a rendered conversation, whose text contains the special tokens already."""
-        return self.check_tokens(self.encode(text, add_special=False), "messages")
+    def _readable(self, plain: PlainMessages) -> PlainMessages:
+        """The messages in the form that the model's template reads: with lists of parts, or with texts alone."""
+        images = self._loaded.images
+        if images is None:
+            return plain
+        if not self._reads_parts:
+            return PlainMessages(tuple(_text(message, images.marker) for message in plain.messages), plain.images)
+        return plain if self._reads_texts else PlainMessages(tuple(map(_parts, plain.messages)), plain.images)
+
+    @cached_property
+    def _reads_parts(self) -> bool:
+        """Whether the template writes the parts of a list, and marks images; others write the list as Python does."""
+        part = {"type": "text", "text": _PROBE}
+        alone, both = self._tried([part]), self._tried([dict(IMAGE), part])
+        return alone is not None and both is not None and _PROBE in both and "'type'" not in both and both != alone
+
+    @cached_property
+    def _reads_texts(self) -> bool:
+        """Whether the template writes a content that is a text."""
+        return _PROBE in (self._tried(_PROBE) or "")
+
+    def _tried(self, content: Any) -> str | None:
+        """A message by the template; None: the template refuses it."""
+        options = {"add_generation_prompt": True, **self._loaded.template_kwargs}
+        try:
+            return self._apply([{"role": "user", "content": content}], None, options)
+        except (LimitError, TemplateError, TypeError, ValueError, KeyError):
+            return None
 
     def encode_prompts(self, prompt: str | list[Any]) -> list[list[int]]:
         """Tokens of each prompt of a completion: text, texts, token ids, or lists of them."""
@@ -110,31 +181,15 @@ def continues(last: Mapping[str, Any]) -> bool:
     return last.get("role") == "assistant" and bool(last.get("content")) and not last.get("tool_calls")
 
 
-def _plain(message: Mapping[str, Any], index: int) -> dict[str, Any]:
-    """A message as templates expect it: text as one string, arguments of calls as objects."""
-    if not isinstance(message.get("role"), str):
-        raise RefusedError(f"messages[{index}].role is required.", param=f"messages[{index}].role")
-    plain = dict(message)
-    content = message.get("content")
-    if isinstance(content, list):
-        plain["content"] = "".join(_text(part, index) for part in content)
-    elif content is None:
-        plain["content"] = ""
-    elif not isinstance(content, str):
-        raise RefusedError(f"messages[{index}].content: text is expected.", param=f"messages[{index}].content")
-    if isinstance(message.get("tool_calls"), list):
-        plain["tool_calls"] = [_with_object(call) for call in message["tool_calls"]]
-    return plain
+def _parts(message: Mapping[str, Any]) -> dict[str, Any]:
+    """A message whose content is a list of parts."""
+    content = message["content"]
+    return {**message, "content": [{"type": "text", "text": content}] if isinstance(content, str) else content}
 
 
-def _text(part: Any, index: int) -> str:
-    if isinstance(part, dict) and part.get("type") == "text" and isinstance(part.get("text"), str):
-        return str(part["text"])
-    raise RefusedError(f"messages[{index}].content: this model accepts only text.", param=f"messages[{index}].content")
-
-
-def _with_object(call: Any) -> Any:
-    try:
-        return {**call, "function": {**call["function"], "arguments": json.loads(call["function"]["arguments"])}}
-    except (TypeError, KeyError, ValueError):
-        return call
+def _text(message: Mapping[str, Any], marker: str) -> dict[str, Any]:
+    """A message whose content is a text, with the model's mark in place of each image."""
+    content = message["content"]
+    if isinstance(content, str):
+        return dict(message)
+    return {**message, "content": "".join(part.get("text", f"{marker}\n") for part in content)}

@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from .constraints import Constraint
+from .prompt_images import PromptImages
 from .sampling import Sampler, TokenLogprob
 from .text import Detokenizer, StopStrings
+from .vision_tower import ImageFeatures
 
 FinishReason = Literal["stop", "length", "error", "constraint"]
 
@@ -44,14 +46,39 @@ class Sequence:
     constraint: Constraint | None = None
     adapter: str | None = None
     wants_prompt_logprobs: bool = False
+    images: PromptImages | None = None
+    """The images of the prompt, until it is computed."""
+    features: ImageFeatures | None = None
+    """The output of the vision tower for them, likewise."""
     cancelled: bool = False
     computed: int = 0
     """Tokens whose keys and values are in the cache."""
     prompt_length: int = 0
     prompt_logprobs: list[TokenLogprob | None] = field(default_factory=list)
+    position_offset: int = 0
+    """The number that is added to a place after the prompt to get its position."""
+    content: list[int] = field(default_factory=list)
+    """The tokens, with a key of the images in place of the tokens that stand for them."""
 
     def __post_init__(self) -> None:
         self.prompt_length = len(self.tokens)
+        self.content = self.tokens
+        if self.images is not None:
+            self.position_offset = self.images.offset
+            self.content = list(self.tokens)
+            for place in self.images.places:
+                self.content[place] = self.images.key
+
+    @property
+    def is_computed_alone(self) -> bool:
+        """Whether the prompt is not computed together with others."""
+        return self.wants_prompt_logprobs or self.images is not None
+
+    def drop_images(self) -> None:
+        """Release the images of the prompt: it is computed, or the sequence has ended."""
+        if self.images is not None:
+            self.images.release()
+        self.images = self.features = None
 
     @property
     def generated(self) -> int:
@@ -60,6 +87,8 @@ class Sequence:
     def take(self, token: int, logprob: TokenLogprob | None) -> bool:
         """Add a token and deliver its text; True if it was the last."""
         self.tokens.append(token)
+        if self.content is not self.tokens:
+            self.content.append(token)
         text, finish = self._read(token)
         self.deliver(
             Piece(
