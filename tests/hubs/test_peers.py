@@ -48,6 +48,24 @@ async def test_four_nodes_that_want_one_file_ask_the_hub_for_each_byte_once(
         assert report.files[-1] == ("tiny.bin", len(BYTES), len(BYTES))
 
 
+async def test_a_download_waits_for_the_launch_that_fetches_the_same_and_copies_from_it(
+    huggingface: Fetching, tmp_path: Path
+) -> None:
+    huggingface.serve({"tiny.bin": BYTES})
+    wanted = launch(huggingface)
+    assert wanted.source is not None
+    async with weight_site(tmp_path / "site", 2) as site:
+        first, second = site
+        launched, downloaded = TakenReport(), TakenReport()
+        paths = await asyncio.gather(
+            site.weights.fetch(first.node_id, wanted, launched),
+            site.weights.fetch_version(wanted.version, wanted.source, downloaded, second.node_id),
+        )
+        assert [path.read_bytes() for path in paths] == [BYTES] * 2
+    assert huggingface.server.counters.sent["tiny.bin"] == len(BYTES)
+    assert {launched.sources[-1], downloaded.sources[-1]} == {"huggingface", "peer"}
+
+
 async def test_a_folder_is_copied_with_the_same_files_and_the_same_hashes(
     huggingface: Fetching, tmp_path: Path
 ) -> None:

@@ -10,12 +10,13 @@ from collections.abc import AsyncIterator, Callable, Container, Iterable, Mappin
 from dataclasses import dataclass
 from pathlib import Path
 
-from xinference.catalog.models import Source
+from xinference.catalog.models import ModelVersion, Source
 from xinference.error_codes import Code
 from xinference.errors import Problem
 from xinference.hosts import LOCAL_NODE
 from xinference.hubs.selection import wanted_names
-from xinference.launch.plan import ResolvedLaunch
+from xinference.launch.plan import LaunchDraft, ResolvedLaunch
+from xinference.launch.request import LaunchRequest
 from xinference.nodes.node import FetchReport, Node, OfferedWeights, Peer, PeerWeights, Report, node_of
 
 log = logging.getLogger(__name__)
@@ -85,6 +86,18 @@ class ClusterWeights:
                         return path
                     if fetched_by in useless:  # the only machine that reaches the hub, and no copy from it succeeds
                         raise useless[fetched_by]
+
+    async def fetch_version(
+        self, version: ModelVersion, source: Source, report: FetchReport, node_id: str = LOCAL_NODE
+    ) -> Path:
+        """As `fetch`, without a launch: for a download. It waits for a launch that fetches the same, and copies then.
+
+        Raises:
+            Problem: as `fetch`.
+        """
+        request = LaunchRequest(model_name=version.family.model_name)
+        draft = LaunchDraft("", request, version, engine="", use_gpu=False, threads=1)
+        return await self.fetch(node_id, ResolvedLaunch(draft, source), report)
 
     async def _copy(
         self, node: Node, launch: ResolvedLaunch, weights: PeerWeights, report: FetchReport

@@ -88,7 +88,6 @@ class Controller:
         self.registrations = Registrations(settings.home, builtin_families())
         self.catalog = CatalogUpdates(settings, CatalogStore(settings.home, builtin_families()), self.registrations)
         self.counts = Counts()
-        self.downloads = Downloads(hubs, self._events, work, self.counts)
         self.engines: Mapping[str, Engine] = all_engines()
         local = LocalNode(settings, hubs, self.engines, load, work)
         self.node: Node = local
@@ -96,6 +95,8 @@ class Controller:
         nodes: dict[str, Node] = {self.node.node_id: self.node}
         self.cluster = None if not settings.cluster else _cluster(settings, store, nodes, local, hubs)
         """The other machines; None: this one is the only one."""
+        fetch = None if self.cluster is None else self.cluster.weights.fetch_version
+        self.downloads = Downloads(hubs, self._events, work, self.counts, fetch)
         self.stop_notice = StopNotice()
         """Ends the waits of the management API when the server begins to stop."""
         self._publisher = publisher or Publisher()

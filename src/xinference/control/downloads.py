@@ -5,18 +5,20 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from xinference.catalog.models import ModelVersion, Source
 from xinference.deployments.counts import Counts
 from xinference.deployments.progress import transfer_entry
 from xinference.error_codes import Code
 from xinference.errors import Problem, join_names, near, not_found
+from xinference.files.progress import cancelled_problem
 from xinference.hubs.base import Hub
 from xinference.hubs.cached_files import total_size
+from xinference.nodes.node import FetchReport, Step
 from xinference.store.event_log import EventLog, final_event
 from xinference.work_threads import LongWork
 
@@ -31,14 +33,34 @@ class _Download:
     source: Source
     cancelled: threading.Event
     task: asyncio.Task[None] | None = None
+    fetching: asyncio.Task[Path] | None = None
+    """The fetch by the cluster; None: this machine fetches alone."""
     settled: dict[str, Any] | None = None
     """The final event; None: the download is running."""
 
 
-class Downloads:
-    """Owns the downloads of this server and their results, until the server ends."""
+class ClusterFetch(Protocol):
+    """Fetches for this machine what no other machine fetches at the same time: `ClusterWeights.fetch_version`."""
 
-    def __init__(self, hubs: Mapping[str, Hub], events: EventLog, work: LongWork, counts: Counts | None = None) -> None:
+    def __call__(self, version: ModelVersion, source: Source, report: FetchReport) -> Awaitable[Path]: ...
+
+
+class Downloads:
+    """Owns the downloads of this server and their results, until the server ends.
+
+    Args:
+        cluster: None: there are no other machines.
+    """
+
+    def __init__(
+        self,
+        hubs: Mapping[str, Hub],
+        events: EventLog,
+        work: LongWork,
+        counts: Counts | None = None,
+        cluster: ClusterFetch | None = None,
+    ) -> None:
+        self._cluster = cluster
         self._hubs = hubs
         self._work = work
         self._events = events
@@ -175,6 +197,20 @@ class Downloads:
             self._fail(job, Problem(Code.INTERNAL_ERROR, f"A defect in xinference: {error!r}.", stage="fetch"))
 
     async def _fetch(self, job: _Download) -> Path:
+        return await (self._fetch_alone(job) if self._cluster is None else self._fetch_once(job, self._cluster))
+
+    async def _fetch_once(self, job: _Download, cluster: ClusterFetch) -> Path:
+        """Fetch, or copy from another machine of the cluster."""
+        report = _ClusterReport(self._events, self._counts, _key(job.version.version_id))
+        job.fetching = asyncio.ensure_future(cluster(job.version, job.source, report))
+        try:
+            return await job.fetching
+        except asyncio.CancelledError:
+            if job.cancelled.is_set():
+                raise cancelled_problem(job.version.version_id, hint="Download again to continue.") from None
+            raise
+
+    async def _fetch_alone(self, job: _Download) -> Path:
         loop, key = asyncio.get_running_loop(), _key(job.version.version_id)
 
         count_bytes = self._counts.meter(job.source.hub)
@@ -217,6 +253,26 @@ class Downloads:
         return job
 
 
+class _ClusterReport:
+    """The `FetchReport` of a download."""
+
+    def __init__(self, events: EventLog, counts: Counts, key: str) -> None:
+        self._events, self._counts, self._key = events, counts, key
+        self._count_bytes: Callable[[int], None] | None = None
+
+    def begin(self, step: Step, content: str | None) -> None:
+        if content is not None:
+            self._events.add(self._key, "INFO", step, content)
+
+    def progress(self, step: Step, file: str, done: int, total: int | None) -> None:
+        if self._count_bytes is not None:
+            self._count_bytes(done)
+        self._events.progress(self._key, step, file, done, total)
+
+    def count_from(self, source: str) -> None:
+        self._count_bytes = self._counts.meter(source)
+
+
 def _stage(job: _Download) -> str:
     """The stage of a download: ``downloading``, ``ready``, ``paused`` or ``failed``."""
     if job.settled is None:
@@ -234,5 +290,7 @@ def _key(version_id: str) -> str:
 async def _end(job: _Download) -> None:
     """Stop the thread of a download by its flag, and wait for the task: a cancelled task would not stop the thread."""
     job.cancelled.set()
+    if job.fetching is not None:
+        job.fetching.cancel()
     if job.task is not None:
         await job.task
