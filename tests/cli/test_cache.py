@@ -98,6 +98,12 @@ def test_the_cache_is_a_table(canned: Canned, run: Run) -> None:
     assert json.loads(run("cached", "--model-name", "tiny", "--json").stdout) == [ENTRY]
 
 
+def test_files_that_two_models_use_are_counted_once(canned: Canned, run: Run) -> None:
+    other = {**ENTRY, "path": "/cache/other.gguf"}
+    canned.answers["GET", CACHE] = Answer({"list": [ENTRY, {**ENTRY, "model_name": "same-files"}, other]})
+    assert "Total: 4.0 KiB in 3 versions;" in run("cached").stderr
+
+
 def test_an_empty_cache_is_said_to_be_so(canned: Canned, run: Run) -> None:
     canned.answers["GET", CACHE] = Answer({"list": []})
     assert run("cached").stdout == "There are no cache files.\n"

@@ -180,6 +180,21 @@ def test_a_conversation_remembers_and_ends_at_an_empty_line(canned: Canned, term
 
 
 @pytest.mark.process
+def test_the_note_about_a_loading_model_has_a_line_of_its_own_in_a_conversation(
+    canned: Canned, terminal: Callable[..., Terminal]
+) -> None:
+    message = "m is not ready yet (stage: start). Retry in 5 seconds."
+    loading = Answer({"error": {"message": message}}, 503, headers={"retry-after": "0"})
+    canned.answers[CHAT] = [loading, said("Hello")]
+    shown = terminal("chat", "-u", "m", stdout_is_terminal=True)
+    shown.until("User: ")
+    shown.type("Hi\n")
+    shown.until("Assistant: \r\nm is not ready yet (stage: start). Waiting …\r\nAssistant: Hello")
+    shown.type("\n")
+    assert shown.end()[0] == 0
+
+
+@pytest.mark.process
 def test_an_interrupt_stops_the_answer_and_not_the_conversation(
     canned: Canned, terminal: Callable[..., Terminal]
 ) -> None:

@@ -26,6 +26,7 @@ from xinference.weights.reference import Reference, reference
         ("hf.co/owner/name:Q4_K_M", Reference(model_id="owner/name", quantization="Q4_K_M", hub="huggingface")),
         ("hf://owner/name", Reference(model_id="owner/name", hub="huggingface")),
         ("https://huggingface.co/owner/name", Reference(model_id="owner/name", hub="huggingface")),
+        ("https://hf-mirror.com/owner/name", Reference(model_id="owner/name", hub="huggingface")),
         ("https://huggingface.co/owner/name/", Reference(model_id="owner/name", hub="huggingface")),
         ("https://huggingface.co/owner/name/tree/main", Reference(model_id="owner/name", hub="huggingface")),
         ("huggingface.co/owner/name/tree/v2", Reference(model_id="owner/name", revision="v2", hub="huggingface")),

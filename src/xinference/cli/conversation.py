@@ -9,7 +9,7 @@ from collections.abc import Generator, Iterator
 import click
 
 from xinference.cli.conversation_commands import run_command
-from xinference.cli.output import clean, note, show_problem, write
+from xinference.cli.output import broken, clean, note, show_problem, write
 from xinference.cli.prompt import Prompt
 from xinference.cli.turns import Talk
 from xinference.cli.word_wrap import terminal_wrap
@@ -43,7 +43,7 @@ def converse(talk: Talk, banner: str, *, verbose: bool = False) -> None:
                 return
             continue
         write(talk.answer_label)
-        pieces = _patient(talk, text)
+        pieces = _patient(talk, text, talk.answer_label)
         try:
             _show(pieces, len(talk.answer_label))
         except KeyboardInterrupt:
@@ -56,7 +56,7 @@ def converse(talk: Talk, banner: str, *, verbose: bool = False) -> None:
             continue
         click.echo()
         for line in _notes(talk, verbose):
-            click.echo(line)
+            click.echo(broken(line) if sys.stdout.isatty() else line)
         click.echo()
 
 
@@ -80,8 +80,12 @@ def _notes(talk: Talk, verbose: bool) -> list[str]:
     return [line for line in (cut, talk.statistics.speed_note() if verbose else None) if line]
 
 
-def _patient(talk: Talk, text: str) -> Generator[str, None, None]:
-    """One turn, retried while the model is loading; no part of an answer has arrived then."""
+def _patient(talk: Talk, text: str, label: str = "") -> Generator[str, None, None]:
+    """One turn, retried while the model is loading; no part of an answer has arrived then.
+
+    Args:
+        label: the text that stands before the answer on its line; it is repeated after the note about the model.
+    """
     from xinference.client.answers import ModelLoading
 
     deadline = time.monotonic() + LOADING_SECONDS
@@ -94,6 +98,10 @@ def _patient(talk: Talk, text: str) -> Generator[str, None, None]:
             if time.monotonic() + problem.retry_after > deadline:
                 raise
             if not waiting:
-                note(f"{problem.cause} Waiting …")
+                if label:
+                    click.echo()
+                # The server's advice when to ask again is for clients that do not wait.
+                note(f"{problem.cause.partition(' Retry in ')[0]} Waiting …")
+                write(label)
             waiting = True
             time.sleep(problem.retry_after)

@@ -18,6 +18,7 @@ _HOSTS = {
     "huggingface.co": ("huggingface", ""),
     "www.huggingface.co": ("huggingface", ""),
     "hf.co": ("huggingface", ""),
+    "hf-mirror.com": ("huggingface", ""),
     "modelscope.cn": ("modelscope", "models/"),
     "www.modelscope.cn": ("modelscope", "models/"),
 }

@@ -91,7 +91,8 @@ def cached(target: Target, model_name: str | None, worker_ip: str | None, as_jso
     }
     shown = [name for name in columns if wide or name not in ("Hub", "Version", "Path")]
     print_table(shown, [[columns[name](entry) for name in shown] for entry in entries], wide=wide)
-    total = size(sum(entry.get("size_bytes") or 0 for entry in entries))
+    # Two models may use the same files, as a repository by its id and a built-in model do.
+    total = size(sum({entry.get("path"): entry.get("size_bytes") or 0 for entry in entries}.values()))
     note(f"Total: {total} in {len(entries)} {'version' if len(entries) == 1 else 'versions'}; --wide shows the paths.")
 
 
