@@ -306,3 +306,41 @@ def test_a_constraint_of_another_engine_is_refused_and_not_left_out(engine: str,
 )  # fmt: skip
 def test_a_schema_and_the_arguments_of_a_template_are_objects(fields: dict[str, Any], param: str) -> None:
     assert refused(LLAMA_CPP, **fields).param == param
+
+
+@in_one_test("engine", ["llama.cpp", "Transformers", "SGLang"])
+@in_one_test(
+    ("path", "field"),
+    [
+        (CHATS, {"bad_words": ["a"]}),
+        (CHATS, {"allowed_token_ids": [1]}),
+        (CHATS, {"use_beam_search": True}),
+        (CHATS, {"documents": [{"text": "a"}]}),
+        (CHATS, {"system": "s"}),
+        (CHATS, {"stop_sequences": ["a"]}),
+        (CHATS, {"format": "json"}),
+        (CHATS, {"max_new_tokens": 5}),
+        (CHATS, {"best_of": 2}),
+        (CHATS, {"chat_template": "{{ messages }}"}),
+        ("/v1/completions", {"tools": [{"type": "function", "function": {"name": "f"}}]}),
+        ("/v1/completions", {"tool_choice": "required"}),
+        ("/v1/embeddings", {"return_sparse": True, "input": "a"}),
+    ],
+)
+def test_a_field_without_which_the_answer_is_another_one_is_refused_where_it_is_not_read(
+    engine: str, path: str, field: dict[str, Any]
+) -> None:
+    if engine == "Transformers" and path == "/v1/embeddings":
+        return  # it reads the field
+    rest: dict[str, Any] = {"prompt": "a"} if path == COMPLETIONS else {}
+    (name,) = field.keys() - {"input"}
+    assert refused(engine, path, **rest, **field).param == name
+
+
+@in_one_test("engine", sorted(DIALECTS))
+@in_one_test(
+    "field",
+    [{"min_tokens": 0}, {"format": ""}, {"stop_sequences": []}, {"best_of": 1}, {"system": None}, {"echo": False}],
+)
+def test_a_value_without_an_effect_is_passed_over(engine: str, field: dict[str, Any]) -> None:
+    assert to_engine(engine, CHATS, messages=CHAT["messages"], **field)["messages"] == CHAT["messages"]

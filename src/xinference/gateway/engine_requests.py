@@ -8,6 +8,7 @@ name, because an answer without it would be wrong.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Set
 from operator import attrgetter
 from typing import Any
 
@@ -24,7 +25,13 @@ from xinference.gateway.priority import NORMAL
 from xinference.gateway.request_document import RequestDocument
 from xinference.gateway.tool_support import check_tools
 from xinference.protocol import exact_requests
-from xinference.protocol.constraint_fields import CONSTRAINTS, check_constraint_fields
+from xinference.protocol.constraint_fields import (
+    CONSTRAINTS,
+    EFFECTS,
+    VECTOR_EFFECTS,
+    check_constraint_fields,
+    has_effect,
+)
 from xinference.protocol.errors import Refusal
 from xinference.protocol.request_check import wrong_field
 from xinference.protocol.requests import (
@@ -179,10 +186,26 @@ def _check_extra_fields(dialect: Dialect, request: Request, document: RequestDoc
         if further[name] is not None:  # without it the answer would look like one that obeys it
             cause = f"{name} is no field of {dialect.engine}, so that the answer would not be constrained."
             raise Refusal(Code.UNSUPPORTED_FIELD, cause, hint="Use response_format.", param=name)
+    _refuse_effects(dialect, request, further, further.keys() - taken.keys())
     for name in (*(further.keys() - taken.keys()), *UNREAD):
         document.remove(fields, name)
     for holder, name in list(other_members(fields)):
         document.remove(holder, name)
+
+
+def _refuse_effects(dialect: Dialect, request: Request, further: Body, unread: Set[str]) -> None:
+    """Refuse a field that the engine does not read and without which the answer is another one."""
+    effects: Mapping[str, str | None]
+    if isinstance(request, Generation):
+        effects = EFFECTS
+    elif isinstance(request, Embeddings):
+        effects = VECTOR_EFFECTS
+    else:
+        return
+    for name in effects.keys() & unread:
+        if has_effect(name, further[name]):
+            cause = f"{name}: {dialect.engine} does not read it here, so that the answer would be another one."
+            raise Refusal(Code.UNSUPPORTED_FIELD, cause, hint=effects[name], param=name)
 
 
 def _add_stops(route: Route, request: Request, document: RequestDocument) -> None:

@@ -30,6 +30,43 @@ def check_constraint_fields(fields: dict[str, Any]) -> None:
 _FIELDS = {"grammar": "grammar", "ebnf": "grammar", "regex": "regex", "stop_regex": "regex", "json_schema": "schema"}
 #: The engines' own fields with a constraint of an answer; each engine has some of them.
 CONSTRAINTS = frozenset({"structured_outputs", *_FIELDS})
+#: Further fields that change which text is an answer, under the names of engines and of other servers -> what to use in
+#: their place. An engine that does not read one of them would answer another request.
+EFFECTS: dict[str, str | None] = {
+    "allowed_token_ids": "Use response_format or logit_bias.",
+    "bad_words": "Use logit_bias.",
+    "best_of": "Ask for several answers by n.",
+    "chat_template": "Launch the model with its chat template.",
+    "documents": "Put the documents into a message.",
+    "echo": None,
+    "format": "Use response_format.",
+    "functions": None,
+    "include_stop_str_in_output": None,
+    "logits_processors": None,
+    "max_new_tokens": "Use max_tokens.",
+    "min_new_tokens": None,
+    "min_tokens": None,
+    "n_predict": "Use max_tokens.",
+    "num_predict": "Use max_tokens.",
+    "prompt_logprobs": None,
+    "stop_sequences": "Use stop.",
+    "structural_tag": "Use response_format.",
+    "suffix": None,
+    "system": "Send it as a message of the role system.",
+    "tool_choice": "Use /v1/chat/completions.",
+    "tools": "Use /v1/chat/completions.",
+    "truncate_prompt_tokens": "Send a shorter prompt.",
+    "use_beam_search": None,
+}
+#: The same for vectors.
+VECTOR_EFFECTS: dict[str, str | None] = {"prompt_name": "Put the prompt before each text.", "return_sparse": None}
+
+
+def has_effect(name: str, value: Any) -> bool:
+    """Whether this value of one of the fields of `EFFECTS` changes an answer."""
+    return bool(value) and not (name == "best_of" and value == 1) and not (name == "tool_choice" and value == "none")
+
+
 _STRUCTURED = {
     "json": "schema", "structural_tag": "schema", "grammar": "grammar", "regex": "regex", "choice": "choice",
     "whitespace_pattern": "regex",
