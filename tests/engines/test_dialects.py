@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from tests.engines.dialects import explained
+from tests.support.cases import in_one_test
 from xinference.engines.dialect import UNCHANGED, Dialect, EngineError
 from xinference.engines.dialects import DIALECTS, dialect_of
 from xinference.engines.registry import all_engines
@@ -67,3 +68,32 @@ def test_our_transformers_servers_errors_are_read_as_llama_cpps_are() -> None:
 def test_work_that_our_transformers_server_ended_is_the_requests_fault(code: str) -> None:
     refusal = explained("Transformers", {"message": "It takes more than 5 seconds.", "code": code, "param": "messages"})
     assert (refusal.status, refusal.code, refusal.param) == (400, code, "messages")
+
+
+REPORT = """The schema is not valid: at 2(8): failed to compile JSON schema: {}
+   1 | start: " "? value
+   2 | value: %json {{"type": "string"}}
+              ^"""
+
+
+@in_one_test(
+    ("fault", "said"),
+    [
+        ('Unimplemented keys: ["if", "then"]', "Transformers cannot apply if, then."),
+        ("Invalid type: foo", "the schema is not valid: Invalid type: foo."),
+        ("Pointer '/$defs/X' does not exist", "the schema is not valid: Pointer '/$defs/X' does not exist."),
+        (
+            "regex parse error:\n    [\n    ^\nerror: unclosed character class",
+            "the schema is not valid: a pattern: unclosed character class.",
+        ),
+    ],
+)
+def test_a_schema_that_transformers_cannot_apply_is_refused_without_the_compilers_report(fault: str, said: str) -> None:
+    refusal = explained("Transformers", {"message": REPORT.format(fault), "param": "response_format"})
+    assert (refusal.status, refusal.code, refusal.param) == (400, "invalid_constraint", "response_format")
+    assert refusal.cause == f"response_format: {said}"
+
+
+def test_the_schema_of_a_tool_is_named_as_one() -> None:
+    report = REPORT.format("Invalid type: foo").replace("value", "arguments_0")
+    assert explained("Transformers", {"message": report, "param": "response_format"}).param == "tools"

@@ -35,8 +35,10 @@ def test_an_error_is_explained_by_the_dialect_of_its_engine_and_no_other() -> No
         assert (refusal.status, refusal.code, refusal.cause) == (500, "", "image input is not supported")
 
 
-def test_a_number_as_code_becomes_none_and_a_name_stays() -> None:
-    assert read(400, {"error": {"message": "no", "code": 400}}).code == ""
+def test_a_number_as_code_becomes_that_of_the_status_and_a_name_stays() -> None:
+    assert read(400, {"error": {"message": "no", "code": 400}}).code == "invalid_request"
+    assert read(400, {"error": {"message": "no", "code": None}}).code == "invalid_request"
+    assert read(422, {"error": {"message": "no", "code": 422}}).code == ""
     assert read(400, {"error": {"message": "no", "code": "bad_grammar", "param": "grammar"}}).code == "bad_grammar"
     assert json.loads(openai_error(400, "no", ""))["error"]["code"] is None
 

@@ -154,9 +154,9 @@ def read_error(route: Route, status: int, body: bytes, prompt_field: str) -> Ref
     if explained is not None:
         return explained
     code, param = error.get("code"), error.get("param")
-    return Refusal(
-        code if isinstance(code, str) else None, message, status=status, param=param if isinstance(param, str) else None
-    )
+    if not isinstance(code, str):
+        code = Code.INVALID_REQUEST if status == 400 else None
+    return Refusal(code, message, status=status, param=param if isinstance(param, str) else None)
 
 
 def _error(body: bytes) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from xinference.protocol.requests import (
     Bias,
     Choices,
     DataUri,
+    Effort,
     Name,
     Penalty,
     Positive,
@@ -123,7 +124,7 @@ class CommonChat(exact_requests.Chat, kw_only=True, forbid_unknown_fields=True):
     """Checked by `_TOOLS`."""
     tool_choice: Literal["none", "auto", "required"] = None
     parallel_tool_calls: bool = None
-    reasoning_effort: str = None
+    reasoning_effort: Effort = None
     prompt_cache_key: Scalar = None
     prompt_cache_retention: Scalar = None
     store: Scalar = None

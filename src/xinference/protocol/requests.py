@@ -29,7 +29,11 @@ Choices = Annotated[int, Meta(ge=1, le=128)]
 #: A text that ends an answer.
 StopText = Annotated[str, Meta(max_length=1024)]
 Stops = StopText | Annotated[list[StopText], Meta(max_length=64)]
-Bias = Annotated[dict[Annotated[str, Meta(max_length=1024)], float | bool], Meta(max_length=1024)]
+#: OpenAI's bounds; `false`: the token never appears.
+TokenBias = Annotated[float, Meta(ge=-100, le=100)] | bool
+Bias = Annotated[dict[Annotated[str, Meta(max_length=1024)], TokenBias], Meta(max_length=1024)]
+#: How much a model thinks, in the words of all APIs.
+Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 #: JSON that is not decoded here; `schema_limits` checks its size and complexity.
 JsonObject = Annotated[msgspec.Raw | UnsetType, Meta(extra_json_schema={"type": ["object", "null"]})]
 JsonOrText = Annotated[msgspec.Raw | UnsetType, Meta(extra_json_schema={"type": ["object", "string", "null"]})]
@@ -193,7 +197,7 @@ class Chat(Generation, kw_only=True):
     tools: list[Tool] | None = None
     tool_choice: str | Opaque | None = None
     parallel_tool_calls: bool | None = None
-    reasoning_effort: str | None = None
+    reasoning_effort: Effort | None = None
     enable_thinking: bool | None = None
     chat_template_kwargs: Opaque | str | None = None
     # Fields of OpenAI's API that no engine here reads.

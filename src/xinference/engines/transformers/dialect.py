@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from xinference.engines.dialect import (
     Body,
     Dialect,
@@ -28,8 +30,41 @@ CODES = {
 }
 
 
+#: The beginning of the error for a schema that the grammars cannot have; llguidance's report of several lines follows.
+BAD_SCHEMA = "The schema is not valid: "
+#: What precedes the fault in the report, and the line with the fault of a pattern.
+_COMPILER = "failed to compile JSON schema: "
+_PATTERN_FAULT = re.compile(r"^error: (.*)$", re.MULTILINE)
+_UNKNOWN_KEYS = re.compile(r'^Unimplemented keys: \["(.*)"\]')
+#: A rule of the grammar of calls, which is in the report if the schema is that of a tool.
+_CALL_RULE = "arguments_"
+
+
 def _explain(error: EngineError) -> Refusal | None:
-    return explain_context_size(error) or _explain_code(error) or explain_template_error(error)
+    return (
+        explain_context_size(error) or _explain_code(error) or _explain_schema(error) or explain_template_error(error)
+    )
+
+
+def _explain_schema(error: EngineError) -> Refusal | None:
+    if not error.message.startswith(BAD_SCHEMA):
+        return None
+    report = error.message.removeprefix(BAD_SCHEMA)
+    param = "tools" if _CALL_RULE in report else error.error.get("param") or error.prompt_field
+    cause, hint = f"{param}: the schema is not valid: {_fault(report)[:300]}.", None
+    if (unknown := _UNKNOWN_KEYS.match(report.rpartition(_COMPILER)[2])) is not None:
+        keywords = ", ".join(unknown[1].split('", "'))
+        cause = f"{param}: {ENGINE} cannot apply {keywords}."
+        hint = "Leave it out, or launch the model on another engine."
+    return Refusal(Code.INVALID_CONSTRAINT, cause, hint=hint, param=param)
+
+
+def _fault(report: str) -> str:
+    """The one sentence of a report that says what is wrong."""
+    pattern = _PATTERN_FAULT.search(report)
+    if pattern is not None:
+        return f"a pattern: {pattern[1]}"
+    return report.rpartition(_COMPILER)[2].partition("\n")[0]
 
 
 def _explain_code(error: EngineError) -> Refusal | None:
