@@ -213,6 +213,32 @@ def test_a_restarted_engine_gets_the_states_back(tmp_path: Path) -> None:
     asyncio.run(scene())
 
 
+def test_what_one_replica_has_saved_another_one_restores(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        one = Replica(tmp_path)
+        for question in ("q1", "q2", "q3"):
+            await one.ask(body("s", question))
+        one.restart()  # another engine with the same states
+        assert await one.ask(body("s", "q4")) < LONG / 8
+        assert one.states.figures.restored == 1
+
+    asyncio.run(scenario())
+
+
+def test_a_beginning_that_came_to_another_replica_is_saved_when_it_is_computed_again(tmp_path: Path) -> None:
+    """Each of three replicas gets it once: the third one restores what the second one has saved."""
+
+    async def scenario() -> None:
+        replica, computed = Replica(tmp_path), []
+        for question in ("q1", "q2", "q3"):
+            computed.append(await replica.ask(body("s", question)))
+            replica.restart()
+        assert computed[0] >= LONG and computed[1] >= LONG
+        assert computed[2] < LONG / 8
+
+    asyncio.run(scenario())
+
+
 def test_a_hot_state_survives_the_server_on_the_disk_and_a_damaged_one_is_not_used(tmp_path: Path) -> None:
     async def scene(damage: bool) -> int:
         folder = tmp_path / str(damage)

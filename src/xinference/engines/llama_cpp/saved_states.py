@@ -6,13 +6,16 @@ is the longest ago.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from xinference.engines.llama_cpp.prompt_beginnings import Prompt
+from xinference.engines.llama_cpp.prompt_beginnings import Digest, Prompt
 
 #: Number of uses from which on a state is worth a copy on the disk.
 DISK_HITS = 2
+#: Number of beginnings that are remembered to recognize one that comes again.
+REMEMBERED = 4096
 
 
 @dataclass(slots=True)
@@ -39,6 +42,21 @@ class SavedStates:
         self.maximum, self.disk_maximum = maximum, disk_maximum
         self._states: dict[str, SavedState] = {}
         self._uses = 0
+        self._came: OrderedDict[Digest, None] = OrderedDict()
+        """The beginnings that have come to any replica, the newest last."""
+
+    def has_come(self, prompt: Prompt, size: int) -> bool:
+        """Whether a beginning of the prompt of at least this size has come before, to any replica."""
+        return any(each >= size and digest in self._came for digest, each in prompt.ends.items())
+
+    def note_coming(self, prompt: Prompt, size: int) -> None:
+        """Remember the beginnings of a prompt of at least this size."""
+        for digest, each in prompt.ends.items():
+            if each >= size:
+                self._came[digest] = None
+                self._came.move_to_end(digest)
+        while len(self._came) > REMEMBERED:
+            self._came.popitem(last=False)
 
     def all(self) -> Collection[SavedState]:
         return self._states.values()

@@ -7,11 +7,10 @@ saved, if it has a text of its own that no saved state has.
 from __future__ import annotations
 
 import secrets
-from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import Literal
 
-from xinference.engines.llama_cpp.prompt_beginnings import UNKNOWN, Digest, Prompt
+from xinference.engines.llama_cpp.prompt_beginnings import UNKNOWN, Prompt
 from xinference.engines.llama_cpp.saved_states import SavedState, SavedStates
 
 #: Lengths below are in bytes of the request's text; a token has about four.
@@ -23,8 +22,6 @@ PREFILL = 3072
 MIN_SAVE = 1024
 #: Time after which a slot is surely idle whose client has left, in seconds.
 ABORT_SECONDS = 2.0
-#: Number of beginnings that are remembered to recognize one that comes again.
-REMEMBERED = 4096
 
 What = Literal["save", "restore", "erase"]
 
@@ -104,7 +101,6 @@ class SlotBook:
     """A slot is emptied before a request whose prompt has no common beginning with it."""
     slots: list[Slot] = field(default_factory=list)
     leaders: list[Leader] = field(default_factory=list)
-    _seen: OrderedDict[Digest, None] = field(default_factory=OrderedDict)
     _uses: int = 0
 
     def __post_init__(self) -> None:
@@ -166,9 +162,9 @@ class SlotBook:
     ) -> Placement:
         leader = None
         if prompt.size - common >= PREFILL:
-            leader = Leader(prompt, prompt.size - common, self._is_known(prompt, common))
+            leader = Leader(prompt, prompt.size - common, self.saved.has_come(prompt, common + MIN_COMMON))
             self.leaders.append(leader)
-        self._remember(prompt)
+        self.saved.note_coming(prompt, MIN_COMMON)
         self._take(slot, prompt)
         return Placement(slot.number, prompt, actions, leader, common, restored, held)
 
@@ -230,18 +226,6 @@ class SlotBook:
     def _take(self, slot: Slot, prompt: Prompt) -> None:
         self._uses += 1
         slot.busy, slot.prompt, slot.used = True, prompt, self._uses
-
-    def _is_known(self, prompt: Prompt, common: int) -> bool:
-        """Whether a part of the prompt beyond `common` has come before."""
-        return any(size - common >= MIN_COMMON and digest in self._seen for digest, size in prompt.ends.items())
-
-    def _remember(self, prompt: Prompt) -> None:
-        for digest, size in prompt.ends.items():
-            if size >= MIN_COMMON:
-                self._seen[digest] = None
-                self._seen.move_to_end(digest)
-        while len(self._seen) > REMEMBERED:
-            self._seen.popitem(last=False)
 
 
 def new_name() -> str:
