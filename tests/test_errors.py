@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from xinference.error_codes import Code
-from xinference.errors import Problem, system_reason
+from xinference.errors import Problem, system_reason, weights_in_use
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "xinference"
@@ -150,3 +150,10 @@ def _page() -> str:
 )
 def test_the_reason_of_a_system_error_has_no_number(error: Exception, reason: str) -> None:
     assert system_reason(error) == reason
+
+
+def test_weights_in_use_by_several_models_name_the_command_for_each() -> None:
+    refused = weights_in_use("version", ["the model a", "the model b", "a download"])
+    assert refused.cause == "version is in use by the model a, the model b and a download."
+    commands = "`xinference terminate a`, `xinference terminate b`"
+    assert refused.hint == f"First terminate the models ({commands}) and cancel the download."

@@ -151,11 +151,14 @@ MODEL = "the model "
 
 def weights_in_use(version_id: str, users: Sequence[str]) -> Problem:
     """A 409: models and downloads use the weights that shall be deleted."""
-    ways = [f"terminate the model (`xinference terminate {user[len(MODEL) :]}`)" for user in users if _is_model(user)]
+    models = [f"`xinference terminate {user[len(MODEL) :]}`" for user in users if _is_model(user)]
+    ways = []
+    if models:
+        ways.append(f"terminate the {'model' if len(models) == 1 else 'models'} ({', '.join(models)})")
     if not all(map(_is_model, users)):
         ways.append("cancel the download")
     return Problem(
-        Code.IN_USE, f"{version_id} is in use by {' and '.join(users)}.", hint=f"First {' and '.join(ways)}."
+        Code.IN_USE, f"{version_id} is in use by {join_names(users, 'and')}.", hint=f"First {' and '.join(ways)}."
     )
 
 

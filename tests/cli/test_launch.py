@@ -523,6 +523,12 @@ def test_a_dry_run_of_a_model_that_runs_names_it_and_then_the_copy(canned: Canne
     assert text.endswith("With --new, a copy would be refused:\nIt does not fit.\nHint: Unload m.\n")
 
 
+def test_the_address_of_the_server_is_no_option_of_a_launch(canned: Canned, run: Run) -> None:
+    canned.answers["POST", "/v1/models"] = problem(400, "unknown_option", "llama.cpp has no option --host.", hint="x")
+    result = run("launch", "smollm2-instruct", "--host", "0.0.0.0")
+    assert "Hint: `xinference serve --host` sets the address of the server." in result.stderr
+
+
 def test_an_option_that_no_engine_has_is_compared_with_those_of_the_command(canned: Canned, run: Run) -> None:
     canned.answers["POST", "/v1/models"] = problem(400, "unknown_option", "llama.cpp has no option --quant.", hint="x")
     result = run("launch", "smollm2-instruct", "--quant", "Q4_1")

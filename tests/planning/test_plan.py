@@ -60,6 +60,7 @@ def test_a_bare_name_takes_a_version_and_an_engine_that_runs_it_here() -> None:
     ("option", "hint"),
     [
         ("gpu_memory_utilization", "It is an option of vLLM: choose the engine with --model-engine."),
+        ("tensor_parallel_size", "It is an option of vLLM: choose the engine with --model-engine."),
         ("mem_fraction_static", "It is an option of SGLang: choose the engine with --model-engine."),
         ("nothing_has_this_option", "Its 5 options are the fields"),
     ],

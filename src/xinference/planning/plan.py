@@ -81,7 +81,7 @@ def _checked_options(facts: Facts, engine: Engine, options: Mapping[str, Any]) -
     try:
         return engine.check_options(options, facts.known_options.get(engine.table.engine, {}))
     except Problem as problem:
-        if problem.code != Code.UNKNOWN_OPTION or (problem.hint or "").startswith("Did you mean"):
+        if problem.code != Code.UNKNOWN_OPTION:
             raise
         name = next((option for option in options if f"--{option}." in problem.cause), None)
         owners = [each for each in facts.engines.values() if name is not None and _has_option(facts, each, name)]

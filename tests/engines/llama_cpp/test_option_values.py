@@ -134,8 +134,9 @@ def test_names_of_llama_server_and_llama_cpp_python_are_accepted(
         ({"speculative.types": ["nothing"]}, "llama.cpp accepts none, draft_simple"),
         ({"speculative.types": ["COUNT"]}, "llama.cpp accepts none"),
         ({"n_batch": 2**40}, "not a number of llama.cpp's range"),
-        ({"tensor_split": ["a"]}, "requires a value of type float"),
-        ({"antiprompt": [5, ["a"]]}, "requires a value of type str"),
+        ({"n_ctx": "abc"}, "--n_ctx is 'abc', and llama.cpp requires an integer."),
+        ({"tensor_split": ["a"]}, "requires a number"),
+        ({"antiprompt": [5, ["a"]]}, "requires a text"),
     ],
 )
 def test_a_value_that_llama_cpp_would_not_take_is_refused_with_those_that_it_takes(

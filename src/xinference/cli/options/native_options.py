@@ -55,6 +55,8 @@ class LaunchCommand(click.Command):
         except Problem as problem:
             if problem.code != Code.UNKNOWN_OPTION:
                 raise
+            if "host" in ctx.obj and "--host." in problem.cause:
+                raise problem.replace(hint="`xinference serve --host` sets the address of the server.") from None
             own = [name for option in self.get_params(ctx) for name in option.opts if name.startswith("--")]
             unknown = [key for key in ctx.obj if f"--{key} " in problem.cause or f"--{key}." in problem.cause]
             similar = [name for key in unknown for name in similar_options(key, own)]

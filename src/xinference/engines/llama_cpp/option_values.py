@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from xinference.engines.options.option_table import NEEDED
 from xinference.error_codes import Code
 from xinference.errors import Problem
 
@@ -42,7 +43,7 @@ def convert(option: str, name: str, value: Any, kind: str) -> Any:
             return str(value) if base == "str" else value
     elif isinstance(value, allowed) and (base == "bool" or not isinstance(value, bool)):
         return _number(option, name, value, base) if base in ("int", "float") else value
-    raise Problem(Code.BAD_OPTION, f"--{option} is {value!r:.100}, and llama.cpp requires a value of type {base}.")
+    raise Problem(Code.BAD_OPTION, f"--{option} is {value!r:.100}, and llama.cpp requires {NEEDED.get(base, base)}.")
 
 
 def _items(value: Any, kind: str) -> list[Any]:

@@ -23,7 +23,17 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "flag": (bool,),
     "json": (dict, list, str),
 }
-_NEEDED = {"switch": "true or false", "flag": "true or false", "json": "JSON", "str": "a text"}
+#: Kind of an option -> its values in words.
+NEEDED = {
+    "switch": "true or false",
+    "flag": "true or false",
+    "bool": "true or false",
+    "int": "an integer",
+    "float": "a number",
+    "json": "JSON",
+    "str": "a text",
+    "list": "a list",
+}
 
 
 @dataclass(frozen=True)
@@ -101,8 +111,7 @@ class OptionTable:
             return items
         if isinstance(value, _TYPES[kind]) and isinstance(value, bool) == (kind in ("switch", "flag")):
             return str(value) if kind == "str" else value
-        needed = _NEEDED.get(kind, f"a value of type {kind}")
-        raise Problem(Code.BAD_OPTION, f"--{option} is {value!r}, but {self.engine} needs {needed}.")
+        raise Problem(Code.BAD_OPTION, f"--{option} is {value!r}, but {self.engine} needs {NEEDED.get(kind, kind)}.")
 
     def _unknown(self, name: str) -> Problem:
         close = near_options(name, self.kinds.keys() & self.policy.available, self.aliases)
