@@ -11,17 +11,19 @@ import pytest
 from tests.engines.plans import launch_of, spec_of
 from tests.formats.gguf_writer import UINT32, Gguf, llama_pairs, scalar, tensor
 from tests.formats.mmproj_writer import write_mmproj
-from xinference.catalog.models import ModelVersion
+from xinference.catalog.models import ModelVersion, Source
 from xinference.catalog.registry import builtin_families
 from xinference.engines.base import ExtraWeightFile
 from xinference.engines.registry import all_engines
 from xinference.errors import Problem
+from xinference.hubs.base import FetchPreview, RemoteFile
 from xinference.launch.match import match
 from xinference.launch.model_shape import ModelShape
 from xinference.launch.request import LaunchRequest
 from xinference.local_commands.inspect import inspect
 from xinference.weights.derivation import derive, requested_reference
 from xinference.weights.reference import Reference
+from xinference.weights.remote_shape import read_remote_shape
 from xinference.weights.shape_reader import UNTOLD_TOOLS, read_shape
 
 HF = Path(__file__).parent.parent / "assets" / "tiny-llama2-chat-hf"
@@ -142,6 +144,31 @@ def folder(path: Path, weights: int, **changes: object) -> Path:
     with (path / "model.safetensors").open("wb") as file:
         file.truncate(weights)
     return path
+
+
+def safetensors(dtype: str, count: int, width: int) -> bytes:
+    """A file with one tensor of zeros."""
+    entry = {"dtype": dtype, "shape": [count], "data_offsets": [0, count * width]}
+    header = json.dumps({"w": entry}).encode()
+    return len(header).to_bytes(8, "little") + header + bytes(count * width)
+
+
+@pytest.mark.parametrize(("stored", "width"), [("F32", 4), ("BF16", 2)])
+def test_the_type_of_weights_whose_configuration_names_none_is_that_of_their_file(
+    tmp_path: Path, stored: str, width: int
+) -> None:
+    path = folder(tmp_path / "model", 0, torch_dtype=None)
+    (path / "model.safetensors").write_bytes(safetensors(stored, 1000, width))
+    version = ModelVersion(family=builtin_families()["llama-2-chat"], spec=spec_of("pytorch"), quantization="none")
+    here, _ = read_shape(path, version)
+    files = tuple(RemoteFile(each.name, each.stat().st_size) for each in path.iterdir())
+    on_hub = read_remote_shape(
+        FetchPreview(files, {}, open=lambda name: (path / name).open("rb")),
+        version,
+        Source(hub="huggingface", model_id="o/m"),
+    )
+    assert here.element_bytes == width
+    assert on_hub is not None and on_hub.element_bytes == width
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,7 @@ _BITS = {
     "F4": 4, "F6_E2M3": 6, "F6_E3M2": 6, "I16": 16, "U16": 16, "F16": 16, "BF16": 16, "I32": 32, "U32": 32, "F32": 32,
     "C64": 64, "F64": 64, "I64": 64, "U64": 64,
 }  # fmt: skip
+_WANTED = "the .safetensors file itself"
 _DOWNLOAD_AGAIN = "Delete the file and download it again."
 
 
@@ -62,7 +63,17 @@ def read_safetensors(path: Path) -> SafetensorsHeader:
         Problem: 400 ``bad_weight_file``: missing, unreadable, truncated, damaged, or another format; names the
             file and the fault.
     """
-    size, metadata, entries = _read_entries(path)
+    with weight_file(path, _WANTED) as (file, size):
+        return read_safetensors_of(file, size, path)
+
+
+def read_safetensors_of(file: BinaryIO, size: int, path: Path) -> SafetensorsHeader:
+    """The same of an open file of `size` bytes, which may be one on a hub.
+
+    Raises:
+        Problem: as `read_safetensors`.
+    """
+    metadata, entries = _read_entries(file, size, path)
     by_type: dict[str, int] = {}
     for entry in entries.values():
         by_type[entry.dtype] = by_type.get(entry.dtype, 0) + entry.data_offsets[1] - entry.data_offsets[0]
@@ -75,18 +86,18 @@ def read_tensor_shapes(path: Path) -> dict[str, tuple[int, ...]]:
     Raises:
         Problem: as `read_safetensors`.
     """
-    return {name: entry.shape for name, entry in _read_entries(path)[2].items()}
+    with weight_file(path, _WANTED) as (file, size):
+        return {name: entry.shape for name, entry in _read_entries(file, size, path)[1].items()}
 
 
-def _read_entries(path: Path) -> tuple[int, dict[str, str], dict[str, _Entry]]:
-    """The bytes of the file, its metadata and its tensors, all of them checked."""
-    with weight_file(path, "the .safetensors file itself") as (file, size):
-        raw = _read_raw(file, path, size)
-        fields = _decode(path, raw, dict[str, msgspec.Raw])
-        metadata = _decode(path, fields.pop("__metadata__", msgspec.Raw(b"{}")), dict[str, str])
-        entries = {name: _decode(path, field, _Entry, name) for name, field in fields.items()}
-        _check(path, entries, size - 8 - len(raw))
-    return size, metadata, entries
+def _read_entries(file: BinaryIO, size: int, path: Path) -> tuple[dict[str, str], dict[str, _Entry]]:
+    """The metadata of the file and its tensors, all of them checked."""
+    raw = _read_raw(file, path, size)
+    fields = _decode(path, raw, dict[str, msgspec.Raw])
+    metadata = _decode(path, fields.pop("__metadata__", msgspec.Raw(b"{}")), dict[str, str])
+    entries = {name: _decode(path, field, _Entry, name) for name, field in fields.items()}
+    _check(path, entries, size - 8 - len(raw))
+    return metadata, entries
 
 
 def _read_raw(file: BinaryIO, path: Path, size: int) -> bytes:

@@ -41,6 +41,7 @@ class CachedVersion:
         spec = self.version.spec
         return {
             "model_name": self.version.family.model_name,
+            "model_type": self.version.family.model_type,
             "model_size_in_billions": spec.model_size_in_billions,
             "model_format": spec.model_format,
             "quantization": self.version.quantization,

@@ -6,6 +6,7 @@ Blocking; run in a thread, with a time limit.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -13,16 +14,19 @@ from typing import Any
 import msgspec
 
 from xinference.catalog.models import ModelVersion, Source
+from xinference.error_codes import Code
+from xinference.errors import Problem
 from xinference.formats.ggml import read_numbers
 from xinference.formats.gguf import GgufHeader, read_header_of
 from xinference.formats.llama_facts import facts_for
 from xinference.formats.model_config import MAX_CONFIG, read_config
 from xinference.formats.packing import QUANT_CONFIG_FILE
 from xinference.formats.pooling_config import decoded
+from xinference.formats.safetensors import read_safetensors_of
 from xinference.hubs.base import FetchPreview, RemoteFile
 from xinference.hubs.selection import wanted_names
 from xinference.launch.model_shape import ModelShape
-from xinference.weights.shape_reader import WEIGHT_SUFFIXES, folder_shape, gguf_shape, pooled_shape
+from xinference.weights.shape_reader import WEIGHT_SUFFIXES, completed, folder_shape, gguf_shape, pooled_shape
 
 #: Bytes of one element of a key or a value in a cache of 16 bits.
 _CACHE_BYTES = 2
@@ -91,7 +95,23 @@ def _folder_shape(preview: FetchPreview) -> ModelShape:
     config = next(file for file in preview.files if file.name == "config.json")
     with preview.open(config.name) as file:
         numbers = read_config(file.read(MAX_CONFIG), Path(config.name), _small_json(preview, QUANT_CONFIG_FILE))
+    if numbers.dtype is None and numbers.packing is None:
+        numbers = completed(numbers, _types_of_first(preview))
     return folder_shape(numbers, sum(file.size or 0 for file in preview.files if _is_weight(file)))
+
+
+def _types_of_first(preview: FetchPreview) -> Mapping[str, int]:
+    """The bytes of each type in the first file of safetensors; empty: its header cannot be read."""
+    first = next((file for file in preview.files if _is_weight(file) and file.name.endswith(".safetensors")), None)
+    if first is None or first.size is None or preview.open is None:
+        return {}
+    try:
+        with preview.open(first.name) as file:
+            return read_safetensors_of(file, first.size, Path(first.name)).bytes_by_type
+    except Problem as problem:
+        if problem.code != Code.BAD_WEIGHT_FILE:
+            raise
+        return {}  # the plan is made again after the download, and the engine names what is wrong
 
 
 def _small_json(preview: FetchPreview, name: str) -> Any:

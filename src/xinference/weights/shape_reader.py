@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -12,7 +12,6 @@ from typing import Any
 import msgspec
 
 from xinference.catalog.models import ModelVersion
-from xinference.catalog.packing import Packing
 from xinference.engines.base import ExtraWeightFile
 from xinference.error_codes import Code
 from xinference.errors import Problem
@@ -33,6 +32,9 @@ from xinference.weights.folder_template import read_tool_template
 
 #: Suffixes of a folder's weight files, pickles included.
 WEIGHT_SUFFIXES = frozenset({".safetensors", ".bin", ".pt", ".pth"})
+
+#: Type of stored weights -> its name in a configuration.
+STORED_TYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
 #: The note of a family that calls tools, and whose file has a chat template without them.
 UNWRITTEN_CALLS = "tools: the chat template in the file writes no tools and calls, so requests with tools are refused"
@@ -168,17 +170,25 @@ def _folder_shape(folder: Path) -> ModelShape:
         config = read_config(opened.read(min(size, MAX_CONFIG)), file, _small_json(folder, QUANT_CONFIG_FILE))
     weights = sorted(path for path in folder.iterdir() if path.suffix in WEIGHT_SUFFIXES)
     if config.packing is None:
-        config = replace(config, packing=unstated_packing(weights))
+        config = completed(config, _types_of_first(weights))
     return folder_shape(config, sum(path.stat().st_size for path in weights))
 
 
-def unstated_packing(weights: Sequence[Path]) -> Packing | None:
-    """The packing that the types in the first of the files show; None: no tensors, or they are not packed."""
+def _types_of_first(weights: Sequence[Path]) -> Mapping[str, int]:
+    """The bytes of each type in the first of the files; empty: it has no tensors that can be read."""
     first = next((path for path in weights if path.suffix == ".safetensors"), None)
     try:
-        return packing_of_types(read_safetensors(first).bytes_by_type) if first is not None else None
+        return read_safetensors(first).bytes_by_type if first is not None else {}
     except Problem:  # the engine loads the file, and names what is wrong with it
-        return None
+        return {}
+
+
+def completed(config: ModelConfig, types: Mapping[str, int]) -> ModelConfig:
+    """The configuration with what it may leave out: the packing and the type that the bytes of each type show."""
+    packing = config.packing or packing_of_types(types)
+    stored = max((name for name in types if name in STORED_TYPES), key=lambda name: types[name], default=None)
+    dtype = config.dtype or (STORED_TYPES[stored] if stored is not None else None)
+    return replace(config, packing=packing, dtype=dtype)
 
 
 def folder_shape(config: ModelConfig, weights: int) -> ModelShape:

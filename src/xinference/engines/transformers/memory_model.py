@@ -17,6 +17,10 @@ from xinference.units import GIB, MIB
 #: Rows of the model's width that a layer of an encoder allocates for each token of a group.
 POOLED_ROWS = 14
 
+#: The part of the program's memory that an encoder's first requests allocate: a ready server has 87 MiB of weights of
+#: all-MiniLM-L6-v2 and 386 MiB in all.
+POOLED_LATER = 72 * MIB
+
 
 def cuda_overhead(dims: Dimensions) -> int:
     """Bytes of CUDA's context, of the longest prompt's activations (8 rows of 16 bits), and of the last logits."""
@@ -31,7 +35,8 @@ def cpu_overhead(dims: Dimensions) -> int:
     Measured by `benchmarks/memory.py --engines`: 376 MiB in addition to weights of 4 MiB to 1.7 GiB, and 46 MiB more
     with bitsandbytes.
     """
-    return (376 + 46 * dims.bitsandbytes) * MIB + cpu_later(dims)
+    base = (376 + 46 * dims.bitsandbytes) * MIB
+    return base + cpu_later(dims) - (POOLED_LATER if dims.pooled else 0)
 
 
 def cpu_later(dims: Dimensions) -> int:
@@ -40,7 +45,8 @@ def cpu_later(dims: Dimensions) -> int:
     An embedding model and a reranker compute a whole group of inputs, or one longer input, at the same time.
     """
     if dims.pooled:
-        return max(dims.longest, cpu_limits(dims.hidden).most_tokens) * POOLED_ROWS * 4 * dims.hidden
+        group = max(dims.longest, cpu_limits(dims.hidden).most_tokens) * POOLED_ROWS * 4 * dims.hidden
+        return group + POOLED_LATER
     return min(dims.longest, CHUNK) * 4 * 4 * dims.hidden
 
 
