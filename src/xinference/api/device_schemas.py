@@ -14,7 +14,14 @@ class DeviceOwner(Answer):
     model_uid: str
     replica: int
     planned: int | None = Field(description="null: nothing is planned on this device, or there is no size yet")
-    measured: int | None = Field(description="On the host the resident memory of its processes; null: not known")
+    planned_loaded: int | None = Field(
+        description="What is in memory when the model is ready, with pages of its file; compare it with `measured`"
+    )
+    planned_states: int | None = Field(description="Part of `planned`: maximum size of saved states of prompts")
+    measured: int | None = Field(
+        description="On the host the resident memory of its processes and the saved states; null: not known"
+    )
+    measured_states: int | None = Field(description="Part of `measured`: saved states of prompts; null: it has none")
 
 
 class ControlGroup(Answer):

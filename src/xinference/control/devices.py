@@ -5,22 +5,26 @@ from __future__ import annotations
 import asyncio
 import shutil
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from xinference.deployments.deployment import BrokenDeployment, Deployment
 from xinference.files.disk_space import nearest_existing
 from xinference.hardware.devices import Host, read_host
 from xinference.hardware.gpu_load import GpuLoad, read_gpu_loads
-from xinference.launch.plan import SizedPlan
+from xinference.launch.plan import SizedPlan, Sizing
 from xinference.nodes.memory_use import MemoryUse, measure
 from xinference.process.snapshot import ReplicaSnapshot
 from xinference.records.record import LOCAL_NODE
 
 #: Two readings within this time give the same answer, in seconds.
 READ_SECONDS = 2.0
+#: No model has saved states.
+NO_STATES: Mapping[str, int] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -29,8 +33,8 @@ class Owner:
 
     uid: str
     replica: int
-    planned: int | None
-    """Bytes, of all its devices together; None: the plan has no size yet."""
+    sizing: Sizing | None
+    """None: the plan has no size yet."""
     gpus: tuple[int, ...]
     """Empty: the memory of the host."""
     pid: int | None
@@ -39,15 +43,34 @@ class Owner:
     node: str = LOCAL_NODE
     """That of its first process."""
 
+    @property
+    def planned(self) -> int | None:
+        """Bytes, of all its devices together with the saved states; None: the plan has no size yet."""
+        return None if self.sizing is None else self.sizing.total_bytes
+
+
+@dataclass(frozen=True)
+class Share:
+    """The bytes of a replica on one device. None: nothing is planned there, or it is not known."""
+
+    planned: int | None = None
+    planned_loaded: int | None = None
+    """The part of `planned` that is in memory when the engine is ready, and pages of its file."""
+    planned_states: int | None = None
+    """The part of `planned` for saved states of prompts, which are written as prompts come."""
+    measured: int | None = None
+    measured_states: int | None = None
+    """The part of `measured` that saved states of prompts take."""
+
 
 def owners(deployments: Iterable[Deployment | BrokenDeployment]) -> list[Owner]:
     """The replicas that have a process."""
     found = []
     for uid, number, process, sized in running_replicas(deployments):
-        planned = sized.sizing.total_bytes if sized else None
+        sizing = sized.sizing if sized else None
         gpus = sized.devices_of(number) if sized else ()
         pid = process.engine_pid if process.node_id == LOCAL_NODE else None
-        found.append(Owner(uid, number, planned, tuple(gpus), pid, process.replica_id, process.node_id))
+        found.append(Owner(uid, number, sizing, tuple(gpus), pid, process.replica_id, process.node_id))
     return found
 
 
@@ -79,12 +102,16 @@ def view(
     now: float,
     loads: Iterable[GpuLoad] = (),
     node: str = LOCAL_NODE,
+    states: Mapping[str, int] = NO_STATES,
 ) -> dict[str, Any]:
     """One machine in the answer of ``GET /v1/devices``.
 
-    `used` has the memory of each owner; None: it has no process any more.
+    Args:
+        used: the memory of each owner; None: it has no process any more.
+        states: uid -> the bytes of the saved states of a model's prompts, which all its replicas share.
     """
     pairs = list(zip(held, used, strict=True))
+    replicas = Counter(owner.uid for owner in held)
     load_of = {load.uuid: load for load in loads}
     return {
         "node": node,
@@ -99,8 +126,10 @@ def view(
                 "memory_left": host.limits.memory_left,
                 "cpus": host.limits.cpus,
             },
-            # The processes of a model on a GPU need memory of the host, too, for which nothing is planned.
-            "owners": [_owner(node, o, None if o.gpus else o.planned, u.memory if u else None) for o, u in pairs],
+            "owners": [
+                _entry(node, o, _host_share(o, u, states[o.uid] // replicas[o.uid] if o.uid in states else None))
+                for o, u in pairs
+            ],
         },
         "gpus": [
             {
@@ -110,7 +139,7 @@ def view(
                 "total": gpu.memory_total,
                 "free": gpu.memory_free,
                 **_load(load_of.get(gpu.uuid)),
-                "owners": [_gpu_owner(node, owner, use) for owner, use in pairs if gpu.index in owner.gpus],
+                "owners": [_entry(node, o, _gpu_share(o, u)) for o, u in pairs if gpu.index in o.gpus],
             }
             for gpu in host.gpus
         ],
@@ -128,21 +157,31 @@ def _load(load: GpuLoad | None) -> dict[str, float | None]:
     }
 
 
-def _owner(node: str, owner: Owner, planned: int | None, measured: int | None) -> dict[str, Any]:
-    return {
-        "node": node,
-        "model_uid": owner.uid,
-        "replica": owner.replica,
-        "planned": planned,
-        "measured": measured,
-    }
+def _entry(node: str, owner: Owner, share: Share) -> dict[str, Any]:
+    return {"node": node, "model_uid": owner.uid, "replica": owner.replica, **asdict(share)}
 
 
-def _gpu_owner(node: str, owner: Owner, use: MemoryUse | None) -> dict[str, Any]:
-    """A replica on one of its GPUs. The driver's bytes are those of all its GPUs, so each gets the same share."""
-    number = len(owner.gpus)
+def _host_share(owner: Owner, use: MemoryUse | None, states: int | None) -> Share:
+    """A replica's bytes on the host, with its part of the saved states, which are files in the host's memory.
+
+    The processes of a model on a GPU need memory of the host, too, for which nothing else is planned.
+    """
+    sizing = owner.sizing
+    measured = None if use is None else use.memory + (states or 0)
+    if sizing is None:
+        return Share(measured=measured, measured_states=states)
+    planned = sizing.state_bytes or None if owner.gpus else sizing.total_bytes
+    loaded = None if owner.gpus else sizing.loaded_bytes
+    return Share(planned, loaded, sizing.state_bytes, measured, states)
+
+
+def _gpu_share(owner: Owner, use: MemoryUse | None) -> Share:
+    """A replica's bytes on one of its GPUs. The driver's bytes are those of all its GPUs: each gets the same share."""
+    number, sizing = len(owner.gpus), owner.sizing
     measured = use.gpu_memory // number if use is not None and use.gpu_memory is not None else None
-    return _owner(node, owner, None if owner.planned is None else owner.planned // number, measured)
+    if sizing is None:
+        return Share(measured=measured)
+    return Share(sizing.engine_bytes // number, sizing.loaded_bytes // number, measured=measured)
 
 
 def read_disks(paths: Iterable[tuple[str, Path]]) -> list[dict[str, Any]]:
@@ -198,14 +237,7 @@ class DeviceReader:
             return self._newest
 
     def _read(self, held: Sequence[Owner]) -> dict[str, Any]:
-        used = [self._measure(owner, held) for owner in held]
-        return view(read_host(), held, used, read_disks(self._folders), time.time(), read_gpu_loads())
-
-    def _measure(self, owner: Owner, held: Sequence[Owner]) -> MemoryUse | None:
-        """The memory of a replica's processes, and its share of the saved states of its model."""
-        used = measure(owner.pid) if owner.pid is not None else None
-        states = self._state_bytes(owner.uid)
-        if used is None or not states:
-            return used
-        share = states // sum(each.uid == owner.uid for each in held)
-        return replace(used, memory=used.memory + share)
+        used = [measure(owner.pid) if owner.pid is not None else None for owner in held]
+        states = {uid: size for uid in {owner.uid for owner in held} if (size := self._state_bytes(uid))}
+        disks = read_disks(self._folders)
+        return view(read_host(), held, used, disks, time.time(), read_gpu_loads(), states=states)

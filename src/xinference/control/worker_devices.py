@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from xinference.control.devices import Owner, RunningReplica, running_replicas, view
 from xinference.deployments.deployment import BrokenDeployment, Deployment
+from xinference.launch.plan import Sizing
 from xinference.nodes.memory_use import MemoryUse
 
 if TYPE_CHECKING:
@@ -37,16 +38,16 @@ async def _read(members: Members, member: Member, running: list[RunningReplica],
 
 def _owners(running: RunningReplica, node_id: str) -> list[Owner]:
     """The parts of a replica on a node: none, or one; its bytes are those of one node."""
-    planned, place = None, None
+    sizing, place = None, None
     if running.sized is not None:
-        planned, place = running.sized.sizing.total_bytes, running.sized.place_of(running.number)
+        sizing, place = running.sized.sizing, running.sized.place_of(running.number)
     if place is None:
         return [_owner(running, None, ())] if running.process.node_id == node_id else []
-    return [_owner(running, planned, each.devices) for each in (place, *place.ranks) if each.node_id == node_id]
+    return [_owner(running, sizing, each.devices) for each in (place, *place.ranks) if each.node_id == node_id]
 
 
-def _owner(running: RunningReplica, planned: int | None, devices: tuple[int, ...]) -> Owner:
-    return Owner(running.uid, running.number, planned, devices, None, running.process.replica_id)
+def _owner(running: RunningReplica, sizing: Sizing | None, devices: tuple[int, ...]) -> Owner:
+    return Owner(running.uid, running.number, sizing, devices, None, running.process.replica_id)
 
 
 async def _measure(member: Member, running: list[RunningReplica]) -> list[MemoryUse | None]:
