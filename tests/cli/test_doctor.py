@@ -10,10 +10,10 @@ import pytest
 
 from tests.cli.canned import Answer, Canned, problem
 from tests.cli.conftest import Run
+from xinference.control import checkup
+from xinference.control.checkup import cpu_findings, gpu_findings, memory_findings
 from xinference.hardware.cgroup import CgroupLimits
 from xinference.hardware.devices import Driver, Gpu, Host
-from xinference.local_commands import doctor
-from xinference.local_commands.doctor import cpu_findings, gpu_findings, memory_findings
 
 GIB = 1024**3
 AVX2 = frozenset({"avx", "avx2", "fma", "f16c"})
@@ -35,9 +35,9 @@ def test_an_engine_whose_package_is_not_installed_breaks_the_installation(monkey
     def version(name: str) -> str:
         raise PackageNotFoundError(name)
 
-    assert [finding.state for finding in doctor.package_findings()] == ["ok"]
-    monkeypatch.setattr(doctor, "version", version)
-    (broken,) = doctor.package_findings()
+    assert [finding.state for finding in checkup.package_findings()] == ["ok"]
+    monkeypatch.setattr(checkup, "version", version)
+    (broken,) = checkup.package_findings()
     assert (broken.about, broken.state) == ("llama.cpp", "broken")
     assert broken.cost == "ggufv2 and ggmlv3 models can't run"
 

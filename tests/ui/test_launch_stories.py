@@ -98,3 +98,41 @@ def test_a_cell_of_the_table_fills_in_the_form(home: ScriptedHome, open_page: Op
     command = page.locator("section[aria-label=Plan] pre").last.inner_text()
     for part in (size.removesuffix("B"), model_format, quantization, engine):
         assert part in command
+
+
+def test_a_pinned_model_on_demand_says_what_unloads_it(home: ScriptedHome, open_page: Open) -> None:
+    request = home.request("pinned")
+    choices = {"engine": "Fifth", "format": "ggufv2", "size": "7", "quantization": "Q8_0", "uid": "pinned"}
+    query = httpx2.QueryParams({**choices, "path": request["model_path"]})
+    page, _ = open_page(home, f"#/launch/LLM/llama-2-chat?{query}")
+    page.get_by_label("Load at the first request, unload when idle").check()
+    page.get_by_label("Do not unload it for another model").check()
+    page.get_by_label("Unload after idle seconds").fill("600")
+    page.get_by_label("Priority of its memory").fill("3")
+    command = page.locator("section[aria-label=Plan] pre").last
+    command.get_by_text("--on-demand").wait_for()
+    assert "--pin" in command.inner_text() and "--ttl 600" in command.inner_text()
+    page.get_by_role("button", name="Launch", exact=True, disabled=False).click()
+    page.get_by_text("unloaded after 10 min without a request, not unloaded for another model, priority 3").wait_for()
+    described = httpx2.get(f"{home.url}/v1/models/pinned").json()
+    assert (described["on_demand"], described["pin"], described["ttl"], described["priority"]) == (True, True, 600, 3)
+
+
+def test_adapters_of_a_launch_are_lines_of_the_form_and_come_back_with_it(home: ScriptedHome, open_page: Open) -> None:
+    request = home.request("adapted")
+    choices = {"engine": "Fifth", "format": "ggufv2", "size": "7", "quantization": "Q8_0", "uid": "adapted"}
+    query = httpx2.QueryParams({**choices, "path": request["model_path"]})
+    page, _ = open_page(home, f"#/launch/LLM/llama-2-chat?{query}")
+    box = page.get_by_label("LoRA adapters, one a line: name=folder")
+    box.fill("not an adapter")
+    page.get_by_role("button", name="Launch", exact=True, disabled=True).wait_for()
+    box.fill("short=/adapters/short\nlong one=/adapters/long")
+    command = page.locator("section[aria-label=Plan] pre").last
+    command.get_by_text("--lora-modules short /adapters/short --lora-modules 'long one' /adapters/long").wait_for()
+    page.get_by_role("button", name="Launch", exact=True, disabled=False).click()
+    page.get_by_role("button", name="End", exact=True).wait_for()
+    [launched] = [each for each in httpx2.get(f"{home.url}/v1/launch_history").json() if each["model_uid"] == "adapted"]
+    assert launched["data"]["lora_modules"] == {"short": "/adapters/short", "long one": "/adapters/long"}
+    page.get_by_role("button", name="End", exact=True).click()
+    page.get_by_role("link", name="Launch again: adapted").click()
+    assert box.input_value() == "short=/adapters/short\nlong one=/adapters/long"

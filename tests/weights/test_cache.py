@@ -115,6 +115,7 @@ def test_an_entry_tells_where_it_is_how_large_and_whether_it_is_whole(hub: Folde
     whole, begun = (each.to_dict() for each in cached_versions([FAMILY], {"huggingface": hub}, settings))
     assert whole == {
         "model_name": "tiny",
+        "model_type": "LLM",
         "model_size_in_billions": 1,
         "model_format": "ggmlv3",
         "quantization": "q4_0",

@@ -22,6 +22,7 @@ from xinference.api.routes import (
     cluster,
     cluster_nodes,
     devices,
+    doctor,
     downloads,
     engine_metrics,
     engine_options,
@@ -108,7 +109,7 @@ def build_routes(data_path: Mapping[str, Any]) -> FastAPI:
             logs,
             sessions,
         ),
-        *(server_settings,),
+        *(server_settings, doctor),
     ):
         app.include_router(part.router)
     app.include_router(unsupported.router)

@@ -71,6 +71,7 @@ class CachedEntry(Answer):
     """One cached version from one hub."""
 
     model_name: str
+    model_type: str
     model_size_in_billions: int | str
     model_format: str
     quantization: str

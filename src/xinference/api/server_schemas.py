@@ -75,6 +75,15 @@ class Result(Answer):
     result: bool
 
 
+class Finding(Answer):
+    """One result of the check of the machine."""
+
+    about: str
+    state: Literal["ok", "lack", "broken"]
+    found: str
+    cost: str | None = Field(description="What a missing resource prevents; null: nothing")
+
+
 class Setting(Answer):
     """One setting of the server."""
 

@@ -112,6 +112,10 @@ export interface Deployment {
   gpu_memory_used_bytes: number | null;
   instance_created_ts: number;
   on_demand: boolean;
+  /** Seconds without a request after which an on-demand model is unloaded. */
+  ttl?: number | null;
+  pin?: boolean;
+  priority?: number;
   model_version: string | null;
   problem: Problem | null;
   replicas: Replica[];
@@ -179,7 +183,12 @@ export interface Owner {
   model_uid: string;
   replica: number;
   planned: number | null;
+  /** The part of `planned` that is in memory when the model is ready. */
+  planned_loaded: number | null;
+  /** The part of `planned` for saved states of prompts, at most. */
+  planned_states: number | null;
   measured: number | null;
+  measured_states: number | null;
 }
 
 export interface Gpu {
@@ -225,7 +234,15 @@ export interface Plan {
   threads: number | null;
   replica: number;
   devices: number[];
-  memory: { weights: number; kv_cache: number; overhead: number; total: number; source: string } | null;
+  memory: {
+    weights: number;
+    kv_cache: number;
+    overhead: number;
+    saved_states: number | null;
+    total: number;
+    loaded: number | null;
+    source: string;
+  } | null;
   download_bytes: number | null;
   disk: { purpose: string; folder: string; needed_bytes: number; free_bytes: number }[];
   reasons: string[];

@@ -40,9 +40,16 @@ export function commandLine(launch: Launch): string {
     else if (name === 'on_demand') words.push('--on-demand');
     else if (name === 'pin') words.push('--pin');
     else if (name === 'envs') for (const [variable, text] of Object.entries(value)) words.push('--env', quoted(variable), quoted(String(text)));
+    else if (name === 'lora_modules') for (const [adapter, folder] of adapters(value)) words.push('--lora-modules', quoted(adapter), quoted(folder));
     else words.push(...option(name, value));
   }
   return words.join(' ');
+}
+
+/** The adapters of a launch: each name in requests, and its folder. */
+function adapters(value: Value): [string, string][] {
+  const maps = Array.isArray(value) ? value : [value];
+  return maps.flatMap((each) => (typeof each === 'object' && each !== null ? (Object.entries(each) as [string, string][]) : []));
 }
 
 function option(name: string, value: Value): string[] {
@@ -122,7 +129,7 @@ const IN_ADDRESS: Record<string, string> = {
   path: 'model_path',
 };
 /** Fields that another control of the form has, or that the form must not repeat. */
-const APART = new Set(['model_name', 'model_type', 'n_gpu', 'on_demand', 'pin', 'envs']);
+const APART = new Set(['model_name', 'model_type', 'n_gpu', 'on_demand', 'pin', 'envs', 'lora_modules']);
 
 /** The address of the form with the choices of an earlier launch. */
 export function addressOf(launch: Launch): string {
@@ -135,6 +142,7 @@ export function addressOf(launch: Launch): string {
   if (launch.n_gpu === 0) query.set('device', 'cpu');
   if (launch.on_demand) query.set('ondemand', '1');
   if (launch.pin) query.set('pin', '1');
+  if (launch.lora_modules) query.set('lora', adapters(launch.lora_modules).map((each) => each.join('=')).join('\n'));
   const extra = entries(launch).filter(([name]) => !fields.has(name));
   if (extra.length) query.set('extra', extra.map(([name, value]) => `${name}=${written(value)}`).join('\n'));
   const path = [launch.model_type ?? 'LLM', launch.model_name].map((each) => encodeURIComponent(String(each))).join('/');

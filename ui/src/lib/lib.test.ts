@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest';
-import { body, chosenBy, commandLine, python } from './command';
+import { addressOf, body, chosenBy, commandLine, python } from './command';
 import { completionTokens } from './completion';
 import { bytes, seconds, size } from './format';
 import { tree, type Node } from './markdown';
@@ -13,6 +13,12 @@ import { delay } from './watch';
 const launch = { model_name: "o'neil/x y", model_type: null, model_size_in_billions: '0_5', replica: 2, n_ctx: 4096, flag: true };
 
 describe('a launch', () => {
+  test('has its adapters as options of the line and as lines of the form', () => {
+    const adapted = { model_name: 'm', lora_modules: { a: '/x', 'b c': '/y z' } };
+    expect(commandLine(adapted)).toBe("xinference launch --model-name m --lora-modules a /x --lora-modules 'b c' '/y z'");
+    expect(new URLSearchParams(addressOf(adapted).split('?')[1]).get('lora')).toBe('a=/x\nb c=/y z');
+  });
+
   test('is a line for the terminal', () => {
     expect(commandLine(launch)).toBe(
       "xinference launch --model-name 'o'\\''neil/x y' --size-in-billions 0.5 --replica 2 --n_ctx 4096 --flag true",
@@ -24,6 +30,14 @@ describe('a launch', () => {
   test('is a call of the client', () => {
     expect(python({ model_name: 'a', flag: true }, 'http://h')).toContain('launch_model(\n    model_name="a",\n    flag=True,\n)');
   });
+  test('loses a download that is complete', () => {
+    const state = { ...NOTHING };
+    change(state, 'download', { cache_uid: 'v', stage: 'downloading' });
+    expect(state.downloads).toHaveLength(1);
+    change(state, 'download', { cache_uid: 'v', stage: 'ready' });
+    expect(state.downloads).toEqual([]);
+  });
+
   test('is read from a suggestion', () => {
     const line = 'xinference launch q -s 14B -f ggufv2 -q Q4_K_M --n_ctx 512';
     expect(chosenBy(line)).toEqual({ size: '14B', format: 'ggufv2', quantization: 'Q4_K_M', context: '512' });

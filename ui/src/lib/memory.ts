@@ -22,17 +22,12 @@ export function ofModels(device: Device): number {
   return Math.min(sum, device.total - device.free);
 }
 
-export interface Share {
-  device: string;
-  replica: number;
-  planned: number | null;
-  measured: number | null;
-}
+export type Share = Omit<Owner, 'model_uid'> & { device: string };
 
 /** What a model has on each device: planned, and measured. */
 export function shares(devices: Devices | null, uid: string, host: string): Share[] {
   return devicesOf(devices, host).flatMap((device) =>
-    device.owners.filter((each) => each.model_uid === uid).map(({ replica, planned, measured }) => ({ device: device.name, replica, planned, measured })),
+    device.owners.filter((each) => each.model_uid === uid).map((each) => ({ ...each, device: device.name })),
   );
 }
 

@@ -46,7 +46,8 @@ export function change(state: ServerState, event: string, data: Record<string, u
       state.launches = without(state.launches, 'model_uid', data.model_uid);
       break;
     case 'download':
-      state.downloads = put(state.downloads ?? [], 'cache_uid', data as unknown as Download);
+      // A complete one is sent once more: the list has only those that are not complete.
+      state.downloads = data.stage === 'ready' ? without(state.downloads ?? [], 'cache_uid', data.cache_uid) : put(state.downloads ?? [], 'cache_uid', data as unknown as Download);
       break;
     case 'download_removed':
       state.downloads = without(state.downloads ?? [], 'cache_uid', data.cache_uid);

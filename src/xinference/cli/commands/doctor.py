@@ -28,7 +28,7 @@ def doctor(home: Path | None, as_json: bool, wide: bool) -> None:
 
     findings = examine(Settings.from_env(home=home))
     if as_json:
-        print_json([vars(finding) for finding in findings])
+        print_json([finding.to_dict() for finding in findings])
     else:
         marks = {"ok": "ok", "lack": "-", "broken": "BROKEN"}
         print_table(
