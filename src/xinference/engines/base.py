@@ -432,7 +432,7 @@ class Engine(Protocol):
 
         Args:
             slots: the number of slots of a launch without an option.
-            any_answers: also changes by which answers become other ones.
+            any_answers: also changes that change the answers.
         """
         ...
 

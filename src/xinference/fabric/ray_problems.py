@@ -23,7 +23,7 @@ def lost_of(address: str, error: BaseException) -> RayLost:
         return RayLost(
             Code.RAY_VERSION_DIFFERS,
             f"The Ray cluster at {address} has another version: {_shortened(text)}",
-            "Use the same versions of Ray and Python, to the last digit, for this server as for the cluster.",
+            "Use exactly the same versions of Ray and Python for this server as for the cluster.",
         )
     if re.search(r"[Aa]uthenticat|[Tt]oken|UNAUTHENTICATED", text):
         return RayLost(

@@ -55,7 +55,7 @@ def tune(
 
     Args:
         body: a launch, in the form of the API.
-        any_answers: also try options by which answers become other ones.
+        any_answers: also try options that change the answers.
 
     Raises:
         Problem: the model can't be measured here, or not in this time; what was kept before remains.

@@ -128,7 +128,7 @@ def undrain(target: Target, node: str, as_json: bool) -> None:
 def upgrade(target: Target, node: str, as_json: bool) -> None:
     """Restart the worker of NODE with its installed version.
 
-    Its engines run on, and nothing is loaded again. Install the new version on NODE first.
+    Its engines keep running, and no model is loaded again. Install the new version on NODE first.
     """
     with target.connect() as client:
         found = client.upgrade_node(node)
@@ -162,7 +162,13 @@ def token() -> None:
 
 
 @token.command("create")
-@click.option("--hours", type=click.FloatRange(0, 24 * 365, min_open=True), default=24.0, show_default=True)
+@click.option(
+    "--hours",
+    type=click.FloatRange(0, 24 * 365, min_open=True),
+    default=24.0,
+    show_default=True,
+    help="Hours for which the token is valid.",
+)
 @click.option("--uses", type=click.IntRange(1, 100_000), default=1, show_default=True, help="Number of machines.")
 @click.option("--any-number", is_flag=True, help="Any number of machines may join with it.")
 @json_option

@@ -19,7 +19,7 @@ def groups(host: Host, slots: int, *, any_answers: bool) -> list[list[Change]]:
 
     Args:
         slots: the number of slots of a launch without an option.
-        any_answers: also changes by which answers become other ones.
+        any_answers: also changes that change the answers.
     """
     cores = host.physical_cores
     threads = sorted({max(1, cores // 2), max(1, cores - 1)})
