@@ -53,6 +53,10 @@ def test_it_orders_waiting_requests_by_their_priority_and_interrupts_none() -> N
     assert value_of(argv, "--default-priority-value") == "0"
 
 
+def test_usage_has_cached_tokens() -> None:
+    assert "--enable-cache-report" in command().argv
+
+
 @pytest.mark.parametrize("options", [{"schedule_policy": "lpm"}, {"enable_priority_scheduling": False}])
 def test_a_launch_may_order_the_requests_of_sglang_otherwise(options: dict[str, Any]) -> None:
     """SGLang does not start with a priority and another policy than its first."""

@@ -41,6 +41,11 @@ def test_it_orders_waiting_requests_by_their_priority_unless_the_launch_says_oth
     assert value_of(command(options={"scheduling_policy": "fcfs"}).argv, "--scheduling-policy") == "fcfs"
 
 
+def test_usage_has_cached_tokens_unless_the_launch_says_otherwise() -> None:
+    assert "--enable-prompt-tokens-details" in command().argv
+    assert "--enable-prompt-tokens-details" not in command(options={"enable_prompt_tokens_details": False}).argv
+
+
 def test_the_key_is_in_the_environment_and_not_on_the_command_line() -> None:
     made = command()
     assert made.env["VLLM_API_KEY"] == made.api_key == "sk-secret"

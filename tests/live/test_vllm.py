@@ -16,6 +16,7 @@ from typing import Any, cast
 
 import httpx2
 import openai
+import psutil
 import pytest
 
 from tests.formats.awq_writer import write_awq
@@ -65,10 +66,10 @@ pytestmark = [
 ]
 
 
-def launch(home: Home, path: Path, model_format: str, quantization: str, uid: str) -> Any:
+def launch(home: Home, path: Path, model_format: str, quantization: str, uid: str, *options: str) -> Any:
     return home.cli(
         *("launch", "--model-engine", "vLLM", "--model-name", MODEL, "--size-in-billions", "7", "--model-uid", uid),
-        *("--model-format", model_format, "--quantization", quantization, "--model-path", str(path)),
+        *("--model-format", model_format, "--quantization", quantization, "--model-path", str(path), *options),
         seconds=START_SECONDS,
     )
 
@@ -288,6 +289,43 @@ def test_packed_weights_answer_word_for_word_where_there_are_kernels_and_are_ref
     short = sorted(PAIRS, key=lambda pair: len(pair["answer"]))[:8]
     assert answers_word_for_word(home, uid, short) == []
     assert home.cli("terminate", "--model-uid", uid).returncode == 0
+
+
+def test_a_high_priority_overtakes_the_requests_that_wait_in_the_engine(home: Home) -> None:
+    """The engine is asked directly, because the gateway orders its own queue before."""
+    ended = launch(home, ASSETS, "pytorch", "none", "ordered", "--max_num_seqs", "1")
+    assert ended.returncode == 0, ended.stderr
+    engine = home.instance("ordered")["replicas"][0]["address"]
+    key = psutil.Process(home.engine_pid("ordered")).environ()["VLLM_API_KEY"]
+    order: list[str] = []
+
+    def ask(priority: str) -> None:
+        body = {"model": "ordered", "prompt": "a", "max_tokens": 16, "ignore_eos": True}
+        headers = {"authorization": f"Bearer {key}", "x-vllm-priority": priority}
+        answer = httpx2.post(f"{engine}/v1/completions", json=body, headers=headers, timeout=START_SECONDS)
+        assert answer.status_code == 200, answer.text
+        order.append(priority)
+
+    def waiting() -> float:
+        lines = httpx2.get(f"{engine}/metrics", timeout=60).text.splitlines()
+        return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith("vllm:num_requests_waiting{"))
+
+    with ThreadPoolExecutor(9) as pool:
+        asked = [pool.submit(ask, "0") for _ in range(7)]
+        until("six wait", lambda: waiting() == 6, 60)
+        high = pool.submit(ask, "-1")
+        for each in (high, *asked):
+            each.result()
+    assert order.index("-1") <= 2  # the running one, and one that may get its place before the engine reads the next
+
+
+def test_usage_has_the_cached_tokens_of_a_prompt_that_comes_again(home: Home) -> None:
+    body = {"model": "ordered", "prompt": "the same words " * 200, "max_tokens": 1}
+    for _ in range(2):
+        answer = httpx2.post(f"{home.url}/v1/completions", json=body, timeout=TOKEN_SECONDS)
+        assert answer.status_code == 200, answer.text
+    assert answer.json()["usage"]["prompt_tokens_details"]["cached_tokens"] > 0
+    assert home.cli("terminate", "--model-uid", "ordered").returncode == 0
 
 
 def test_terminating_it_ends_all_its_processes(running: Home) -> None:

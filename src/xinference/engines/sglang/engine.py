@@ -129,6 +129,8 @@ class SGLang(ParserEngine):
             "host": "127.0.0.1",
             "log_level_http": "warning",
             "enable_metrics": True,
+            # Usage has the tokens of the prompt that were in the prefix cache.
+            **({"enable_cache_report": True} if family.model_type == "LLM" else {}),
             **_parser_settings(family),
             **_priority_options(plan),
             **plan.options,

@@ -88,6 +88,10 @@ LOG_EXPLANATIONS = (
     ("address already in use", "Another program took the port during the start: launch again."),
 )  # fmt: skip
 
+#: The settings of models that generate text. Requests without a priority keep the order of their arrival, and usage has
+#: the tokens of the prompt that were in the prefix cache.
+LLM_SETTINGS: dict[str, Any] = {"scheduling_policy": "priority", "enable_prompt_tokens_details": True}
+
 
 class VLLM(ParserEngine):
     """The engine for many concurrent requests: on NVIDIA GPUs, and on CPUs for which it has kernels."""
@@ -150,8 +154,7 @@ class VLLM(ParserEngine):
             "disable_uvicorn_access_log": True,
             **(_cpu_settings(plan.sizing) if on_cpu else {}),
             **_family_settings(plan.version.family),
-            # Requests without a priority keep the order of their arrival.
-            **({"scheduling_policy": "priority"} if plan.version.family.model_type == "LLM" else {}),
+            **(LLM_SETTINGS if plan.version.family.model_type == "LLM" else {}),
             **plan.options,
             **_sizing_options(plan.sizing, generates=plan.version.family.model_type == "LLM"),
             **_rank_options(placement),
