@@ -30,6 +30,7 @@ from tests.support.loopback_server import serve_connections
 from tests.support.polling import until_async
 from xinference.gateway.http.request_figures import CONTENT
 from xinference.gateway.request_records import BATCH, LARGE_BYTES, Recorder
+from xinference.protocol.requests import Request
 from xinference.records.record import Record
 from xinference.routing.table import Target
 
@@ -74,6 +75,14 @@ async def test_a_whole_answer() -> None:
     assert (record.status, record.code, record.client_left, record.exact) == (200, "", False, True)
     assert (record.prompt_tokens, record.output_tokens, record.first_token) == (7, 3, None)
     assert record.bytes_in > 0 < record.bytes_out and record.total > 0 and record.node == "local"
+
+
+async def test_the_figures_of_an_ended_request_keep_nothing_of_its_body() -> None:
+    kept = Kept()
+    async with start_fake_engine() as engine, gateway_of(router_of(engine), recorder=kept) as gateway:
+        await call(gateway, PATH, json.dumps(CHAT | {"n": 1}).encode())
+        (figures,) = kept._ended
+        assert not any(isinstance(value, Request) for value in vars(figures).values())
 
 
 async def test_a_stream_whose_client_asked_for_usage() -> None:

@@ -45,15 +45,9 @@ log = logging.getLogger(__name__)
 #: Maximum number of characters of an error's code in a record.
 MAX_CODE = 100
 #: Client headers that are passed to the engine. The client's Authorization is for the gateway and is never passed on.
-TO_ENGINE = (
-    b"content-type",
-    b"accept",
-    b"anthropic-version",
-    b"anthropic-beta",
-    b"traceparent",
-    b"tracestate",
-    b"x-request-id",
-)
+USUAL_TO_ENGINE = (b"content-type", b"accept")
+RARE_TO_ENGINE = (b"anthropic-version", b"anthropic-beta", b"traceparent", b"tracestate", b"x-request-id")
+_RARE = frozenset(RARE_TO_ENGINE)
 
 
 class DataRequests:
@@ -186,7 +180,7 @@ class DataRequests:
         elif path.is_tokens:
             prepared = with_token_answer(prepared, request, route)
         to_engine: tuple[Header, ...] = () if b"content-type" in headers else (JSON_TYPE,)
-        for name in TO_ENGINE:
+        for name in USUAL_TO_ENGINE if _RARE.isdisjoint(headers) else USUAL_TO_ENGINE + RARE_TO_ENGINE:
             if name in headers:
                 to_engine += ((name, headers[name]),)
         if figures.span is not None:

@@ -27,6 +27,7 @@ from xinference.gateway.rate_limits import Quota
 from xinference.gateway.routes import DataPath, find
 from xinference.https.network import Network
 from xinference.keys.key import Key
+from xinference.protocol.common_chats import CommonChat
 from xinference.protocol.errors import Refusal
 from xinference.protocol.request_check import check, wrong_field
 from xinference.protocol.requests import Named, Request
@@ -103,7 +104,11 @@ class RequestReader:
             if watch.left:
                 raise ClientLeftError from None
             request = check(path.decoder, body)
-        reply.figures.request = request
+        # The request itself is not noted: the figures stay in memory for a while after its end, and it may be long.
+        if request.stream:
+            reply.figures.is_stream = True
+        if type(request) is not CommonChat or request.n is not None:
+            reply.figures.note_choices(request)
         table = self._views.for_use(key, self._router.table)
         if key is not None:
             self._check_model(key, request.model, table, counted_at)

@@ -46,8 +46,10 @@ class RequestFigures:
     model = ""
     """The uid of the deployment or the adapter; empty until it is known."""
     replica = ""
-    request: Request | None = None
-    """The checked request; None: it was not read."""
+    is_stream = False
+    """Whether the client asked for a stream."""
+    has_choices = False
+    """Whether the request has several choices or prompts."""
     code = ""
     client_left = False
     is_free = False
@@ -76,6 +78,11 @@ class RequestFigures:
     """The connection on which the engine answers now."""
     watch: Abortable | None = None
     """Ends the request early; None: it cannot be aborted yet."""
+
+    def note_choices(self, request: Request) -> None:
+        """Note whether a request has several choices or prompts."""
+        prompt = getattr(request, "prompt", None)
+        self.has_choices = (getattr(request, "n", None) or 1) > 1 or isinstance(prompt, list)
 
     def note_content(self, chunk: bytes) -> None:
         """Note the time if `chunk` has the first content of a stream."""
@@ -108,14 +115,9 @@ class RequestFigures:
     def tokens(self) -> Tokens | None:
         """The tokens that the engine has reported."""
         tokens = read_tokens(self.first, self.last)
-        if tokens is not None and tokens.of_one_choice and self._has_choices():
+        if tokens is not None and tokens.of_one_choice and self.has_choices:
             return None
         return tokens
-
-    def _has_choices(self) -> bool:
-        """Whether the request has several choices or prompts."""
-        prompt = getattr(self.request, "prompt", None)
-        return (getattr(self.request, "n", None) or 1) > 1 or isinstance(prompt, list)
 
     def estimated_output(self) -> int:
         """The tokens of a stream without usage: one for each event with content."""
