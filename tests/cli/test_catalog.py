@@ -137,7 +137,9 @@ def test_the_launches_of_this_home_are_listed_without_a_server(no_server: Path, 
     assert run("history").stderr == "No launch is recorded.\n"
     with closing(Store(no_server / "xinference.db")) as store:
         LaunchHistory(store).begun("m", '{"model_name": "smollm2-instruct"}', 1.0)
-    assert [each["model_uid"] for each in json.loads(run("history", "--json").stdout)] == ["m"]
+    (record,) = json.loads(run("history", "--json").stdout)
+    assert (record["model_uid"], record["status"]) == ("m", "stopped")
+    assert "The next server starts the stopped models again." in run("history").stderr
     assert json.loads(run("history", "--failed", "--json").stdout) == []
 
 

@@ -136,6 +136,8 @@ def history(target: Target, failed: bool, as_json: bool, wide: bool) -> None:
     now = time.time()
     print_table(("UID", "Model", "Launched", "Ready after", "Status", "Cause"), [_row(r, now) for r in records],
         wide=wide)  # fmt: skip
+    if any(record["status"] == "stopped" for record in records):
+        note("No server runs. The next server starts the stopped models again.")
     if not records:
         note("No launch is recorded." if not failed else "No launch has failed.")
 
