@@ -112,8 +112,10 @@ def measure(
             if by_engine:
                 body |= {"n_threads": 1, "n_threads_batch": 1}
             call(f"{url}/v1/models", "POST", {**body, **options}, ANSWER_SECONDS)
-        for _ in range(rounds):
+        for round_ in range(rounds):
             for prompt, text in PROMPTS.items():
+                # Another one in each round: some methods remember earlier answers.
+                text = f"No. {round_}.\n{text}"
                 for number, method in enumerate(methods):
                     body = {"model": f"m{number}", "prompt": text, "max_tokens": tokens, "temperature": 0}
                     answer = _answer(url, body, by_engine=by_engine)

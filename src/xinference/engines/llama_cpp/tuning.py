@@ -11,7 +11,7 @@ Change = Mapping[str, Any]
 
 #: Sizes of the batches in which prompts are computed.
 MICRO_BATCHES = (64, 128, 256, 512)
-_NGRAMS = "COMMON_SPECULATIVE_TYPE_NGRAM_SIMPLE"
+_NGRAMS = ("COMMON_SPECULATIVE_TYPE_NGRAM_SIMPLE", "COMMON_SPECULATIVE_TYPE_NGRAM_MOD")
 
 
 def groups(host: Host, slots: int, *, any_answers: bool) -> list[list[Change]]:
@@ -32,6 +32,6 @@ def groups(host: Host, slots: int, *, any_answers: bool) -> list[list[Change]]:
     ]
     if any_answers:
         # llama.cpp reports a log probability of 0 for each token that was drafted.
-        found.append([{"speculative.types": [_NGRAMS]}])
+        found.append([{"speculative.types": [name]} for name in _NGRAMS])
         found.append([{"cache_type_k": "GGML_TYPE_Q8_0", "cache_type_v": "GGML_TYPE_Q8_0"}])
     return found
