@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import signal
+import time
 
 import httpx2
 import pytest
@@ -93,3 +94,65 @@ def test_hostile_texts_of_a_model_are_shown_as_text(home: ScriptedHome, open_pag
     assert [each for each in addresses if not re.match(r"(https?://|mailto:)", each)] == []
     assert page.evaluate("window.hacked") is None
     assert watch.dialogs == []
+
+
+#: A model that writes 100 tokens a second for 12 seconds.
+FAST = {"chunks": 1200, "interval": 0.01, "text": "word "}
+COLUMNS = 4
+SECONDS = 6.0
+#: Share of the time for which the page's thread may compute (CPU time), and the paints of one column in a second.
+MOST_BUSY, MOST_PAINTS = 0.3, 12
+#: Counts the changes of each column that the browser sees together: a paint, at most.
+COUNT_PAINTS = """() => {
+  window.paints = [0, 0, 0, 0];
+  document.querySelectorAll("section.column .messages").forEach((column, n) => {
+    const seen = new MutationObserver(() => { window.paints[n] += 1; });
+    seen.observe(column, {subtree: true, childList: true, characterData: true});
+  });
+}"""
+
+
+def test_four_columns_at_a_hundred_tokens_a_second_leave_the_browser_idle(home: ScriptedHome, open_page: Open) -> None:
+    uids = [launched(home, f"fast-{n}", **FAST) for n in range(COLUMNS)]
+    page, _ = open_page(home, f"#/chat?model={uids[0]}")
+    for uid in uids[1:]:
+        page.get_by_role("button", name="Compare").click()
+        page.locator("section.column select").last.select_option(uid)
+    devtools = page.context.new_cdp_session(page)
+    devtools.send("Performance.enable", {"timeDomain": "threadTicks"})
+
+    def computed() -> float:
+        """The seconds for which the page's thread has computed."""
+        metrics = devtools.send("Performance.getMetrics")["metrics"]
+        return float(next(each["value"] for each in metrics if each["name"] == "TaskDuration"))
+
+    page.get_by_label("Message", exact=True).fill("Hello")
+    page.keyboard.press("Enter")
+    for uid in uids:
+        page.get_by_label(f"Chat with {uid}").get_by_text("word word").wait_for()
+    page.evaluate(COUNT_PAINTS)
+    before, began = computed(), time.monotonic()
+    page.wait_for_timeout(SECONDS * 1000)
+    busy, seconds = computed() - before, time.monotonic() - began
+    paints = page.evaluate("window.paints")
+    assert all(2 <= each <= MOST_PAINTS * seconds for each in paints), paints
+    assert busy <= MOST_BUSY * seconds, f"{busy:.2f} s of {seconds:.2f} s"
+    for uid in uids:
+        page.get_by_label(f"Chat with {uid}").get_by_text(re.compile(r"1,?200 out|tokens/s")).first.wait_for()
+    page.get_by_role("button", name="Stop").click()
+
+
+def test_a_model_that_thinks_has_a_rate_and_its_thoughts_are_folded(home: ScriptedHome, open_page: Open) -> None:
+    shape = {"engine": "vLLM", "thoughts": 15}
+    uid = launched(home, "thinker", shape=shape, chunks=5, interval=0.05)
+    page, _ = open_page(home, f"#/chat?model={uid}")
+    page.get_by_label("Message", exact=True).fill("Hello")
+    page.keyboard.press("Enter")
+    answer = page.locator(".message.assistant")
+    answer.get_by_text(re.compile(r"20 out")).wait_for()
+    figures = answer.inner_text()
+    rate = re.search(r"([\d.]+) tokens/s", figures)
+    assert rate is not None and float(rate[1]) > 0, figures
+    assert not answer.get_by_text("thought 0 thought 1").is_visible()
+    answer.get_by_text("Thinking").click()
+    answer.get_by_text("thought 0 thought 1").wait_for()

@@ -135,7 +135,7 @@ export class Conversation {
         headers: { 'x-request-id': this.#id },
         signal: this.#leave.signal,
       });
-      await this.#read(response, answer, answer.figures, began);
+      await this.#read(response, answer, began);
     } catch (error) {
       if (error instanceof ApiError) answer.problem = error.problem;
       else if (!this.#leave.signal.aborted) answer.problem = brokenOff();
@@ -147,43 +147,50 @@ export class Conversation {
     this.#ended();
   }
 
-  async #read(response: Response, answer: Message, figures: Figures, began: number): Promise<void> {
+  async #read(response: Response, answer: Message, began: number): Promise<void> {
+    // Copies: each change of the message itself would be painted.
+    const { figures, tools } = $state.snapshot(answer) as Message & { figures: Figures };
     let { text, thinking } = answer;
     let painted = 0;
     const came: string[] = [];
     const paint = (): void => {
       answer.text = text;
       answer.thinking = thinking;
+      answer.figures = { ...figures };
+      if (tools.length) answer.tools = tools.map((each) => ({ ...each }));
       this.events = [...came];
       painted = performance.now();
     };
-    for await (const data of events(response)) {
-      if (came.length < MOST_EVENTS) came.push(data);
-      if (data === '[DONE]') break;
-      const chunk = JSON.parse(data) as Chunk;
-      if (chunk.error) {
-        const { message: cause, code } = chunk.error;
-        answer.problem = { code: code ?? null, status: 200, cause: cause ?? 'The answer broke off.', hint: null };
-        break;
-      }
-      if (chunk.usage) count(figures, chunk.usage);
-      for (const choice of chunk.choices ?? []) {
-        const delta = choice.delta ?? {};
-        const piece = delta.content ?? '';
-        const thought = delta.reasoning_content ?? delta.reasoning ?? '';
-        text += piece;
-        thinking += thought;
-        for (const call of delta.tool_calls ?? []) addCall(answer, call.function ?? {});
-        if (piece || thought || delta.tool_calls) {
-          figures.first ??= (performance.now() - began) / 1000;
-          if (!figures.exact) figures.output += 1;
+    try {
+      for await (const data of events(response)) {
+        if (came.length < MOST_EVENTS) came.push(data);
+        if (data === '[DONE]') break;
+        const chunk = JSON.parse(data) as Chunk;
+        if (chunk.error) {
+          const { message: cause, code } = chunk.error;
+          answer.problem = { code: code ?? null, status: 200, cause: cause ?? 'The answer broke off.', hint: null };
+          break;
         }
-        if (choice.finish_reason) figures.finish = choice.finish_reason;
+        if (chunk.usage) count(figures, chunk.usage);
+        for (const choice of chunk.choices ?? []) {
+          const delta = choice.delta ?? {};
+          const piece = delta.content ?? '';
+          const thought = delta.reasoning_content ?? delta.reasoning ?? '';
+          text += piece;
+          thinking += thought;
+          for (const call of delta.tool_calls ?? []) addCall(tools, call.function ?? {});
+          if (piece || thought || delta.tool_calls) {
+            figures.first ??= (performance.now() - began) / 1000;
+            if (!figures.exact) figures.output += 1;
+          }
+          if (choice.finish_reason) figures.finish = choice.finish_reason;
+        }
+        figures.total = (performance.now() - began) / 1000;
+        if (performance.now() - painted > PAINT_MS) paint();
       }
-      figures.total = (performance.now() - began) / 1000;
-      if (performance.now() - painted > PAINT_MS) paint();
+    } finally {
+      paint(); // also what came before a stop
     }
-    paint();
     if (!figures.finish && !answer.problem) answer.problem = brokenOff();
   }
 
@@ -233,9 +240,9 @@ function count(figures: Figures, usage: NonNullable<Chunk['usage']>): void {
   }
 }
 
-function addCall(answer: Message, call: { name?: string; arguments?: string }): void {
-  if (call.name || !answer.tools.length) answer.tools.push({ name: call.name ?? '', arguments: '' });
-  const last = answer.tools.at(-1) as ToolCall;
+function addCall(tools: ToolCall[], call: { name?: string; arguments?: string }): void {
+  if (call.name || !tools.length) tools.push({ name: call.name ?? '', arguments: '' });
+  const last = tools.at(-1) as ToolCall;
   last.arguments += call.arguments ?? '';
 }
 
