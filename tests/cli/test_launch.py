@@ -344,6 +344,18 @@ def test_a_missing_server_is_started_only_at_the_default_endpoint(
     assert f"Starting a server at {url} …" in result.stderr
 
 
+@pytest.mark.parametrize(("uids", "said"), [((), False), (("old", "older"), True)])
+def test_a_server_that_a_launch_starts_names_the_models_that_it_starts_again(
+    canned: Canned, run: Run, monkeypatch: pytest.MonkeyPatch, uids: tuple[str, ...], said: bool
+) -> None:
+    monkeypatch.setattr("xinference.client.local_server.ensure_server", lambda settings, announce: True)
+    monkeypatch.setenv("XINFERENCE_ENDPOINT", "")
+    monkeypatch.setenv("XINFERENCE_PORT", canned.url.rpartition(":")[2])
+    canned.answers["GET", "/v1/models/instances"] = Answer([{"model_uid": uid} for uid in uids])
+    result = CliRunner().invoke(cli, ["launch", "-n", "m", "--no-wait"])
+    assert ("The server starts the models of its last run again: old, older." in result.stderr) is said
+
+
 @pytest.mark.process
 def test_an_interrupted_script_cancels_its_launch(
     canned: Canned, loading: threading.Event, piped: Callable[..., subprocess.Popen[str]]

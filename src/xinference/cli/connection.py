@@ -34,13 +34,17 @@ class Target:
         from xinference.client import Client
         from xinference.client.local_key import owner_key
 
+        started = False
         if start and not self.settings.endpoint:  # a named endpoint may be another machine
             from xinference.client.local_server import ensure_server
 
-            ensure_server(self.settings, lambda: note(f"Starting a server at {self.settings.url} …"))
+            started = ensure_server(self.settings, lambda: note(f"Starting a server at {self.settings.url} …"))
         key = self.api_key or owner_key(self.settings) or saved_token(self.settings)
         # No retries: a user at a terminal repeats the command. The first request shows whether a server answers.
-        return Client(self.settings.url, key, check=False, retries=0, url_name="--endpoint")
+        client = Client(self.settings.url, key, check=False, retries=0, url_name="--endpoint")
+        if started:
+            note_restored(client)
+        return client
 
     def ask(self, of_server: Callable[[Client], T], without_server: Callable[[Settings], T]) -> T:
         """The answer of the server; where no server runs and none is named, that of `without_server`."""
@@ -58,6 +62,16 @@ class Target:
         from xinference.client.local_server import server_answers
 
         return bool(self.settings.endpoint) or server_answers(self.settings)
+
+
+def note_restored(client: Client) -> None:
+    """Name the models that a server which has just started starts again; say nothing if it does not list them."""
+    try:
+        uids = [str(instance["model_uid"]) for instance in client.list_instances()]
+    except Problem:
+        return
+    if uids:
+        note(f"The server starts the models of its last run again: {', '.join(uids)}.")
 
 
 worker_ip_option = click.option("-w", "--worker-ip", help="No effect: the server is one machine.")

@@ -9,6 +9,7 @@ from importlib import import_module
 
 import click
 
+from xinference.cli.connection import Target, note_restored
 from xinference.cli.options.labels import labels_of
 from xinference.cli.options.log_level import LOG_LEVEL
 from xinference.cli.options.numbers import IntegerRange
@@ -258,6 +259,9 @@ def start_in_background(options: ServerOptions) -> None:
     started = ensure_server(settings, lambda: None, command=command)
     log = settings.log_dir / "server.log"
     note(f"Started a server; its log is {log}. `xinference stop` ends it." if started else "A server runs already.")
+    if started:
+        with Target(settings, None).connect() as client:
+            note_restored(client)
     click.echo(settings.url)
 
 
