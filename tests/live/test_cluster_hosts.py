@@ -5,6 +5,8 @@ Run it with ``-s`` to see the record.
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,12 +16,22 @@ import httpx2
 import pytest
 
 from tests.support.cluster_processes import ClusterProcesses
-from tests.support.network_hosts import missing, network_hosts, plug_in, pull_cable
+from tests.support.network_hosts import (
+    drop_no_packets,
+    drop_packets_to,
+    missing,
+    network_hosts,
+    plug_in,
+    pull_cable,
+)
 from tests.support.polling import until
 
 UID = "spread"
 #: A pulled cable is noticed after 8 s; the machine that runs these tests may be busy.
 TOLD_SECONDS = 30.0
+#: Processes on each host that compute hashes, as fetches do, and for how long.
+BUSY, BUSY_SECONDS = 2, 30.0
+HASHES = "import hashlib\nwhile True: hashlib.sha256(bytes(1 << 20)).digest()"
 
 pytestmark = pytest.mark.skipif(missing() is not None, reason=str(missing()))
 
@@ -102,6 +114,48 @@ def test_a_cable_is_out_for_a_short_time_and_nothing_restarts(site: Site) -> Non
     assert cluster.ready_on(UID) == before
     assert {node: [pid] for node, pid in before.items()} == cluster.engines()
     site.record(f"the engines are the same processes: {sorted(before.values())}")
+
+
+def test_without_the_link_a_worker_goes_on_answering_and_nothing_restarts(site: Site) -> None:
+    cluster, worker, host = site.cluster, site.cluster.workers[0], site.cluster.hosts[1]
+    before = cluster.ready_on(UID)
+    (instance,) = cluster.get("/v1/models/instances")
+    replica = next(each["replica_uid"] for each in instance["replicas"] if each["node"] == worker.node_id)
+    site.begin(f"drop what {worker.node_id} sends to the link, and not what its models answer")
+    drop_packets_to(host, cluster.link_port)
+    try:
+        site.wait(f"{worker.node_id} is UNREACHABLE", lambda: cluster.state(worker) == "UNREACHABLE")
+        last = cluster.get("/v1/requests?limit=1")[0]["id"]
+        _all_answered(site, _ask(site, 12), {200})
+        answered = [each["replica"] for each in cluster.get(f"/v1/requests?after={last}")]
+        site.record(f"{answered.count(replica)} of {len(answered)} were answered by {worker.node_id}")
+        assert replica in answered and cluster.state(worker) == "UNREACHABLE"
+    finally:
+        drop_no_packets(host)
+    site.wait(f"{worker.node_id} is READY", lambda: cluster.state(worker) == "READY")
+    assert cluster.ready_on(UID) == before
+    assert {node: [pid] for node, pid in before.items()} == cluster.engines()
+
+
+def test_hosts_whose_processors_are_busy_are_not_taken_for_dead(site: Site) -> None:
+    cluster, seen = site.cluster, set[str]()
+    site.begin(f"{BUSY} processes compute hashes on each host")
+    busy = [
+        subprocess.Popen([*host.prefix, sys.executable, "-c", HASHES]) for host in cluster.hosts for _ in range(BUSY)
+    ]
+    try:
+
+        def watched() -> bool:
+            seen.update(node["state"] for node in cluster.nodes())
+            return time.monotonic() - site.began > BUSY_SECONDS
+
+        site.wait(f"{BUSY_SECONDS:g} s are over", watched)
+        _all_answered(site, _ask(site, 6), {200})
+    finally:
+        for each in busy:
+            each.kill()
+            each.wait()
+    assert seen == {"READY"}
 
 
 def test_a_cable_is_out_for_long_and_the_replica_moves_once(site: Site) -> None:

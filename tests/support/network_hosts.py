@@ -56,6 +56,16 @@ def plug_in(host: Host) -> None:
     _ip("link", "set", _cable_of(host), "up")
 
 
+def drop_packets_to(host: Host, port: int) -> None:
+    """Drop what a host sends to a TCP port of others; its other connections go on."""
+    _ip("-n", host.prefix[-1], "rule", "add", "pref", "1", "ipproto", "tcp", "dport", str(port), "blackhole")
+
+
+def drop_no_packets(host: Host) -> None:
+    """End `drop_packets_to`."""
+    _ip("-n", host.prefix[-1], "rule", "del", "pref", "1")
+
+
 @contextmanager
 def _own_network() -> Iterator[int]:
     """The number of a network that no other process uses."""
