@@ -79,8 +79,8 @@ def test_a_table_of_another_release_is_refused() -> None:
 
 
 @asynccontextmanager
-async def _serving(tmp_path: Path) -> AsyncIterator[tuple[NodeGateway, httpx2.AsyncClient]]:
-    listener = socket.create_server(("127.0.0.1", 0))
+async def _serving(tmp_path: Path, host: str = "127.0.0.1") -> AsyncIterator[tuple[NodeGateway, httpx2.AsyncClient]]:
+    listener = socket.create_server((host, 0))
     gateway = NodeGateway(Settings(home=tmp_path), listener, "10.0.0.1", lambda uid: None, lambda record: None)
     gateway.begin()
     async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{listener.getsockname()[1]}") as client:
@@ -99,6 +99,18 @@ async def test_nothing_is_answered_before_the_first_table_and_no_management_afte
         elsewhere = await client.get("/v1/models/instances")
         assert (elsewhere.status_code, elsewhere.json()["error"]["code"]) == (501, "not_here")
         assert "10.0.0.1" in elsewhere.text
+
+
+async def test_clients_of_other_machines_are_answered_unless_the_worker_listens_on_loopback_only(
+    tmp_path: Path,
+) -> None:
+    name = {"Host": "10.0.0.2:9997"}
+    async with _serving(tmp_path, "0.0.0.0") as (gateway, client):
+        gateway.use(_data(ROUTE))
+        assert (await client.get("/v1/models", headers=name)).status_code == 200
+    async with _serving(tmp_path) as (gateway, client):
+        gateway.use(_data(ROUTE))
+        assert (await client.get("/v1/models", headers=name)).status_code == 403
 
 
 async def test_a_worker_asks_for_keys_as_the_supervisor_does(tmp_path: Path) -> None:

@@ -167,6 +167,9 @@ class NodeGateway:
             ask_for: see `NodeRouter`.
             keep: called with the record of each request, soon after its end.
         """
+        host, port = listener.getsockname()[:2]
+        # Those of the settings are a server's own: of one on loopback, the gateway refuses the names of other machines.
+        settings = replace(settings, host=host, port=port)
         shutdown = Shutdown()
         self.listener = listener
         self._router = router = NodeRouter(ask_for)
