@@ -46,6 +46,8 @@ BODIES: dict[str, dict[str, Any]] = {
     "/v1/score": {"text_1": "x", "text_2": "y"},
     "/tokenize": {"prompt": "x"},
     "/v1/tokenize": {"prompt": "x"},
+    "/detokenize": {"tokens": [1]},
+    "/v1/detokenize": {"tokens": [1]},
     "/v1/convert_ids_to_tokens": {"input": [1]},
     "/apply-template": CHAT,
 }
