@@ -48,6 +48,13 @@ async def test_a_body_of_another_type_is_a_415_that_names_the_right_one(empty: h
     assert (answer.status_code, "application/json" in answer.json()["detail"]) == (415, True)
 
 
+@pytest.mark.parametrize("encoding", ["gzip", "zstd", "br"])
+async def test_a_compressed_body_is_a_415_that_names_the_encoding(empty: httpx2.AsyncClient, encoding: str) -> None:
+    headers = JSON | {"content-encoding": encoding}
+    answer = await empty.post("/v1/models", content=b"\x1f\x8b", headers=headers)
+    assert (answer.status_code, encoding in answer.json()["detail"]) == (415, True)
+
+
 @pytest.mark.parametrize("name", ["../../etc/passwd", "..%2f..%2fetc%2fpasswd", "%2e%2e", "a/b"])
 async def test_a_name_is_never_a_path(empty: httpx2.AsyncClient, name: str) -> None:
     for path in (f"/v1/models/{name}/logs", f"/v1/engines/{name}", f"/v1/model_registrations/LLM/{name}"):

@@ -31,6 +31,12 @@ UNSERVED = [
     ("POST", "/v1/v1/chat/completions", "/v1 is in the base URL twice"),
     ("POST", "/api/chat", "Use OpenAI's API"),
     ("GET", "/api/tags", "Use OpenAI's API"),
+    ("POST", "/openai/v1/chat/completions", "The path is /v1/chat/completions"),
+    ("POST", "/api/v1/chat/completions", "The path is /v1/chat/completions"),
+    ("POST", "/proxy/v1/embeddings", "The path is /v1/embeddings"),
+    ("GET", "/openai/v1/models", "The path is /v1/models"),
+    ("POST", "/V1/Chat/Completions", "The path is /v1/chat/completions"),
+    ("POST", "/openai/deployments/m/chat/completions", "the model in the body"),
 ]
 
 

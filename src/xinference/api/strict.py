@@ -63,6 +63,7 @@ class StrictRoute(APIRoute):
 
         async def strict(request: Request) -> Response:
             request = StrictRequest(request.scope, request.receive)
+            _check_encoding(request.headers.get("content-encoding", ""))
             if self.body_field is not None and await request.body():
                 _check_type(request.headers.get("content-type", ""))
                 await request.json()  # read here, because FastAPI sends the same answer for every failure
@@ -85,6 +86,15 @@ class NulCheck:
                 await refusal(scope, receive, send)
                 return
         await self._app(scope, receive, send)
+
+
+def _check_encoding(encoding: str) -> None:
+    if encoding.strip().lower() not in ("", "identity"):
+        raise Problem(
+            Code.UNSUPPORTED_MEDIA_TYPE,
+            f"The content encoding {encoding[:40]!r} is not supported here.",
+            hint="Send the body without an encoding.",
+        )
 
 
 def _check_type(content_type: str) -> None:

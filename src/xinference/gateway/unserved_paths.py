@@ -33,6 +33,9 @@ LACKS = {
 SERVED = "It serves language, embedding and rerank models, such as on /v1/chat/completions and /v1/embeddings."
 OLLAMA = "/api/"
 TWICE = "/v1/v1/"
+AZURE = "/openai/"
+#: The paths that clients of OpenAI's and Anthropic's APIs ask.
+_PUBLIC = frozenset({path for path in DATA_PATHS if path.startswith("/v1/")} | {"/v1/models"})
 
 
 def unserved(path: str) -> Refusal | None:
@@ -48,10 +51,22 @@ def unserved(path: str) -> Refusal | None:
     if path.startswith(TWICE):
         right = path.removeprefix("/v1")
         return _refusal(f"{path[:200]} is not served.", f"The path is {right[:200]}: /v1 is in the base URL twice.")
+    if (known := _misplaced(path)) is not None:
+        return _refusal(f"{path[:200]} is not served.", f"The path is {known}: the base URL ends with /v1.")
+    if path.startswith(AZURE):
+        return _refusal(f"{path[:200]} is not served.", "Use OpenAI's form: /v1, with the model in the body.")
     if path.startswith(OLLAMA):
         cause = f"This server does not have Ollama's API: {path[:200]} is not served."
         return _refusal(cause, "Use OpenAI's API: the path of chats is /v1/chat/completions.")
     return None
+
+
+def _misplaced(path: str) -> str | None:
+    """The path that clients of other servers ask below another base URL, or in capitals; None: another path."""
+    if path.startswith("/v1/"):
+        return None
+    lowered = path.lower()
+    return next((known for known in (*DATA_PATHS, "/v1/models") if known in _PUBLIC and lowered.endswith(known)), None)
 
 
 def _refusal(cause: str, hint: str) -> Refusal:

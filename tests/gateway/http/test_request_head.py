@@ -258,3 +258,31 @@ async def test_a_bad_chunk_is_refused_and_its_request_is_not_served(chunk: bytes
         client.send(CHUNKED + chunk + b"0\r\n\r\n" + SMALL)
         assert (await client.read_refusal())[0] == 400
         assert client.app.bodies == []
+
+
+@in_one_test(
+    "offer",
+    [
+        "Connection: Upgrade, HTTP2-Settings\r\nHTTP2-Settings: AAMAAABk\r\nUpgrade: h2c",
+        "Upgrade: TLS/1.2\r\nConnection: Upgrade",
+        "connection: upgrade\r\nupgrade: h2c",
+    ],
+)
+@in_one_test("pieces", [1, 2])
+async def test_the_body_after_an_offer_of_another_protocol_is_read(offer: str, pieces: int) -> None:
+    start = f"POST /offer HTTP/1.1\r\nHost: localhost\r\n{offer}\r\nContent-Length: 4\r\n\r\n".encode()
+    async with connected() as client:
+        for data in [start + b"body"] if pieces == 1 else [start, b"body"]:
+            client.send(data)
+            await client.writer.drain()
+        assert await client.read_path() == b"/offer"
+        assert client.app.bodies == [b"body"]
+
+
+async def test_a_body_with_the_words_of_an_offer_is_read_as_it_is() -> None:
+    body = b'{"a": "\\r\\nupgrade: h2c"}\r\nupgrade: h2c\r\n'
+    start = f"POST /a HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+    async with connected() as client:
+        client.send(start + body)
+        assert await client.read_path() == b"/a"
+        assert client.app.bodies == [body]

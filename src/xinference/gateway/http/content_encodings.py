@@ -17,6 +17,10 @@ from xinference.protocol.errors import Refusal
 
 #: Windows by which zlib reads a body: with the head of gzip or of zlib, or without one.
 GZIP, ZLIB, RAW = 31, 15, -15
+#: The first bytes of a member of gzip.
+MEMBER = b"\x1f\x8b"
+#: Each member copies the rest of the body.
+MAX_MEMBERS = 16
 #: The largest window of zstd, as a power of two: 8 MiB, the most that RFC 9659 allows for a content encoding.
 WINDOW_LOG = 23
 _ZSTD = "compression.zstd" if sys.version_info >= (3, 14) else "backports.zstd"
@@ -49,7 +53,22 @@ def decompressed(body: bytes, headers: dict[bytes, bytes], limit: int) -> bytes:
     return plain
 
 
-def _gzip(body: bytes, maximum: int, window: int = GZIP) -> bytes:
+def _gzip(body: bytes, maximum: int) -> bytes:
+    """The members of the body, one after the other (RFC 1952, section 2.2)."""
+    plain = b""
+    for _ in range(MAX_MEMBERS):
+        decoder = zlib.decompressobj(GZIP)
+        try:
+            plain += decoder.decompress(body, maximum - len(plain))
+        except zlib.error as error:
+            raise _UndecodableError(error) from None
+        if len(plain) >= maximum or not decoder.eof or not decoder.unused_data.startswith(MEMBER):
+            return _complete(decoder, plain, maximum)
+        body = decoder.unused_data
+    raise _UndecodableError(f"it has more than {MAX_MEMBERS} members")
+
+
+def _zlib(body: bytes, maximum: int, window: int) -> bytes:
     decoder = zlib.decompressobj(window)
     try:
         plain = decoder.decompress(body, maximum)
@@ -61,7 +80,7 @@ def _gzip(body: bytes, maximum: int, window: int = GZIP) -> bytes:
 def _deflate(body: bytes, maximum: int) -> bytes:
     """Also without zlib's head, as some clients send it (RFC 9110, section 8.4.1.2)."""
     has_head = len(body) > 1 and body[0] & 15 == zlib.DEFLATED and int.from_bytes(body[:2]) % 31 == 0
-    return _gzip(body, maximum, ZLIB if has_head else RAW)
+    return _zlib(body, maximum, ZLIB if has_head else RAW)
 
 
 def _zstd(body: bytes, maximum: int) -> bytes:

@@ -60,6 +60,12 @@ LATE_SECONDS = 0.5
 #: Maximum time in which a client reads nothing of its answer while other requests wait for the place that it occupies.
 CONTENDED_SECONDS = 5.0
 
+#: A header that offers another protocol, such as HTTP/2 by Java's client and TLS by Apache's. A server may pass over
+#: it (RFC 9110, section 7.8); with it, the parser would take the request for one without a body.
+UPGRADE = re.compile(rb"\r\nupgrade:(?![ \t]*websocket\b)[^\r\n]*(?=\r\n)", re.IGNORECASE)
+#: Where the name of such a header is searched, in bytes of a request.
+UPGRADE_WITHIN = 4096
+
 #: The content types of most whole answers.
 USUAL_TYPES = frozenset({b"application/json", b"application/json; charset=utf-8"})
 
@@ -284,6 +290,8 @@ class Protocol(HttpToolsProtocol):
         transport.close()
 
     def data_received(self, data: bytes) -> None:
+        if self._phase is not BODY and data.find(b"pgrade:", 0, UPGRADE_WITHIN) > 0:
+            data = _without_upgrade(data)
         size = len(data)
         if self._refused:
             self._drop(size)
@@ -594,6 +602,12 @@ class Protocol(HttpToolsProtocol):
 def _plain_path(url: bytes) -> str | None:
     """The path of a URL that consists of nothing else, without an escape; None: it has to be parsed."""
     return url.decode() if _PLAIN_PATH.fullmatch(url) else None
+
+
+def _without_upgrade(data: bytes) -> bytes:
+    """The first bytes of a request without an offer of another protocol; a web socket is left, and refused."""
+    head = data.find(b"\r\n\r\n") + 2 or len(data)
+    return UPGRADE.sub(b"", data[:head]) + data[head:]
 
 
 def _head_too_large() -> Refusal:
