@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from xinference.engines.registry import all_engines
@@ -59,3 +60,18 @@ def test_matrices_are_counted_as_kept_only_where_they_are_small() -> None:
     assert shape.small_linear_bytes(1 << 20) == shape.linear_bytes
     assert shape.small_linear_bytes(6 * 4096) == 2 * 2 * 4096 * (1 + 2)
     assert ModelShape(1 << 20, 0, 512, 10, linear_bytes=4096).small_linear_bytes(1 << 20) == 0
+
+
+def test_transformers_counts_the_activations_of_a_vision_tower_and_the_decoded_images() -> None:
+    def overhead(architecture: str, context: int, *, on_cpu: bool = True) -> int:
+        shape = msgspec.structs.replace(STORED, vision_elements=64, architecture=architecture, trained_context=1 << 20)
+        memory = ENGINES["Transformers"].memory
+        loaded = memory.loaded_shape(shape, "pytorch", "none", {}, on_cpu=on_cpu)
+        budget = MemoryBudget(1 << 50) if on_cpu else MemoryBudget(1 << 50, devices=1)
+        return MemoryEstimate(loaded, memory, budget).sizing(context, 1, ()).overhead_bytes
+
+    reads, blind = "LlavaForConditionalGeneration", "Llama4ForConditionalGeneration"
+    assert overhead(reads, 1000) - overhead(blind, 1000) == 1000 * 64 * 24 * 4 + 7 * 64_000_000
+    assert overhead(reads, 1000, on_cpu=False) - overhead(blind, 1000, on_cpu=False) == 1000 * 64 * 24 * 2
+    # A prompt has at most 16384 tokens of images.
+    assert overhead(reads, 99_999) - overhead(blind, 99_999) == 16384 * 64 * 24 * 4 + 7 * 64_000_000

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ import pytest
 
 from tests.live.pictures import data_uri, png
 from tests.live.transformers_engine import UID, RunningEngine, engine, python_of_environment
+from tests.support.home import Home, environments
 from xinference.engines.transformers.engine import PROGRAM
 from xinference.engines.transformers.server.vision_architectures import WITH_IMAGES
 
@@ -180,6 +181,15 @@ def test_images_of_few_pixels_are_read(llava: RunningEngine, size: tuple[int, in
     content_of(ask(llava, data_uri(png(*size))))
 
 
+def test_a_template_that_writes_texts_alone_gets_the_mark_of_the_image(made: Path, tmp_path: Path) -> None:
+    template = "{% for message in messages %}{{ message.role }} : {{ message.content }}{% endfor %}"
+    with engine(tmp_path / "log", model_path=str(made / "llava"), chat_template=template) as running:
+        with_image, without = ask(running, data_uri()), ask(running)
+        assert content_of(with_image) and content_of(without)
+    more = with_image.json()["usage"]["prompt_tokens"] - without.json()["usage"]["prompt_tokens"]
+    assert more == 16  # the places of its one tile
+
+
 def test_a_folder_without_a_processor_serves_text_alone(made: Path, tmp_path: Path) -> None:
     (tmp_path / "model").mkdir()
     for file in (made / "llava").iterdir():
@@ -193,3 +203,63 @@ def test_a_folder_without_a_processor_serves_text_alone(made: Path, tmp_path: Pa
     error = refused.json()["error"]
     assert (refused.status_code, error["code"]) == (400, "unsupported_content")
     assert error["message"] == "messages[0].content[0]: this model accepts only text."
+
+
+# -- the whole server ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def home(make_home: Callable[..., Home], made: Path) -> Home:
+    home = make_home()
+    folder = environments()
+    if folder is None or not folder.is_dir():
+        pytest.skip("there is no folder of environments")
+    (home.path / "environments").symlink_to(folder.resolve())
+    home.serve()
+    words = ("--model-engine", "Transformers", "--model-name", str(made / "llava"), "--context_length", "200")
+    launched = home.cli("launch", *words, "--model-uid", UID, seconds=300)
+    assert launched.returncode == 0, launched.stderr
+    return home
+
+
+def test_each_api_reads_the_image_and_counts_its_tokens(home: Home, made: Path) -> None:
+    expected = read(made, "expected.json")["llava"]["red"]
+    count, url = len(expected["prompt"]), uri(made, "red.png")
+    chat = home.chat(
+        model=UID,
+        messages=[{"role": "user", "content": [link(url), {"type": "text", "text": QUESTION}]}],
+        temperature=0,
+        max_tokens=12,
+    )
+    assert (content_of(chat), chat.json()["usage"]["prompt_tokens"]) == (expected["text"], count)
+    parts = [{"type": "input_image", "image_url": url}, {"type": "input_text", "text": QUESTION}]
+    body = {"model": UID, "input": [{"role": "user", "content": parts}], "temperature": 0, "max_output_tokens": 12}
+    response = httpx2.post(f"{home.url}/v1/responses", json=body, timeout=60)
+    assert response.status_code == 200, response.text
+    assert response.json()["output"][0]["content"][0]["text"] == expected["text"]
+    assert response.json()["usage"]["input_tokens"] == count
+    source = {"type": "base64", "media_type": "image/png", "data": url.partition(",")[2]}
+    content = [{"type": "image", "source": source}, {"type": "text", "text": QUESTION}]
+    body = {"model": UID, "messages": [{"role": "user", "content": content}], "temperature": 0, "max_tokens": 12}
+    version = {"anthropic-version": "2023-06-01"}
+    message = httpx2.post(f"{home.url}/v1/messages", json=body, headers=version, timeout=60)
+    assert message.status_code == 200, message.text
+    assert message.json()["content"][0]["text"] == expected["text"]
+    assert message.json()["usage"]["input_tokens"] == count
+
+
+def test_a_wrong_image_is_named_by_the_servers_own_code(home: Home) -> None:
+    messages = [{"role": "user", "content": [{"type": "text", "text": "x"}, link(data_uri(b"no image"))]}]
+    refused = home.chat(model=UID, messages=messages)
+    error = refused.json()["error"]
+    assert (refused.status_code, error["code"]) == (400, "invalid_media"), refused.text
+    assert error["param"] == "messages[0].content[1].image_url"
+
+
+def test_the_model_is_listed_with_vision_and_its_plan_counts_the_tower(home: Home, made: Path) -> None:
+    assert "vision" in httpx2.get(f"{home.url}/v1/models/{UID}", timeout=10).json()["model_ability"]
+    words = ("launch", "--dry-run", "--json", "--model-engine", "Transformers", "--context_length", "200")
+    plan = json.loads(home.cli(*words, "--model-name", str(made / "llava")).stdout)
+    memory = plan.get("plan", plan)["memory"]
+    assert memory["weights"] == (made / "llava" / "model.safetensors").stat().st_size
+    assert memory["overhead"] > 7 * 64_000_000

@@ -31,6 +31,8 @@ class Dimensions(NamedTuple):
     """Whether the layers' weights are packed by GPTQ or AWQ."""
     pooled: bool = False
     """Whether an answer is a vector or a score of the whole input."""
+    vision_elements: int = 0
+    """Elements of the vision tower's width for each token of an image; 0: the engine reads no images of the model."""
 
 
 class LoadedShape(Protocol):

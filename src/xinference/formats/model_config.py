@@ -15,6 +15,8 @@ from xinference.formats.packing import read_packing
 
 #: Maximum size that is read, in bytes.
 MAX_CONFIG = 16 << 20
+#: A larger number of patches in a row that become one token is not one.
+MAX_MERGE = 64
 #: Models whose first position has the number after that of the padding token, so that fewer are left for tokens.
 _POSITIONS_AFTER_PADDING = frozenset(
     {"roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "mpnet", "longformer", "data2vec-text", "xmod", "ibert"}
@@ -49,6 +51,8 @@ class ModelConfig:
     """Number of scores of a model that classifies."""
     draft_layers: int | None = None
     """Layers that predict further tokens; they are not among `n_layers`."""
+    vision_elements: int = 0
+    """Elements of the vision tower's width for each token of an image: several patches make one token; 0: no tower."""
 
     @property
     def model_format(self) -> PackedFormat:
@@ -111,7 +115,32 @@ def read_config(data: bytes, path: Path, quant_config: Any = None) -> ModelConfi
         cached_layers=_cached_layers(counts, fields),
         labels=_labels(whole),
         draft_layers=counts.first("num_nextn_predict_layers", "mtp_num_hidden_layers"),
+        vision_elements=_vision_elements(whole, path),
     )
+
+
+def _vision_elements(whole: Mapping[str, Any], path: Path) -> int:
+    tower = whole.get("vision_config")
+    if not isinstance(tower, dict):
+        return 0
+    counts = _Counts(tower, path)
+    # Qwen2-VL calls the tower's width embed_dim, and that of the text model hidden_size.
+    width = counts.first("embed_dim", "hidden_size") or 0
+    return width * _patches_of_token(whole, tower, counts)
+
+
+def _patches_of_token(whole: Mapping[str, Any], tower: Mapping[str, Any], counts: _Counts) -> int:
+    """The patches of an image that become one token, in the forms of several makers."""
+    merge = counts.first("spatial_merge_size")
+    if merge is None:
+        merge = whole.get("scale_factor", 1)
+    share, tokens = whole.get("downsample_ratio"), whole.get("mm_tokens_per_image")
+    if isinstance(share, float) and 0 < share < 1:
+        return round(1 / share**2)
+    size, patch = counts.first_number("image_size"), counts.first_number("patch_size")
+    if isinstance(tokens, int) and tokens > 0 and size and patch:
+        return -(-((size // patch) ** 2) // tokens)
+    return merge**2 if isinstance(merge, int) and 0 < merge < MAX_MERGE else 1
 
 
 def _cached_layers(counts: _Counts, fields: Mapping[str, Any]) -> int | None:
@@ -167,3 +196,7 @@ class _Counts:
                 )
             return value
         return None
+
+    def first_number(self, name: str) -> int | None:
+        """The field if it is a count; other forms, such as a list of height and width, are None."""
+        return self.first(name) if isinstance(self._fields.get(name), int) else None

@@ -39,6 +39,8 @@ class ModelShape(msgspec.Struct, frozen=True):
     """The class in config.json, or llama.cpp's name in a GGUF file; empty: not known."""
     draft_kv_bytes_per_token: int = 0
     """The same as `kv_bytes_per_token` in the model's own layers that draft tokens, if a launch uses them."""
+    vision_elements: int = 0
+    """Elements of the vision tower's width for each token of an image; 0: it reads no images, or it is not known."""
     labels: int | None = None
     """Number of scores of a model that classifies; None: not known."""
     pooling_type: int | None = None

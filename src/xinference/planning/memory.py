@@ -153,6 +153,7 @@ class MemoryEstimate:
             shape.bitsandbytes,
             shape.linear_bits < 16,
             shape.pooled,
+            shape.vision_elements,
         )
 
 

@@ -211,6 +211,7 @@ def folder_shape(config: ModelConfig, weights: int) -> ModelShape:
         packing=config.packing,
         architecture=config.architecture,
         draft_kv_bytes_per_token=config.draft_kv_bytes_per_token(),
+        vision_elements=config.vision_elements,
         labels=config.labels,
     )
 

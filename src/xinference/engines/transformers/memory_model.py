@@ -10,13 +10,16 @@ import msgspec
 from xinference.engines.memory_model import Dimensions, MemoryModel
 from xinference.engines.torch_memory import CHUNK, TorchLoadedShape
 from xinference.engines.transformers.packings import UNPACKED
+from xinference.engines.transformers.server.image_limits import DECODED_BYTES, MAX_PIXELS, MAX_TOKENS
 from xinference.engines.transformers.server.length_groups import GPU_LIMITS, cpu_limits
+from xinference.engines.transformers.server.vision_architectures import WITH_IMAGES
 from xinference.launch.model_shape import ModelShape
 from xinference.units import GIB, MIB
 
 #: Rows of the model's width that a layer of an encoder allocates for each token of a group.
 POOLED_ROWS = 14
-
+#: The same of a vision tower for each patch, with the pixels: measured, 19 to 25 with CLIP, SigLIP and Qwen2-VL's.
+TOWER_ROWS = 24
 #: The part of the program's memory that an encoder's first requests allocate: a ready server has 87 MiB of weights of
 #: all-MiniLM-L6-v2 and 386 MiB in all.
 POOLED_LATER = 72 * MIB
@@ -26,7 +29,7 @@ def cuda_overhead(dims: Dimensions) -> int:
     """Bytes of CUDA's context, of the longest prompt's activations (8 rows of 16 bits), and of the last logits."""
     if dims.pooled:
         return int(0.7 * GIB) + max(dims.longest, GPU_LIMITS.most_tokens) * POOLED_ROWS * 2 * dims.hidden
-    return int(0.7 * GIB) + dims.longest * 8 * 2 * dims.hidden + 16 * 4 * dims.vocab
+    return int(0.7 * GIB) + dims.longest * 8 * 2 * dims.hidden + 16 * 4 * dims.vocab + _tower(dims, 2)
 
 
 def cpu_overhead(dims: Dimensions) -> int:
@@ -47,17 +50,30 @@ def cpu_later(dims: Dimensions) -> int:
     if dims.pooled:
         group = max(dims.longest, cpu_limits(dims.hidden).most_tokens) * POOLED_ROWS * 4 * dims.hidden
         return group + POOLED_LATER
-    return min(dims.longest, CHUNK) * 4 * 4 * dims.hidden
+    decoded = MAX_PIXELS * DECODED_BYTES if dims.vision_elements else 0
+    return min(dims.longest, CHUNK) * 4 * 4 * dims.hidden + _tower(dims, 4) + decoded
+
+
+def _tower(dims: Dimensions, width: int) -> int:
+    """The activations of a vision tower with elements of `width` bytes, for images that fill the context."""
+    return min(dims.longest, MAX_TOKENS) * dims.vision_elements * TOWER_ROWS * width
 
 
 class LoadedShape(TorchLoadedShape):
-    """The shape of loaded weights; an embedding model and a reranker keep no keys and values."""
+    """The shape of loaded weights.
+
+    An embedding model and a reranker keep no keys and values, and only some architectures have images here.
+    """
 
     def __call__(
         self, shape: ModelShape, model_format: str, quantization: str, options: Mapping[str, Any], *, on_cpu: bool
     ) -> ModelShape:
         loaded = super().__call__(shape, model_format, quantization, options, on_cpu=on_cpu)
-        return msgspec.structs.replace(loaded, kv_bytes_per_token=0) if loaded.pooled else loaded
+        if loaded.pooled:
+            return msgspec.structs.replace(loaded, kv_bytes_per_token=0)
+        if loaded.vision_elements and loaded.architecture not in WITH_IMAGES:
+            return msgspec.structs.replace(loaded, vision_elements=0)
+        return loaded
 
 
 MEMORY = MemoryModel(

@@ -12,19 +12,13 @@ from PIL import Image, ImageOps
 
 from .content_parts import ImagePart
 from .errors import RefusedError
+from .image_limits import MAX_FILE, MAX_IMAGES, MAX_PIXELS, MAX_SIDE
 
 #: Pillow's decoders that read images of clients.
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF")
 MEDIA_TYPES = ("image/png", "image/jpeg", "image/webp", "image/gif")
 #: A common name that is not registered.
 _ALIASES = {"image/jpg": "image/jpeg"}
-MAX_IMAGES = 16
-#: Bytes of one file.
-MAX_FILE = 32 * 1024**2
-#: Pixels of all images of a request: decoded, a pixel takes 3 bytes, or 4 while its image is decoded.
-MAX_PIXELS = 64_000_000
-#: The longest side in pixels; Pillow writes no JPEG or WebP with a longer one.
-MAX_SIDE = 65_535
 
 
 def decode_images(parts: Sequence[ImagePart]) -> list[Any]:

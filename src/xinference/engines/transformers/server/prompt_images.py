@@ -17,6 +17,7 @@ from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES, pr
 from .content_parts import ImagePart
 from .errors import LoadError, RefusedError
 from .image_files import decode_images
+from .image_limits import MAX_TOKENS
 
 #: Inputs of the text model; all others belong to the vision tower.
 _OF_TEXT = frozenset({"input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids"})
@@ -92,6 +93,11 @@ class ImageProcessor:
             raise RefusedError(cause, code="invalid_media", param=parts[0].at) from None
         tokens = inputs["input_ids"][0].tolist()
         places = tuple(n for n, token in enumerate(tokens) if token == self._token)
+        if not places:
+            raise RefusedError("messages: the chat template writes no place for the images.", param=parts[0].at)
+        if len(places) > MAX_TOKENS:
+            cause = f"the images of a prompt have at most {MAX_TOKENS} tokens, and these have {len(places)}"
+            raise RefusedError(f"messages: {cause}.", code="invalid_media", param=parts[0].at)
         return tokens, PromptImages(
             {name: value for name, value in inputs.items() if name not in _OF_TEXT},
             places,

@@ -10,7 +10,7 @@ from typing import Any
 from jinja2 import TemplateError
 from transformers.utils import chat_template_utils
 
-from .content_parts import IMAGE, ImagePart, PlainMessages, plain_messages
+from .content_parts import IMAGE, ImagePart, plain_messages
 from .errors import RefusedError
 from .limited import LimitError, Workers, WorkFailedError
 from .loading import LoadedModel
@@ -95,13 +95,13 @@ class Prompts(TokenCodec):
         for name in RESERVED_OPTIONS & (more or {}).keys():
             param = f"chat_template_kwargs.{name}"
             raise RefusedError(f"{param} is not an argument of a chat template.", param=param)
-        plain = self._readable(plain_messages(messages, with_images=self._loaded.images is not None))
+        plain = plain_messages(messages, with_images=self._loaded.images is not None)
         options = {"add_generation_prompt": True, **self._loaded.template_kwargs, **(more or {})}
         last = plain.messages[-1:]
         if last and continues(last[0]) and "add_generation_prompt" not in (more or {}):
             options |= {"add_generation_prompt": False, "continue_final_message": True}
         try:
-            text = self._apply(plain.messages, tools, options)
+            text = self._apply(self._readable(plain.messages), tools, options)
         except LimitError as error:
             cause = f"The model's chat template takes {error} for these messages."
             raise RefusedError(cause, code="template_limit", param="messages") from None
@@ -134,14 +134,14 @@ class Prompts(TokenCodec):
         )
         return text
 
-    def _readable(self, plain: PlainMessages) -> PlainMessages:
+    def _readable(self, messages: Sequence[dict[str, Any]]) -> Sequence[dict[str, Any]]:
         """The messages in the form that the model's template reads: with lists of parts, or with texts alone."""
         images = self._loaded.images
         if images is None:
-            return plain
+            return messages
         if not self._reads_parts:
-            return PlainMessages(tuple(_text(message, images.marker) for message in plain.messages), plain.images)
-        return plain if self._reads_texts else PlainMessages(tuple(map(_parts, plain.messages)), plain.images)
+            return [_text(message, images.marker) for message in messages]
+        return messages if self._reads_texts else list(map(_parts, messages))
 
     @cached_property
     def _reads_parts(self) -> bool:
@@ -156,11 +156,15 @@ class Prompts(TokenCodec):
         return _PROBE in (self._tried(_PROBE) or "")
 
     def _tried(self, content: Any) -> str | None:
-        """A message by the template; None: the template refuses it."""
+        """A message by the template; None: the template refuses it.
+
+        Raises:
+            LimitError: the template exceeds a limit, so nothing is known of it.
+        """
         options = {"add_generation_prompt": True, **self._loaded.template_kwargs}
         try:
             return self._apply([{"role": "user", "content": content}], None, options)
-        except (LimitError, TemplateError, TypeError, ValueError, KeyError):
+        except (TemplateError, TypeError, ValueError, KeyError):
             return None
 
     def encode_prompts(self, prompt: str | list[Any]) -> list[list[int]]:
