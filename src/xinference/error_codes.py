@@ -186,6 +186,7 @@ class Code(StrEnum):
     UNSAFE_RUN_DIR = "unsafe_run_dir", 500
     INTERNAL_ERROR = "internal_error", 500
     SERVER_STOPPING = "server_stopping", 503
+    MANAGEMENT_NOT_LOADED = "management_not_loaded", 503
     SYSTEM_ERROR = "system_error", 500
     NOT_HERE = "not_here", 501
 

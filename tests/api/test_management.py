@@ -64,11 +64,25 @@ async def test_a_client_that_leaves_does_not_end_it_for_the_others() -> None:
         assert (await stays).text == "/stays"
 
 
-async def test_what_cannot_be_loaded_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+async def test_what_cannot_be_loaded_is_logged_and_answered_with_the_way_out(caplog: pytest.LogCaptureFixture) -> None:
     def build() -> ASGIApp:
         raise ImportError("no such module")
 
     async with client_of(Management(build)) as client:
-        with pytest.raises(ImportError):
-            await client.get("/a")
+        answer = await client.post("/v1/keys")
+    problem = answer.json()["problem"]
+    assert (answer.status_code, problem["code"]) == (503, "management_not_loaded")
+    assert "no such module" in problem["cause"] and "upgraded" in problem["hint"]
     assert [record.levelno for record in caplog.records if "cannot be loaded" in record.message] == [logging.CRITICAL]
+
+
+async def test_files_that_changed_while_they_were_loaded_are_loaded_by_the_next_request() -> None:
+    states = iter([SyntaxError("half a file"), ImportError("no such name"), None])
+
+    def build() -> ASGIApp:
+        if (error := next(states)) is not None:
+            raise error
+        return ok
+
+    async with client_of(Management(build)) as client:
+        assert [(await client.get("/a")).status_code for _ in range(4)] == [503, 503, 200, 200]

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from xinference.error_codes import Code
+from xinference.errors import Problem
 from xinference.gc_pause import without_collections
 
 if TYPE_CHECKING:
@@ -20,6 +23,8 @@ class Management:
 
     FastAPI, the schemas and the routes take half of the server's start. The data path needs none of them, so a server
     answers it without waiting for them. They are loaded in a thread, as the loop serves streams meanwhile.
+
+    If they cannot be loaded, as during an upgrade of the package, requests get a problem, and the next one tries again.
     """
 
     def __init__(self, build: Callable[[], ASGIApp]) -> None:
@@ -28,8 +33,8 @@ class Management:
         self._loading: asyncio.Task[ASGIApp] | None = None
 
     def begin(self) -> None:
-        """Begin to load the application, if nothing has begun it yet."""
-        if self._loading is None:
+        """Begin to load the application, unless it is loaded or being loaded."""
+        if self._loading is None or _has_failed(self._loading):
             self._loading = asyncio.create_task(self._load())
             self._loading.add_done_callback(_report)
 
@@ -38,7 +43,12 @@ class Management:
         if app is None:
             self.begin()
             assert self._loading is not None
-            app = await asyncio.shield(self._loading)  # a client that leaves does not end it for the others
+            loading = self._loading
+            await asyncio.wait({loading})  # a client that leaves does not end it for the others
+            if (error := loading.exception()) is not None:
+                await _refuse(send, _problem(error))
+                return
+            app = loading.result()
         await app(scope, receive, send)
 
     async def _load(self) -> ASGIApp:
@@ -47,6 +57,31 @@ class Management:
         return app
 
 
+def _has_failed(loading: asyncio.Task[ASGIApp]) -> bool:
+    return loading.done() and (loading.cancelled() or loading.exception() is not None)
+
+
+def _problem(error: BaseException) -> Problem:
+    return Problem(
+        Code.MANAGEMENT_NOT_LOADED,
+        f"The management API can't be loaded: {error!r:.300}.",
+        hint="If the package is being upgraded, wait until that is complete, and restart the server; its models go on. "
+        "Otherwise the installation is incomplete: install it again.",
+    )
+
+
+async def _refuse(send: Send, problem: Problem) -> None:
+    """Answer with a problem; the module that does this for the application may be the one that cannot be loaded."""
+    body = json.dumps({"detail": str(problem), "problem": problem.to_dict()}).encode()
+    headers = [
+        (b"content-type", b"application/json"),
+        (b"content-length", str(len(body)).encode()),
+        (b"retry-after", b"5"),
+    ]
+    await send({"type": "http.response.start", "status": problem.status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
 def _report(loading: asyncio.Task[ASGIApp]) -> None:
     if not loading.cancelled() and (error := loading.exception()) is not None:
-        log.critical("the management API cannot be loaded, and no request to it is answered", exc_info=error)
+        log.critical("the management API cannot be loaded; the next request to it tries again", exc_info=error)
