@@ -223,6 +223,7 @@ async def test_a_key_over_its_requests_is_429_before_its_body_is_read() -> None:
         said = await call(gateway, "/v1/chat/completions", b"not JSON", headers=BEARER)
         listed = await call(gateway, "/v1/models", method="GET", headers=BEARER)
     assert (said.status, said.json["error"]["code"]) == (429, "rate_limit_exceeded")
+    assert "for the key k: 1 requests per minute." in said.json["error"]["message"]
     seconds = int(said.headers[b"retry-after"])
     assert 1 <= seconds <= 120
     assert said.json["error"]["type"] == "rate_limit_error"

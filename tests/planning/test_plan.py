@@ -72,6 +72,12 @@ def test_an_option_of_another_engine_is_refused_with_the_name_of_that_engine(opt
     assert (caught.value.hint or "").startswith(hint)
 
 
+def test_a_gpu_on_a_machine_without_any_is_refused_without_advice_to_choose_another_one() -> None:
+    with pytest.raises(Problem) as caught:
+        draft(LaunchRequest(model_name="smollm2-instruct", gpu_idx=(7,)))
+    assert caught.value.hint == "Leave --gpu-idx out."
+
+
 def test_the_only_size_of_several_is_the_only_one_with_the_values_of_the_launch() -> None:
     made = plan(LaunchRequest(model_name="smollm2-instruct", quantization="Q4_0"))
     assert "size 0.36B: the only one with the values of this launch" in made.reasons

@@ -262,6 +262,6 @@ def _share(now: float) -> float:
 def _too_many(key: Key, limit: str, wait: float) -> Refusal:
     return Refusal(
         Code.RATE_LIMIT_EXCEEDED,
-        f"Rate limit reached for the key {key.name}: {limit} a minute.",
+        f"Rate limit reached for the key {key.name}: {limit} per minute.",
         retry_after=max(1, math.ceil(wait)),
     )

@@ -78,7 +78,9 @@ def group_devices(gpus: Sequence[Gpu], indices: Sequence[int], replicas: int) ->
         if index not in existing:
             raise bad_request(
                 f"gpu_idx names GPU {index}, and this host has {', '.join(map(str, existing)) or 'none'}.",
-                hint="Use --gpu-idx with the numbers that `xinference doctor` shows.",
+                hint="Use --gpu-idx with the numbers that `xinference doctor` shows."
+                if existing
+                else "Leave --gpu-idx out.",
                 code=Code.NO_SUCH_DEVICE,
             )
     groups = tuple(tuple(indices[position::replicas]) for position in range(replicas))
