@@ -174,3 +174,17 @@ def test_the_memory_of_failures_is_limited(monkeypatch: pytest.MonkeyPatch) -> N
         for _ in range(FREE_FAILURES):
             delay.note_failure(str(n))
     assert [delay.seconds(str(n)) > 0 for n in range(10)] == [False] * 7 + [True] * 3
+
+
+async def test_the_log_names_the_key_that_stops_the_server(
+    app: FastAPI, keys: Keyring, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    key, _ = keys.create(NewKey("deploy", scopes=("manage",)))
+    for sender, said in (
+        (key, "stop requested by the key deploy"),
+        (None, "stop requested by a request without a key"),
+    ):
+        async with client_of(app, sender) as client:
+            assert (await client.delete("/v1/clusters")).status_code == 200
+        assert said in caplog.text

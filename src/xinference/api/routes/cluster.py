@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import time
 from typing import Any
@@ -11,10 +12,11 @@ from fastapi import APIRouter
 
 from xinference import __version__
 from xinference.api import host_usage, node_entries, server_schemas
-from xinference.api.dependencies import AddressDep, ControllerDep, KeyringDep, SettingsDep, StartedDep, StopDep
+from xinference.api.dependencies import AddressDep, ControllerDep, KeyDep, KeyringDep, SettingsDep, StartedDep, StopDep
 from xinference.api.errors import ERROR_RESPONSES
 from xinference.api.strict import StrictRoute
 
+log = logging.getLogger(__name__)
 router = APIRouter(tags=["server"], route_class=StrictRoute, responses=ERROR_RESPONSES)
 
 
@@ -82,7 +84,8 @@ async def supervisor(address: AddressDep) -> dict[str, str]:
 
 
 @router.delete("/v1/clusters", response_model=server_schemas.Result)
-async def stop(stop_server: StopDep) -> dict[str, bool]:
+async def stop(stop_server: StopDep, key: KeyDep) -> dict[str, bool]:
     """Stop every engine and then the server. The next server restores the deployments."""
+    log.info("stop requested by %s", "a request without a key" if key is None else f"the key {key.name}")
     stop_server()
     return {"result": True}

@@ -139,7 +139,7 @@ class LlamaCpp(SetsThinking):
             raise Problem(
                 Code.ENGINE_UNSUPPORTED,
                 "LoRA adapters in PEFT's form work with weights of the format pytorch, gptq or awq, not with GGUF.",
-                hint="Launch such a version of the model, on Transformers or vLLM.",
+                hint="Add --model-format pytorch (`model_format`): Transformers and vLLM run such a version.",
             )
         checked: dict[str, Any] = {}
         if read_reasoning(options, "reasoning_format") is False:
