@@ -197,7 +197,8 @@ def _serve_on_workers(
     def count(records: Iterable[Record]) -> None:
         for record in records:
             hub.publish(record)
-            keys.note_use(record.key_id, record.started)
+            if record.key_id:
+                keys.note_use(record.key_id, record.started)
 
     cluster.members.served = count
     controller.subscribe(cluster.gateways.changed)

@@ -62,6 +62,8 @@ class ClusterProcesses:
     """The hosts of the supervisor and of the workers in turn; this machine's loopback after them."""
     is_scripted: bool = False
     """Whether the programs know the scripted engine."""
+    environments: Path | None = None
+    """A folder of built environments for all homes; None: each has its own."""
 
     def __post_init__(self) -> None:
         self._free_hosts = list(self.hosts)
@@ -179,6 +181,8 @@ class ClusterProcesses:
         self._prefixes[path] = host.prefix
         if self.cache is not None:
             (path / "cache").symlink_to(self.cache)
+        if self.environments is not None:
+            (path / "environments").symlink_to(self.environments)
         return Home(path, free_port(), dict(self.env), host=host.address)
 
     def _spawn(self, home: Home, program: str, words: list[str]) -> subprocess.Popen[bytes]:

@@ -17,7 +17,8 @@ import pytest
 COMPUTE = frozenset(
     f"tests/live/test_{name}.py"
     for name in (
-        "context", "engine_limits", "engines", "lora", "openai_sdk", "replicas", "transformers", "vllm",
+        "cluster_gang", "cluster_real_model", "context", "engine_limits", "engines", "lora", "openai_sdk", "replicas",
+        "transformers", "vllm",
     )
 )  # fmt: skip
 
