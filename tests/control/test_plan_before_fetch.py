@@ -17,6 +17,7 @@ import pytest
 from tests.engines.plans import host_of
 from tests.fakes.hub.loopback import LoopbackHub, serve
 from tests.fakes.hub.repositories import Content, Padded, repository
+from tests.formats.lora_writer import write_lora
 from tests.weights.real_sizes import config_json, gguf_file
 from xinference.catalog.registry import builtin_families
 from xinference.config import Settings
@@ -303,3 +304,30 @@ def test_a_dry_run_in_an_empty_home_makes_no_database(
     assert entry["models_of_home"] == [] and not (settings.home / "xinference.db").exists()
     with pytest.raises(Problem, match="replica"):
         plan_launch({"model_name": "llama-2-chat", "replica": "many"}, settings)
+
+
+@pytest.mark.parametrize("engine", ["vLLM", "Transformers"])
+async def test_an_adapter_of_another_model_is_refused_before_a_download_also_without_the_header(
+    controller: Controller, begun: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, engine: str
+) -> None:
+    """No hub answers, so the sizes of the model are those of the registry."""
+    memory(monkeypatch, 64)
+    monkeypatch.setattr(reachability, "_answers", {})
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    base = Path(__file__).parent.parent / "assets" / "tiny-llama2-chat-hf"
+    adapter = write_lora(tmp_path / "adapter", base, scale=0.2)
+    request = LaunchRequest(
+        model_name="llama-2-chat",
+        model_size_in_billions=7,
+        model_format="pytorch",
+        quantization="none",
+        model_engine=engine,
+        download_hub="huggingface",
+        options={"lora_modules": [{"small": str(adapter)}]},
+    )
+    for launch in (controller.plan, controller.launch):
+        with pytest.raises(Problem) as caught:
+            await launch(request)
+        assert caught.value.code == "bad_weight_file"
+        assert "its hidden size is 256, and that of llama-2-chat is 4096" in caught.value.cause
+    assert begun == [] and controller.deployments() == []

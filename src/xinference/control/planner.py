@@ -179,7 +179,7 @@ class Planner:
         host = view.hosts[self.placer.best(view, launch.request)] if self.placer and view else await self._node.host()
         expected = await self._forecaster.expect(launch, launch.origin, host)
         adapters = self._engines[launch.engine].adapters(launch)
-        if adapters and expected.source == "file header":
+        if adapters and expected.source != "estimate":
             await self._files.run(check_adapters_fit, adapters, expected.shape, launch.version.family.model_name)
         request = request or launch.request
         # Without the weights, a sum would be far too small. The launch is sized after its download.
