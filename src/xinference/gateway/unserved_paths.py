@@ -34,6 +34,8 @@ SERVED = "It serves language, embedding and rerank models, such as on /v1/chat/c
 OLLAMA = "/api/"
 TWICE = "/v1/v1/"
 AZURE = "/openai/"
+#: Served, although its end is a path of OpenAI's API.
+ANTHROPIC_MODELS = "/anthropic/v1/models"
 #: The paths that clients of OpenAI's and Anthropic's APIs ask.
 _PUBLIC = frozenset({path for path in DATA_PATHS if path.startswith("/v1/")} | {"/v1/models"})
 
@@ -63,7 +65,7 @@ def unserved(path: str) -> Refusal | None:
 
 def _misplaced(path: str) -> str | None:
     """The path that clients of other servers ask below another base URL, or in capitals; None: another path."""
-    if path.startswith("/v1/"):
+    if path.startswith("/v1/") or path == ANTHROPIC_MODELS:
         return None
     lowered = path.lower()
     return next((known for known in (*DATA_PATHS, "/v1/models") if known in _PUBLIC and lowered.endswith(known)), None)
