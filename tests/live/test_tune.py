@@ -18,7 +18,7 @@ from xinference.launch.tuning_file import read_tunings, write_tunings
 VERSION = "llama-2-chat--7B--ggufv2--Q8_0"
 FIGURES = {"prefill", "1 stream", "4 streams", "8 streams", "edits"}
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.timeout(1200)
 
 
 def words(tiny: dict[str, Any]) -> list[str]:
@@ -29,7 +29,10 @@ def words(tiny: dict[str, Any]) -> list[str]:
 
 def test_what_is_measured_is_kept_and_can_be_forgotten(make_home: Callable[..., Home], tiny: dict[str, Any]) -> None:
     home = make_home()
-    done = home.cli("tune", *words(tiny), "--minutes", "0.1", "--json", seconds=500)
+    for minutes in ("0.1", "0.5", "2", "4"):  # on a busy machine, nothing is compared in a short time
+        done = home.cli("tune", *words(tiny), "--minutes", minutes, "--json", seconds=500)
+        if "is too short" not in done.stderr:
+            break
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
     (kept,) = read_tunings(home.path)
