@@ -63,7 +63,16 @@ async def test_a_refusal_on_any_path_of_version_1_has_openais_form() -> None:
     assert refused.json["problem"]["code"] == "permission_denied"
 
 
-SERVED = ["/v1/models", "/v1/models/m", "/v1/cluster/info", "/v1/keys", "/docs", "/", "/v1/imagesque"]
+SERVED = [
+    "/v1/models",
+    "/v1/models/m",
+    "/anthropic/v1/models",
+    "/v1/cluster/info",
+    "/v1/keys",
+    "/docs",
+    "/",
+    "/v1/imagesque",
+]
 
 
 @in_one_test("path", SERVED)
