@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import base64
 import os
+import re
 import shutil
 import tempfile
 from pathlib import Path
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 DOCS = Path(__file__).parents[2] / "docs"
 WIDTHS = {1280: 800, 390: 844}
+PHONE = 760
 LOOKS = (("light", "en"), ("dark", "zh"), ("dark", "en"), ("light", "zh"))
 #: An answer with what Markdown has.
 ANSWER = """A hash map finds a value by its key in constant time on average:
@@ -38,6 +40,8 @@ table[hash(key) % len(table)].append((key, value))
 ```
 
 It is slow only when many keys share one slot."""
+#: Pages with an error: a launch that does not fit, and one whose engine died.
+ERRORS = ("launch/LLM/qwen3?size=235", "running/failing")
 SHORT = (
     "A hash map stores pairs of keys and values. It computes the place of a value from its key, so it needs no search."
 )
@@ -46,6 +50,7 @@ QUESTION = "How does a hash map work?"
 
 def prepare(home: ScriptedHome) -> None:
     """Models that run, and requests that have ended."""
+    assert home.post_launch("failing", script={"die": {"at_start": True}}).is_error
     models: dict[str, dict[str, Any]] = {
         "shown": {"script": {"chunks": 1, "text": ANSWER}},
         "small-and-quick": {"replica": 2, "script": {"chunks": 1, "text": SHORT}},
@@ -76,19 +81,29 @@ def page_of(browser: Browser, home: ScriptedHome, width: int) -> Page:
     return page
 
 
+def shoot_looks(page: Page, folder: Path, name: str, looks: tuple[tuple[str, str], ...]) -> list[Path]:
+    """Write the pictures of the page as it is now; their paths."""
+    made = []
+    width = (page.viewport_size or {"width": 0})["width"]
+    for theme, language in looks:
+        look(page, theme=theme, language=language)
+        made.append(folder / f"{re.sub('[/?=]', '-', name)}-{width}-{theme}-{language}.png")
+        page.screenshot(path=made[-1])
+    return made
+
+
 def shoot(browser: Browser, home: ScriptedHome, folder: Path, looks: tuple[tuple[str, str], ...]) -> list[Path]:
     """Write the pictures of all pages; their paths."""
     made = []
     for width in WIDTHS:
         page = page_of(browser, home, width)
         compare(page)
-        for name in PAGES:
+        for name in (*PAGES, *ERRORS):
             visit(page, name)
-            for theme, language in looks:
-                look(page, theme=theme, language=language)
-                path = folder / f"{(name or 'home').replace('/', '-')}-{width}-{theme}-{language}.png"
-                page.screenshot(path=path)
-                made.append(path)
+            made += shoot_looks(page, folder, f"{name or 'home'}", looks)
+        if width < PHONE:
+            page.locator("nav button[aria-controls=rest]").click()
+            made += shoot_looks(page, folder, "menu", looks)
         page.context.close()
     return made
 

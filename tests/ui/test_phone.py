@@ -80,3 +80,15 @@ def test_pages_without_room_in_the_bar_are_behind_more(home: ScriptedHome, open_
     more.click()
     page.locator("main h1").click(position={"x": 5, "y": 5})
     assert not bar.get_by_role("link", name="Keys").is_visible()
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_the_chosen_tab_is_seen(home: ScriptedHome, open_page: Open, language: str) -> None:
+    assert home.post_launch("shown").status_code == 200
+    page, _ = open_page(home, viewport={"width": 360, "height": 740})
+    page.locator("main h1").wait_for()
+    look(page, theme="light", language=language)
+    for name in ("running/shown/api", "running/shown", "chat/tokens"):
+        visit(page, name)
+        box = page.locator("main nav a[aria-current=page]").bounding_box()
+        assert box is not None and box["x"] >= 0 and box["x"] + box["width"] <= 360, (name, box)
