@@ -75,3 +75,10 @@ def test_transformers_counts_the_activations_of_a_vision_tower_and_the_decoded_i
     assert overhead(reads, 1000, on_cpu=False) - overhead(blind, 1000, on_cpu=False) == 1000 * 64 * 24 * 2
     # A prompt has at most 16384 tokens of images.
     assert overhead(reads, 99_999) - overhead(blind, 99_999) == 16384 * 64 * 24 * 4 + 7 * 64_000_000
+
+
+def test_transformers_packs_no_weights_of_a_vision_tower() -> None:
+    stored = msgspec.structs.replace(STORED, vision_bytes=400, architecture="LlavaForConditionalGeneration")
+    for engine, packed in (("Transformers", 400 + 400 + 800), ("vLLM", 400 + 1000)):
+        memory = ENGINES[engine].memory
+        assert memory.loaded_shape(stored, "pytorch", "8-bit", {}, on_cpu=False).weights_bytes == packed, engine

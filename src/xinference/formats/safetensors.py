@@ -7,7 +7,7 @@ Weights are never read, and the content of the header is not trusted.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, TypeVar
@@ -88,6 +88,18 @@ def read_tensor_shapes(path: Path) -> dict[str, tuple[int, ...]]:
     """
     with weight_file(path, _WANTED) as (file, size):
         return {name: entry.shape for name, entry in _read_entries(file, size, path)[1].items()}
+
+
+def read_part_bytes(path: Path, modules: Collection[str]) -> int:
+    """Bytes of the tensors in the safetensors file at `path` that are inside of modules with one of these names.
+
+    Raises:
+        Problem: as `read_safetensors`.
+    """
+    with weight_file(path, _WANTED) as (file, size):
+        entries = _read_entries(file, size, path)[1]
+    inside = [entry for name, entry in entries.items() if not set(modules).isdisjoint(name.split(".")[:-1])]
+    return sum(entry.data_offsets[1] - entry.data_offsets[0] for entry in inside)
 
 
 def _read_entries(file: BinaryIO, size: int, path: Path) -> tuple[dict[str, str], dict[str, _Entry]]:

@@ -41,6 +41,8 @@ class ModelShape(msgspec.Struct, frozen=True):
     """The same as `kv_bytes_per_token` in the model's own layers that draft tokens, if a launch uses them."""
     vision_elements: int = 0
     """Elements of the vision tower's width for each token of an image; 0: it reads no images, or it is not known."""
+    vision_bytes: int = 0
+    """Bytes of the weights that only images use; they are among `weights_bytes`. 0: none, or not known."""
     labels: int | None = None
     """Number of scores of a model that classifies; None: not known."""
     pooling_type: int | None = None

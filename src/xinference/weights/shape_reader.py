@@ -22,7 +22,7 @@ from xinference.formats.llama_facts import disagreements, facts_for
 from xinference.formats.model_config import MAX_CONFIG, ModelConfig, read_config
 from xinference.formats.packing import QUANT_CONFIG_FILE, packing_of_types
 from xinference.formats.pooling_config import ReadJson, decoded, longest_input
-from xinference.formats.safetensors import read_safetensors
+from xinference.formats.safetensors import read_part_bytes, read_safetensors
 from xinference.formats.tokenizer_config import MAX_TOKENIZER_CONFIG
 from xinference.formats.weight_file import weight_file
 from xinference.hubs.local_files import parts_of
@@ -35,6 +35,9 @@ WEIGHT_SUFFIXES = frozenset({".safetensors", ".bin", ".pt", ".pth"})
 
 #: Type of stored weights -> its name in a configuration.
 STORED_TYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+
+#: The modules that only images use, by the names that transformers gives them.
+VISION_MODULES = frozenset({"visual", "vision_tower", "vision_model", "multi_modal_projector", "connector"})
 
 #: The note of a family that calls tools, and whose file has a chat template without them.
 UNWRITTEN_CALLS = "tools: the chat template in the file writes no tools and calls, so requests with tools are refused"
@@ -171,7 +174,16 @@ def _folder_shape(folder: Path) -> ModelShape:
     weights = sorted(path for path in folder.iterdir() if path.suffix in WEIGHT_SUFFIXES)
     if config.packing is None:
         config = completed(config, _types_of_first(weights))
-    return folder_shape(config, sum(path.stat().st_size for path in weights))
+    shape = folder_shape(config, sum(path.stat().st_size for path in weights))
+    return msgspec.structs.replace(shape, vision_bytes=_vision_bytes(weights)) if config.vision_elements else shape
+
+
+def _vision_bytes(weights: Sequence[Path]) -> int:
+    files = [path for path in weights if path.suffix == ".safetensors"]
+    try:
+        return sum(read_part_bytes(path, VISION_MODULES) for path in files)
+    except Problem:  # the engine loads the files, and names what is wrong with them
+        return 0
 
 
 def _types_of_first(weights: Sequence[Path]) -> Mapping[str, int]:

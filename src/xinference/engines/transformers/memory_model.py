@@ -68,6 +68,9 @@ class LoadedShape(TorchLoadedShape):
     def __call__(
         self, shape: ModelShape, model_format: str, quantization: str, options: Mapping[str, Any], *, on_cpu: bool
     ) -> ModelShape:
+        if shape.architecture in WITH_IMAGES and shape.packing is None:  # the modules of images are not packed
+            linear = max(0, shape.linear_bytes - shape.vision_bytes)
+            shape = msgspec.structs.replace(shape, linear_bytes=linear)
         loaded = super().__call__(shape, model_format, quantization, options, on_cpu=on_cpu)
         if loaded.pooled:
             return msgspec.structs.replace(loaded, kv_bytes_per_token=0)

@@ -23,7 +23,7 @@ from transformers import (
 
 from .errors import LoadError
 from .prompt_images import ImageProcessor, load_processor
-from .vision_architectures import ATTENDING_BOTH_WAYS, WITH_IMAGES
+from .vision_architectures import ATTENDING_BOTH_WAYS, TOWER_MODULES, WITH_IMAGES
 
 #: The layer by which BGE-M3 weighs tokens. Its own file is a pickle (`sparse_linear.pt`), and pickles are not opened.
 SPARSE_LAYER = "sparse_linear.safetensors"
@@ -31,6 +31,8 @@ SPARSE_LAYER = "sparse_linear.safetensors"
 ATTENTION = ("sdpa", "eager")
 #: Methods whose weights are unpacked while they are loaded.
 UNPACKED_METHODS = ("fp8", "mxfp4")
+#: A regular expression for the modules of a model with images that bitsandbytes does not pack.
+UNPACKED_MODULES = rf"(?:.*\.)?(?:{'|'.join(TOWER_MODULES)}|lm_head)"
 
 
 @dataclass(frozen=True)
@@ -109,7 +111,7 @@ def loading_arguments(params: Mapping[str, Any], path: str) -> dict[str, Any]:
     if not any(file.name != SPARSE_LAYER for file in Path(path).glob("*.safetensors")):
         raise LoadError(f"there are no .safetensors files in {path}, and only safetensors are loaded")
     dtype = _dtype(params, device, path)
-    quantization = _quantization(params, dtype, packing_method(path))
+    quantization = _quantization(params, dtype, packing_method(path), with_images=_architecture(path) in WITH_IMAGES)
     return {
         "dtype": dtype,
         # An explicit None would hide the packing in the model's config.json.
@@ -212,20 +214,21 @@ def packing_method(path: str) -> str | None:
     return str(given.get("quant_method")).lower() if isinstance(given, dict) else None
 
 
-def _quantization(params: Mapping[str, Any], dtype: torch.dtype, method: str | None) -> Any:
+def _quantization(params: Mapping[str, Any], dtype: torch.dtype, method: str | None, *, with_images: bool) -> Any:
     # The kernels for these floats are programs that transformers would fetch from a hub.
     if method == "fp8":
         return FineGrainedFP8Config(dequantize=True)
     if method == "mxfp4":
         return Mxfp4Config(dequantize=True)
-    more = dict(params.get("quantization_config") or {})
+    more = {"llm_int8_skip_modules": [UNPACKED_MODULES]} if with_images and method is None else {}
+    more |= params.get("quantization_config") or {}
     match params.get("quantization", "none"):
         case "8-bit":
             return BitsAndBytesConfig(**({"load_in_8bit": True} | more))
         case "4-bit":
             return BitsAndBytesConfig(**({"load_in_4bit": True, "bnb_4bit_compute_dtype": dtype} | more))
         case _:
-            return BitsAndBytesConfig(**more) if more else None
+            return BitsAndBytesConfig(**more) if params.get("quantization_config") else None
 
 
 def _with_adapters(model: Any, adapters: Mapping[str, str]) -> Any:

@@ -17,3 +17,5 @@ WITH_IMAGES = frozenset(
 ATTENDING_BOTH_WAYS = frozenset({"Gemma3ForConditionalGeneration"})
 #: Those whose processors import torchvision, which has no build for the environment's torch.
 NEEDING_TORCHVISION = frozenset({"Mistral3ForConditionalGeneration", "PixtralForConditionalGeneration"})
+#: The names of the modules that only images use; they are not packed: kernels for packed layers lack their widths.
+TOWER_MODULES = ("visual", "vision_tower", "vision_model", "multi_modal_projector", "connector")
