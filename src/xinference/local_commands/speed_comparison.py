@@ -15,7 +15,7 @@ GAIN = 1.03
 LOSS = 0.98
 #: In one of so many rounds, the mean may be lower: by chance, two equal engines seldom gain in all the others.
 ROUNDS_FOR_ONE_LOSS = 7
-#: A figure that is lower in each of so many rounds is slower, however little.
+#: A figure that is lower in each of so many rounds is slower, however little. Fewer rounds are not certain.
 ROUNDS_OF_A_LOSS = 5
 
 
@@ -44,8 +44,13 @@ class Comparison:
             return False
         return self.mean >= GAIN and min(self.medians.values()) >= LOSS and not self._loses_always()
 
+    @property
+    def is_certain(self) -> bool:
+        """Whether there are enough rounds to tell a gain from noise."""
+        return len(self.rounds) >= ROUNDS_OF_A_LOSS
+
     def _loses_always(self) -> bool:
         """Whether a figure is lower in each round, of enough rounds."""
-        if len(self.rounds) < ROUNDS_OF_A_LOSS:
+        if not self.is_certain:
             return False
         return any(all(each[name] < 1 for each in self.rounds) for name in self.rounds[0])

@@ -51,4 +51,4 @@ def search(
     last = verify(best)
     if last is None:
         return Found()
-    return Found(best if last.is_faster else {}, last.medians)
+    return Found(best if last.is_faster and last.is_certain else {}, last.medians)
