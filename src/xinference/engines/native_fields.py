@@ -27,9 +27,16 @@ class NativeFields:
     reviewed. It is not refused either, because clients send fields of APIs that are newer than this server.
     """
 
-    def __init__(self, taken: Mapping[str, Any] | None = None, refused: frozenset[str] = frozenset()) -> None:
+    def __init__(
+        self,
+        taken: Mapping[str, Any] | None = None,
+        refused: frozenset[str] = frozenset(),
+        not_of_texts: frozenset[str] = frozenset(),
+    ) -> None:
+        """`not_of_texts`: those of the fields that the engine does not read in a request for a text."""
         self.taken = taken or {}
         self.refused = refused
+        self.not_of_texts = not_of_texts
         fields = [(name, kind | None, None) for name, kind in self.taken.items()]
         self.form = msgspec.defstruct("NativeFields", fields)
         """The form by which `msgspec.convert` checks types and bounds."""

@@ -180,7 +180,8 @@ def _check_extra_fields(dialect: Dialect, request: Request, document: RequestDoc
         msgspec.convert(further, native.form)
     except msgspec.ValidationError as error:
         raise wrong_field(str(error), native.form) from None
-    taken = {name: value for name, value in further.items() if name in native.taken}
+    unread = native.not_of_texts if isinstance(request, Generation) else ()
+    taken = {name: value for name, value in further.items() if name in native.taken and name not in unread}
     check_constraint_fields(taken)
     for name in CONSTRAINTS & (further.keys() - taken.keys()):
         if further[name] is not None:  # without it the answer would look like one that obeys it

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from xinference.engines.native_fields import CountOrAll, NativeFields, Share, ShortText
 
+#: Those of embeddings and reranking.
+_OF_VECTORS = {
+    "truncate_prompt_tokens": CountOrAll,
+    "prompt_name": ShortText,
+    "normalize_embeddings": bool,
+    "return_sparse": bool,
+}
 NATIVE = NativeFields(
     taken={
         "top_k": CountOrAll,
         "min_p": Share,
         "add_special": bool,
         "add_special_tokens": bool,
-        # Embeddings and reranking.
-        "truncate_prompt_tokens": CountOrAll,
-        "prompt_name": ShortText,
-        "normalize_embeddings": bool,
-        "return_sparse": bool,
+        **_OF_VECTORS,
     },
+    not_of_texts=frozenset(_OF_VECTORS),
 )
