@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from typing import Any
 
@@ -102,7 +103,7 @@ def test_each_conversation_with_tools_that_is_common_is_what_the_long_way_makes_
 
 
 def _check_common(body: bytes) -> None:
-    common = common_chat(body)
+    common = _common(body)
     if common is None:
         return
     exact, document = EXACT.decode(body), RequestDocument(body)
@@ -121,6 +122,13 @@ def _check_common(body: bytes) -> None:
             rewrites = answer_rewrite(chat, "m", exchange), events_rewrite(chat, exchange), exchange.body
             ways.append([rewrite is None for rewrite in rewrites] + [exchange.choices])
         assert ways[0] == ways[1]
+
+
+def _common(body: bytes) -> CommonChat | None:
+    try:
+        return common_chat(body)
+    except msgspec.ValidationError:
+        return None
 
 
 COMMON = [
@@ -166,7 +174,24 @@ def test_a_chat_that_a_step_may_change_is_not_common(body: dict[str, Any]) -> No
 def test_a_common_chat_has_a_type_without_null_for_each_field_of_a_chat() -> None:
     assert CommonChat.__annotations__.keys() | {"model"} == set(exact_requests.Chat.__struct_fields__)
     for name in VALUES:
-        assert common_chat(json.dumps(CHAT | {name: None}).encode()) is None
+        assert _common(json.dumps(CHAT | {name: None}).encode()) is None
+
+
+def test_a_chat_with_a_field_that_no_form_has_is_not_decoded_by_the_exact_form(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(exact_requests.EXACT, requests.Chat, None)
+    assert check(DECODER, json.dumps(CHAT | {"top_k": 5}).encode()).has_further_fields
+    with pytest.raises(AttributeError):
+        check(DECODER, json.dumps(CHAT | {"user": None}).encode())
+
+
+@in_one_test("body", [*bodies(), *(json.dumps(body).encode() for body in UNCOMMON)])
+def test_a_chat_of_the_exact_form_is_decoded_by_it(body: bytes) -> None:
+    try:
+        EXACT.decode(body)
+    except msgspec.ValidationError:
+        return
+    with contextlib.suppress(Refusal):
+        assert not check(DECODER, body).has_further_fields
 
 
 def test_the_address_of_an_image_is_refused_as_in_any_chat() -> None:

@@ -173,16 +173,17 @@ _decode_tools = msgspec.json.Decoder(Annotated[list[Tool], Meta(min_length=1, ma
 
 
 def common_chat(body: bytes) -> CommonChat | None:
-    """The chat of a body; None: the body has another form, or is not valid.
+    """The chat of a body; None: the body has another form.
 
     Raises:
+        msgspec.ValidationError: the same.
         msgspec.DecodeError: the body is not JSON.
     """
     try:
         chat = _decode(body)
     except msgspec.ValidationError as error:
         if not _is_about_call(str(error)):
-            return None
+            raise
         chat = _conversation(body)
         if chat is None:
             return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from typing import Any, get_args
 
@@ -50,13 +51,17 @@ def check(decoder: msgspec.json.Decoder[Request], body: bytes) -> Request:
         if not body.isascii():
             # msgspec does not validate the strings that it skips, and the engine gets all of them.
             body.decode()
-        if kind is Chat and (chat := common_chat(body)) is not None:
-            return chat
-        try:
-            request: Any = EXACT[kind].decode(body)
-        except msgspec.ValidationError:
-            # This raises the same error again, unless it was about an unknown field.
-            request = decoder.decode(body)
+        may_be_exact = True
+        if kind is Chat:
+            try:
+                chat = common_chat(body)
+            except msgspec.ValidationError as error:
+                # An error of the body itself is about a field that no form has, or that all require.
+                may_be_exact = _PLACE in str(error)
+            else:
+                if chat is not None:
+                    return chat
+        request: Any = _decode(decoder, body, may_be_exact=may_be_exact)
     except msgspec.ValidationError as error:
         raise wrong_field(str(error), kind) from None
     except msgspec.DecodeError as error:
@@ -84,6 +89,14 @@ def check(decoder: msgspec.json.Decoder[Request], body: bytes) -> Request:
         _check_one_kind(request.input, "input")
     checked: Request = request
     return checked
+
+
+def _decode(decoder: msgspec.json.Decoder[Request], body: bytes, *, may_be_exact: bool) -> Request:
+    """The request of a body that is no common chat."""
+    if may_be_exact:
+        with contextlib.suppress(msgspec.ValidationError):  # raised again below, unless it is about an unknown field
+            return EXACT[decoder.type].decode(body)
+    return decoder.decode(body)
 
 
 TOO_DEEP = "The body's JSON is nested too deeply."
@@ -179,6 +192,8 @@ def _check_one_kind(inputs: Any, name: str) -> None:
 MAX_VALUE = 100
 JSON_TYPES = {"str": "str", "list": "array", "NoneType": "null"}
 _AT = re.compile(r"^(?P<what>.*?)(?: - at `\$\.?(?P<path>.*)`)?$", re.DOTALL)
+#: What precedes the place of a wrong value within the body.
+_PLACE = " - at `$"
 _MISSING = re.compile(r"^Object missing required field `(?P<name>[^`]*)`")
 _BYTE = re.compile(r"^(?P<what>.*) \(byte (?P<at>\d+)\)$")
 

@@ -290,8 +290,10 @@ class Protocol(HttpToolsProtocol):
         transport.close()
 
     def data_received(self, data: bytes) -> None:
-        if self._phase is not BODY and data.find(b"pgrade:", 0, UPGRADE_WITHIN) > 0:
-            data = _without_upgrade(data)
+        if self._phase is not BODY:
+            end = data.find(b"\r\n\r\n", 0, UPGRADE_WITHIN)  # the body is not searched, which would take longer
+            if data.find(b"pgrade:", 0, end if end > 0 else UPGRADE_WITHIN) > 0:
+                data = _without_upgrade(data)
         size = len(data)
         if self._refused:
             self._drop(size)
