@@ -35,7 +35,7 @@ def refused(of: Any = "hi", **fields: Any) -> Refusal:
 
 
 def test_a_text_is_a_question() -> None:
-    assert chat(max_output_tokens=5, temperature=0.5, top_k=3, n=2, tools=None, user="u", metadata={"a": "b"}) == {
+    assert chat(max_output_tokens=5, temperature=0.5, top_k=3, n=1, tools=None, user="u", metadata={"a": "b"}) == {
         "messages": [{"role": "user", "content": "hi"}],
         "model": "m",
         "max_tokens": 5,

@@ -20,6 +20,8 @@ UNSERVED = {
     "context_management": "a conversation is never shortened here.",
     "prompt": "prompts are not kept here.",
     "moderation": "answers are not moderated here.",
+    "functions": "a response has tools in their place.",
+    "messages": "a response has input in their place.",
 }
 #: Fields that a chat does not have, or has in another form. All others are passed on, also those of engines.
 _OWN = frozenset(
@@ -27,8 +29,7 @@ _OWN = frozenset(
         "input", "instructions", "max_output_tokens", "tools", "tool_choice", "text", "reasoning", "top_logprobs",
         "include", "max_tool_calls", "previous_response_id", "store", "truncation", "stream_options",
         "prompt_cache_key", "prompt_cache_retention",
-        "safety_identifier", "service_tier", "metadata", "messages", "functions",
-        "function_call", "n", *UNSERVED,
+        "safety_identifier", "service_tier", "metadata", "function_call", "n", *UNSERVED,
     }
 )  # fmt: skip
 _EFFORTS = {"minimal": "low", "low": "low", "medium": "medium", "high": "high", "xhigh": "high"}
@@ -151,6 +152,8 @@ def _check_unserved(request: Body) -> None:
     for name, cause in UNSERVED.items():
         if request.get(name) not in (None, False, [], {}):
             raise unsupported(name, cause, "Leave it out.")
+    if request.get("n") not in (None, 1):
+        raise unsupported("n", "a response has one answer.", "Send the request several times.")
     if request.get("truncation") not in (None, "disabled"):
         raise unsupported("truncation", "a conversation is never shortened here.", "Shorten the input.")
 
