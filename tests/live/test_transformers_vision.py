@@ -246,6 +246,9 @@ def test_each_api_reads_the_image_and_counts_its_tokens(home: Home, made: Path) 
     assert message.status_code == 200, message.text
     assert message.json()["content"][0]["text"] == expected["text"]
     assert message.json()["usage"]["input_tokens"] == count
+    body.pop("max_tokens")
+    counted = httpx2.post(f"{home.url}/v1/messages/count_tokens", json=body, headers=version, timeout=60)
+    assert (counted.status_code, counted.json().get("input_tokens")) == (200, count), counted.text
 
 
 def test_a_wrong_image_is_named_by_the_servers_own_code(home: Home) -> None:
