@@ -157,6 +157,19 @@ def test_a_missing_environment_is_said_with_its_size() -> None:
     assert line in draft.reasons and line in draft.choices
 
 
+def test_a_launch_with_adapters_gets_a_version_and_an_engine_that_load_them() -> None:
+    adapters = {"lora_modules": [{"tuned": "/adapters/tuned"}]}
+    plain, adapted = choose("qwen2.5-instruct"), choose("qwen2.5-instruct", options=adapters)
+    assert plain.version.spec.model_format == "ggufv2"
+    assert adapted.version.spec.model_format == "pytorch" and adapted.engine.table.loads_adapters
+    assert "with LoRA adapters" in adapted.engine_reason
+
+
+def test_an_engine_that_loads_no_adapters_refuses_them_where_the_launch_names_its_format() -> None:
+    choice = choose("qwen2.5-instruct", model_format="ggufv2", options={"lora_modules": [{"a": "/a"}]})
+    assert choice.engine.table.engine == "llama.cpp"  # whose check of the options has the reason
+
+
 # -- memory -----------------------------------------------------------------------------------------------------
 
 

@@ -44,6 +44,8 @@ class StaticTable:
     """Further names of the engine in requests."""
     ranks_refusal: str | None = "it computes a replica on one machine"
     """Why several nodes can't compute one replica; None: they can."""
+    loads_adapters: bool = False
+    """Whether it loads LoRA adapters in PEFT's form."""
 
     def has_name(self, requested: str) -> bool:
         """Whether this is the engine's name or an alias, in any case, with any hyphens, underscores and dots."""

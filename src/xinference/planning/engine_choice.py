@@ -107,10 +107,15 @@ def _candidates(facts: Facts, request: LaunchRequest) -> tuple[Engine, ...]:
     """
     if request.model_engine is not None:
         return (named_engine(facts.engines, request.model_engine),)
-    engines = tuple(facts.engines.values())
+    engines = tuple(engine for engine in facts.engines.values() if _loads_adapters(engine, request))
     if wants_gpu(facts, request):
         return engines
     return tuple(sorted(engines, key=lambda engine: _bytes_to_install(facts, engine)))
+
+
+def _loads_adapters(engine: Engine, request: LaunchRequest) -> bool:
+    """Whether the engine loads the adapters of the request. A request with a format has that format's reasons."""
+    return engine.table.loads_adapters or request.model_format is not None or not request.options.get("lora_modules")
 
 
 def _bytes_to_install(facts: Facts, engine: Engine) -> int:
@@ -157,15 +162,17 @@ def named_engine(engines: Mapping[str, Engine], requested: str) -> Engine:
 def _engine_reason(facts: Facts, request: LaunchRequest, version: ModelVersion, engine: Engine) -> str:
     if request.model_engine is not None:
         return "requested"
-    others = [e for e in facts.engines.values() if e is not engine and any(_runnable(facts, [version], [e]))]
+    others = [e for e in _candidates(facts, request) if e is not engine and any(_runnable(facts, [version], [e]))]
+    adapters = " with LoRA adapters" if request.options.get("lora_modules") else ""
+    able = f"that can run it{adapters} on this host"
     if not others:
-        return "the only engine that can run it on this host"
+        return f"the only engine {able}"
     if wants_gpu(facts, request):
-        return "the first engine that can run it on this host"
+        return f"the first engine {able}"
     if missing_environment(facts, engine) is None:
         missing = all(missing_environment(facts, other) for other in others)
-        return "its environment is installed" if missing else "the first engine that can run it on this host"
-    return "its environment is the smallest of the engines that can run it on this host"
+        return "its environment is installed" if missing else f"the first engine {able}"
+    return f"its environment is the smallest of the engines {able}"
 
 
 def _size_text(facts: Facts, request: LaunchRequest, pair: Pair) -> str:

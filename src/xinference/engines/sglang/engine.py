@@ -88,6 +88,7 @@ class SGLang(ParserEngine):
             "bnb": ("4-bit", "8-bit"),
         },
         ranks_refusal=None,
+        loads_adapters=True,
     )
     memory = MEMORY
     packings = PACKINGS

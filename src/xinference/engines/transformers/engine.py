@@ -99,6 +99,7 @@ class Transformers(LoadsAdapters, ReadsPacked, SetsThinking, WeightsOnly):
         engine="Transformers",
         formats={"pytorch": ("none", "8-bit", "4-bit"), "bnb": ("8-bit", "4-bit"), "fp8": None, "fp4": None},
         model_types=("LLM", "embedding", "rerank"),
+        loads_adapters=True,
         # The engines of older Xinference for embedding and rerank models.
         aliases=("sentence_transformers", "flag", "FlagEmbedding"),
     )

@@ -107,6 +107,7 @@ class VLLM(ParserEngine):
         },
         model_types=("LLM", "embedding", "rerank"),
         ranks_refusal=None,
+        loads_adapters=True,
     )
     memory = MEMORY
     packings = PACKINGS
