@@ -167,8 +167,12 @@ _FURTHER = (
     "Object missing required field `content`",
 )
 
+#: The name of the calls of a message, which is a field of a `CommonConversation` only.
+_CALLS = b'"tool_calls"'
+
 _decode = msgspec.json.Decoder(CommonChat).decode
 _decode_conversation = msgspec.json.Decoder(CommonConversation).decode
+_decode_object = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _decode_tools = msgspec.json.Decoder(Annotated[list[Tool], Meta(min_length=1, max_length=MAX_ALTERNATIVES)]).decode
 
 
@@ -179,14 +183,18 @@ def common_chat(body: bytes) -> CommonChat | None:
         msgspec.ValidationError: the same.
         msgspec.DecodeError: the body is not JSON.
     """
-    try:
-        chat = _decode(body)
-    except msgspec.ValidationError as error:
-        if not _is_about_call(str(error)):
-            raise
+    chat: CommonChat | None
+    if _CALLS in body:
         chat = _conversation(body)
-        if chat is None:
-            return None
+    else:
+        try:
+            chat = _decode(body)
+        except msgspec.ValidationError as error:
+            if not _is_about_call(str(error)):
+                raise
+            chat = _conversation(body)
+    if chat is None:
+        return None
     messages = chat.messages
     if len(messages) > 1 and messages[-1].role == "assistant" == messages[-2].role:
         return None  # they begin one answer, and are joined
@@ -217,9 +225,11 @@ def _conversation(body: bytes) -> CommonConversation | None:
 def _have_objects(calls: list[ToolCall]) -> bool:
     """Whether the arguments of each call are the JSON of an object: a model may have written anything."""
     try:
-        return all(type(msgspec.json.decode(call.function.arguments)) is dict for call in calls)
+        for call in calls:
+            _decode_object(call.function.arguments)
     except (ValueError, RecursionError):
         return False
+    return True
 
 
 class KnownTools:
