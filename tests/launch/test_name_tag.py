@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -24,6 +25,8 @@ def request_of(name: str, **fields: Any) -> LaunchRequest:
         ("smollm2-instruct:135m", "smollm2-instruct--0_135B--ggufv2--Q4_1"),
         ("qwen2.5-instruct:1.5b", "qwen2.5-instruct--1_5B--ggufv2--q4_k_m"),
         ("Qwen2.5-Instruct:7b-instruct-q8_0", "qwen2.5-instruct--7B--ggufv2--Q8_0"),
+        ("qwen3:30b-a3b", "qwen3--30B--ggufv2--Q4_K_M"),
+        ("qwen3:30b-a3b-q8_0", "qwen3--30B--ggufv2--Q8_0"),
         ("qwen2.5-instruct:latest", "qwen2.5-instruct--0_5B--ggufv2--q4_k_m"),
         ("https://ollama.com/library/qwen2.5-instruct:3b", "qwen2.5-instruct--3B--ggufv2--q4_k_m"),
         ("ollama.com/library/qwen2.5-instruct", "qwen2.5-instruct--0_5B--ggufv2--q4_k_m"),
@@ -62,6 +65,16 @@ def test_a_refused_tag_names_what_there_is(name: str, cause: str, hint: str) -> 
         match(builtin_families(), request_of(name))
     assert caught.value.cause == cause
     assert (caught.value.hint or "").startswith(hint)
+
+
+@pytest.mark.parametrize("name", ["mistral:7b-instruct-v0.2-q4_0", "llama3.2:1b-instruct-fp16", "llama3.1:8b-q4_K_M"])
+def test_a_name_that_is_suggested_can_be_used(name: str) -> None:
+    with pytest.raises(Problem) as caught:
+        match(builtin_families(), request_of(name))
+    suggested = re.findall(r"[^ ,]+:[^ ,?]+", caught.value.hint or "")
+    assert suggested
+    for each in suggested:
+        match(builtin_families(), request_of(each))
 
 
 def test_safetensors_is_the_format_pytorch() -> None:

@@ -103,17 +103,33 @@ def _family(families: Mapping[str, ModelFamily], name: str) -> ModelFamily:
 
 
 def _similar(families: Mapping[str, ModelFamily], name: str) -> str:
-    """A sentence that names the models closest to `name`; those with the size of its tag, if it has one."""
+    """A sentence that names the models closest to `name`; those with the size of its tag, if it has one.
+
+    They have the tag, too, so that the name can be used; its size alone if they have no such quantization.
+    """
     beginning, tag = split_tag(name)
     close = near(name, families)
-    size = read_tag(tag)[0] if tag else None
+    size, quantization = read_tag(tag) if tag else (None, None)
     if size is not None:
-        close = [f"{each}:{tag}" for each in near(beginning, families) if _has_size(families[each], size)] or close
+        sized = [families[each] for each in near(beginning, families) if _has_size(families[each], size)]
+        tags = (tag if _has_quantization(each, size, quantization) else size for each in sized)
+        close = [f"{each.model_name}:{its_tag}" for each, its_tag in zip(sized, tags, strict=True)] or close
     return f"Did you mean {join_names(close)}?" if close else "A repository on a hub is named as owner/name."
 
 
 def _has_size(family: ModelFamily, size: int | str) -> bool:
     return any(same_size(spec.model_size_in_billions, size) for spec in family.model_specs)
+
+
+def _has_quantization(family: ModelFamily, size: int | str, quantization: str | None) -> bool:
+    """Whether a size of the family has the quantization; None: any."""
+    every = (
+        each
+        for spec in family.model_specs
+        if same_size(spec.model_size_in_billions, size)
+        for each in spec.quantizations
+    )
+    return quantization is None or any(same_quantization(each, quantization) for each in every)
 
 
 def _check_type(family: ModelFamily, requested: str) -> None:

@@ -13,6 +13,8 @@ from xinference.launch.request import LaunchRequest
 _LIBRARY = re.compile(r"\A(?:https?://)?(?:www\.)?ollama\.com/library/(?P<name>[^/?#\s]+)/?(?:[?#].*)?\Z")
 _TAG = re.compile(r"(?P<name>[^:/\\\s]+):(?P<tag>[^:/\\\s]+)")
 _SIZE = re.compile(r"\d+(?:[._]\d+)?[bm]", re.IGNORECASE)
+#: The parameters that a mixture of experts uses for each token, which follow its size: ``30b-a3b``.
+_ACTIVATED = re.compile(r"a\d+(?:[._]\d+)?b", re.IGNORECASE)
 #: Words of Ollama's tags for what the name of a model says here.
 _KINDS = ("instruct", "chat", "text", "it")
 _LATEST = "latest"
@@ -48,9 +50,11 @@ def split_tag(name: str) -> tuple[str, str | None]:
 def read_tag(tag: str) -> tuple[str | None, str | None]:
     """The size and the quantization in a tag.
 
-    >>> [read_tag(tag) for tag in ("latest", "7b", "Q4_K_M", "0.5b-instruct-q4_K_M")]
-    [(None, None), ('7b', None), (None, 'Q4_K_M'), ('0.5b', 'q4_K_M')]
+    >>> [read_tag(tag) for tag in ("latest", "30b-a3b", "Q4_K_M", "0.5b-instruct-q4_K_M")]
+    [(None, None), ('30b', None), (None, 'Q4_K_M'), ('0.5b', 'q4_K_M')]
     """
     words = [word for word in tag.split("-") if word.lower() not in (*_KINDS, _LATEST)]
     size = words.pop(0) if words and _SIZE.fullmatch(words[0]) else None
+    if size is not None and words and _ACTIVATED.fullmatch(words[0]):
+        words.pop(0)
     return size, "-".join(words) or None
