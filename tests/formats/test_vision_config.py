@@ -32,6 +32,10 @@ def elements(vision: Any, **fields: Any) -> int:
         ),  # Gemma 3
         ({"hidden_size": 768, "image_size": 512, "patch_size": 16}, {"scale_factor": 4}, 768 * 16),  # SmolVLM
         ({"hidden_size": 1024, "image_size": [448, 448], "patch_size": [14, 14]}, {"downsample_ratio": 0.5}, 4096),
+        ({"embed_dim": [256, 512, 1024, 2048], "patch_size": [7, 3, 3, 3]}, {}, 0),  # Florence 2: a tower of stages
+        ({"hidden_size": 768, "spatial_merge_size": [2, 2]}, {}, 768),
+        ({"hidden_size": 8}, {"downsample_ratio": 1e-200}, 8),
+        ({"hidden_size": 8, "image_size": 2**30, "patch_size": 1}, {"mm_tokens_per_image": 1}, 8 * 64**2),
         ({}, {}, 0),
         (None, {}, 0),
         ("tower", {}, 0),

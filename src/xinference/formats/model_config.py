@@ -124,18 +124,19 @@ def _vision_elements(whole: Mapping[str, Any], path: Path) -> int:
     if not isinstance(tower, dict):
         return 0
     counts = _Counts(tower, path)
-    # Qwen2-VL calls the tower's width embed_dim, and that of the text model hidden_size.
-    width = counts.first("embed_dim", "hidden_size") or 0
-    return width * _patches_of_token(whole, tower, counts)
+    # Qwen2-VL calls the tower's width embed_dim, and that of the text model hidden_size. A tower of several stages, as
+    # Florence 2 has, lists a width for each: its memory is not known.
+    width = counts.first(*(name for name in ("embed_dim", "hidden_size") if not isinstance(tower.get(name), list))) or 0
+    return width * min(_patches_of_token(whole, tower, counts), MAX_MERGE**2)
 
 
 def _patches_of_token(whole: Mapping[str, Any], tower: Mapping[str, Any], counts: _Counts) -> int:
     """The patches of an image that become one token, in the forms of several makers."""
-    merge = counts.first("spatial_merge_size")
+    merge = counts.first_number("spatial_merge_size")
     if merge is None:
         merge = whole.get("scale_factor", 1)
     share, tokens = whole.get("downsample_ratio"), whole.get("mm_tokens_per_image")
-    if isinstance(share, float) and 0 < share < 1:
+    if isinstance(share, float) and 1 / MAX_MERGE <= share < 1:
         return round(1 / share**2)
     size, patch = counts.first_number("image_size"), counts.first_number("patch_size")
     if isinstance(tokens, int) and tokens > 0 and size and patch:
