@@ -10,13 +10,20 @@ import pytest
 
 from tests.cli.canned import Answer, Canned, problem
 from tests.cli.conftest import Run
+from xinference.config import Settings
 from xinference.control import checkup
 from xinference.control.checkup import cpu_findings, gpu_findings, memory_findings
+from xinference.environments.environments import EnvironmentEntry, Environments
+from xinference.environments.spec import EnvironmentSpec
 from xinference.hardware.cgroup import CgroupLimits
 from xinference.hardware.devices import Driver, Gpu, Host
 
 GIB = 1024**3
 AVX2 = frozenset({"avx", "avx2", "fma", "f16c"})
+
+
+def offline(home: Path) -> Settings:
+    return Settings(home=home, offline=True)
 
 
 def test_a_cpu_without_avx_512_is_told_what_it_can_not_run() -> None:
@@ -68,6 +75,26 @@ def test_the_command_prints_a_table_or_json_and_a_lack_is_no_failure(
     assert result.exit_code == 0
     assert {"processor", "instruction sets", "memory", "disk of the home", "llama.cpp"} <= found.keys()
     assert all(finding["cost"] for finding in found.values() if finding["state"] == "lack")
+
+
+def test_an_outdated_environment_has_another_name_than_its_successor(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    spec = EnvironmentSpec("vLLM", "1.0", "cpu")
+    found = [EnvironmentEntry(spec, GIB, tmp_path / name / "bin" / "python", name == "old") for name in ("old", "new")]
+    monkeypatch.setattr(Environments, "entries", lambda _: found)
+    findings = [each for each in checkup.examine(offline(tmp_path)) if each.about.startswith("environment")]
+    assert [each.about for each in findings] == ["environment old", f"environment {spec.name}"]
+
+
+def test_a_disk_that_can_not_be_read_is_a_finding(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def free_bytes(folder: Path) -> int:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(checkup, "free_bytes", free_bytes)
+    found = {each.about: each for each in checkup.examine(offline(tmp_path))}
+    home = found["disk of the home"]
+    assert (home.state, home.found) == ("broken", f"{tmp_path} can't be read: Permission denied")
 
 
 def test_a_server_that_requires_a_key_is_recognised(

@@ -194,7 +194,7 @@ def test_an_outdated_environment_is_marked_and_removed_by_the_name_of_its_folder
     assert {entry.python: entry.is_outdated for entry in environments.entries()} == {old: True, new: False}
     assert environments.remove_folder("nothing", GO) is None
     removed = environments.remove_folder(old.parents[1].name, GO)
-    assert removed is not None and removed.python == old
+    assert removed is not None and removed.python == old and removed.is_outdated
     assert not old.exists() and environments.find(SPEC) == new
 
 

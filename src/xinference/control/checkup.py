@@ -11,7 +11,7 @@ from xinference import __version__
 from xinference.config import Settings
 from xinference.engines.registry import ENGINES
 from xinference.environments.environments import Environments
-from xinference.errors import Problem
+from xinference.errors import Problem, system_reason
 from xinference.files.disk_space import free_bytes
 from xinference.hardware.devices import Host, read_host
 from xinference.hubs.disk_folders import disk_folders
@@ -106,7 +106,12 @@ def gpu_findings(host: Host) -> Iterator[Finding]:
 def _disk(settings: Settings) -> Iterator[Finding]:
     folders = disk_folders(settings)
     for about, path in (("home", folders["home"]), ("cache", folders["cache"])):
-        free = free_bytes(path)
+        try:
+            free = free_bytes(path)
+        except OSError as error:
+            found = f"{path} can't be read: {system_reason(error)}"
+            yield Finding(f"disk of the {about}", "broken", found, "nothing can be stored in it")
+            continue
         little = free < LITTLE_DISK
         cost = "a 7B model needs 4 GB in 4 bits, 13.5 GB in 16 bits" if little else None
         yield Finding(f"disk of the {about}", "lack" if little else "ok", f"{_gib(free)} free at {path}", cost)
@@ -142,10 +147,13 @@ def _environments(settings: Settings) -> Iterator[Finding]:
     except Problem as problem:
         yield Finding("environments", "broken", str(problem), "the engines in them can't run")
         return
-    installed = [entry for entry in entries if entry.python is not None]
-    for entry in installed:
-        state = "of another release, not used" if entry.is_outdated else "installed"
-        yield Finding(f"environment {entry.spec.name}", "ok", f"{state}, {_gib(entry.size_bytes)}")
+    installed = [(entry, entry.python.parents[1]) for entry in entries if entry.python is not None]
+    for entry, folder in installed:
+        # An outdated one has the name of its successor; `env remove` takes its folder.
+        name, state = (
+            (folder.name, "of another release, not used") if entry.is_outdated else (entry.spec.name, "installed")
+        )
+        yield Finding(f"environment {name}", "ok", f"{state}, {_gib(entry.size_bytes)}")
     if not installed:
         yield Finding("environments", "ok", "none yet: an engine's first launch installs its own")
 

@@ -68,14 +68,7 @@ class Environments:
             entries.append(EnvironmentEntry(lock.spec, size, installed.python if installed else None))
         shipped = {lock.folder_name for lock in self._locks}
         others = [installed for installed in self._installed_folder.all() if installed.folder.name not in shipped]
-        specs = {lock.spec for lock in self._locks}
-        return [
-            *entries,
-            *(
-                EnvironmentEntry(o.lock.spec, o.marker.size_bytes, o.python, is_outdated=o.lock.spec in specs)
-                for o in others
-            ),
-        ]
+        return [*entries, *(self._entry(each) for each in others)]
 
     def size(self, spec: EnvironmentSpec) -> int:
         """The environment's bytes on the disk, as its lock states. Raises `Problem` 404."""
@@ -148,8 +141,9 @@ class Environments:
         installed = next((each for each in self._installed_folder.all() if each.folder.name == name), None)
         if installed is None:
             return None
+        entry = self._entry(installed)
         self._delete(installed, cancelled)
-        return EnvironmentEntry(installed.lock.spec, installed.marker.size_bytes, installed.python)
+        return entry
 
     def remove(self, spec: EnvironmentSpec, cancelled: Event) -> int:
         """Delete an environment, and its packages in uv's cache that no other one uses; returns the freed bytes.
@@ -162,6 +156,11 @@ class Environments:
         return installed.marker.size_bytes
 
     # -- internals ------------------------------------------------------------------------------------------
+
+    def _entry(self, installed: InstalledEnvironment) -> EnvironmentEntry:
+        spec = installed.lock.spec
+        replaced = any(lock.spec == spec and lock.folder_name != installed.folder.name for lock in self._locks)
+        return EnvironmentEntry(spec, installed.marker.size_bytes, installed.python, is_outdated=replaced)
 
     def _delete(self, installed: InstalledEnvironment, cancelled: Event) -> None:
         with self._disk_problems():
