@@ -79,3 +79,12 @@ async def test_a_download_that_waits_for_another_machine_can_be_cancelled(downlo
     await turns()
     await downloads.cancel(uid)
     assert downloads.entry(uid)["status"] == "paused"
+
+
+async def test_a_download_that_is_cancelled_before_its_task_begins_fetches_nothing(
+    downloads: Downloads, cluster: Cluster
+) -> None:
+    cluster.may_end.set()
+    uid = downloads.begin(VERSION, SOURCE, "asked")
+    await downloads.cancel(uid)
+    assert downloads.entry(uid)["status"] == "paused"

@@ -201,13 +201,16 @@ class Downloads:
 
     async def _fetch_once(self, job: _Download, cluster: ClusterFetch) -> Path:
         """Fetch, or copy from another machine of the cluster."""
+        cancelled = cancelled_problem(job.version.version_id, hint="Download again to continue.")
+        if job.cancelled.is_set():  # before this task began
+            raise cancelled
         report = _ClusterReport(self._events, self._counts, _key(job.version.version_id))
         job.fetching = asyncio.ensure_future(cluster(job.version, job.source, report))
         try:
             return await job.fetching
         except asyncio.CancelledError:
             if job.cancelled.is_set():
-                raise cancelled_problem(job.version.version_id, hint="Download again to continue.") from None
+                raise cancelled from None
             raise
 
     async def _fetch_alone(self, job: _Download) -> Path:
