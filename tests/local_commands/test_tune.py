@@ -11,6 +11,8 @@ from tests.formats.gguf_model import write_gguf
 from xinference.config import Settings
 from xinference.engines.llama_cpp.engine import LlamaCpp
 from xinference.errors import Problem
+from xinference.launch.tuning_file import read_tunings
+from xinference.local_commands.speed_comparison import Comparison
 from xinference.local_commands.tune import Bench, tune
 
 HF = Path(__file__).parent.parent / "assets" / "tiny-llama2-chat-hf"
@@ -55,3 +57,18 @@ def test_an_engine_without_changes_is_refused_by_the_names_of_those_that_have_so
     with pytest.raises(Problem) as refused:
         run(tmp_path)
     assert refused.value.hint == "Name an LLM that runs on llama.cpp: `xinference engine MODEL` lists the engines."
+
+
+def test_a_gain_of_too_few_rounds_fails_and_leaves_what_was_measured_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(LlamaCpp, "option_changes", lambda *_, **__: [[{"n_ubatch": 64}]])
+    rounds = [{"prefill": 1.5}] * 5
+    monkeypatch.setattr(Bench, "compare", lambda *_: Comparison(rounds))
+    run(tmp_path)
+    before = read_tunings(tmp_path / "home")
+    assert before[0].options == {"n_ubatch": 64}
+    del rounds[1:]
+    with pytest.raises(Problem, match="--minutes 1 is too short: options were faster"):
+        run(tmp_path)
+    assert read_tunings(tmp_path / "home") == before

@@ -61,7 +61,7 @@ def test_options_whose_last_comparison_had_no_time_are_not_kept() -> None:
         return {"prefill": 2.0 if options else 1.0}
 
     found = run(speeds, verify=lambda best: Comparison([{"prefill": 1.1}]))
-    assert (found.options, found.ratios) == ({}, {"prefill": 1.1})
+    assert found == Found({}, {"prefill": 1.1}, is_certain=False)
 
 
 def test_nothing_more_is_tried_when_the_time_is_over() -> None:

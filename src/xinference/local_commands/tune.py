@@ -83,16 +83,22 @@ def tune(
         try:
             found = _search(bench, changes, seconds, report)
         except engine_speed.TimeUpError:
-            raise Problem(
-                Code.BAD_OPTION,
-                f"--minutes {minutes:g} is too short: nothing could be compared with the defaults in this time.",
-                hint="Give it more minutes, or try when the machine has less other work.",
-            ) from None
+            raise _too_short(minutes, "nothing could be compared with the defaults in this time") from None
+        if not found.is_certain:
+            raise _too_short(minutes, "options were faster, but the last comparison had too few rounds")
     result = Tuning(
         plan.version.version_id, plan.engine, _release(plan), machine_of(read_host()), found.options, found.ratios
     )
     write_tunings(settings.home, with_entry(read_tunings(settings.home), result))
     return result
+
+
+def _too_short(minutes: float, what: str) -> Problem:
+    return Problem(
+        Code.BAD_OPTION,
+        f"--minutes {minutes:g} is too short: {what}.",
+        hint="Give it more minutes, or try when the machine has less other work.",
+    )
 
 
 def forget(name: str, settings: Settings | None = None) -> list[str]:

@@ -19,6 +19,8 @@ class Found:
     """Empty: nothing is faster than the defaults."""
     ratios: dict[str, float] = field(default_factory=dict)
     """The last comparison with the defaults."""
+    is_certain: bool = True
+    """False: the options were faster in the last comparison, but it had too few rounds to keep them."""
 
 
 def search(
@@ -51,4 +53,6 @@ def search(
     last = verify(best)
     if last is None:
         return Found()
-    return Found(best if last.is_faster and last.is_certain else {}, last.medians)
+    if not last.is_faster:
+        return Found(ratios=last.medians)
+    return Found(best if last.is_certain else {}, last.medians, last.is_certain)
