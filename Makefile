@@ -18,7 +18,7 @@ WORKERS = $(shell $(PYTHON) -c 'import os; print(2 * (os.cpu_count() or 1))')
 # Unit tests wait a quarter of their time, and each worker spends seconds to find the tests: three for two cores.
 UNIT_WORKERS = $(shell $(PYTHON) -c 'import os; print(max(1, (3 * (os.cpu_count() or 1)) // 2))')
 
-.PHONY: shared-beginnings measure-requests measure-scrapes ui check-ui chaos chaos-nodes hostile soak chat test test-unit test-pythons test-clients test-cluster cluster-demo bench-cluster test-agents test-ui ui-shots bench-budget check check-types check-style coverage build check-build check-deploy conformance fuzz bench env-transformers lock \
+.PHONY: shared-beginnings measure-requests measure-scrapes ui check-ui chaos chaos-nodes hostile soak chat test test-long test-unit test-pythons test-clients test-cluster cluster-demo bench-cluster test-agents test-ui ui-shots bench-budget check check-types check-style coverage build check-build check-deploy conformance fuzz bench env-transformers lock \
 	lock-environments clean
 
 # The package, a real small chat model, and its first answer in the terminal.
@@ -35,7 +35,11 @@ chat: $(VENV)/.installed
 test: $(VENV)/.installed-dev
 	$(MAKE) --no-print-directory --jobs 3 --output-sync=target check-types check-style env-transformers
 	$(BIN)/pytest -n $(WORKERS) --dist worksteal -m "not live"
-	$(BIN)/pytest -n 3 --dist loadfile -m live
+	$(BIN)/pytest -n 3 --dist loadfile -m "live and not long"
+
+# The live tests that compute for long: ten minutes on two cores.
+test-long: $(VENV)/.installed-dev
+	$(BIN)/pytest -n 2 --dist loadfile -m long
 
 # The unit tests on each Python that the package promises and this machine has, and the gate on the newest of them.
 test-pythons:

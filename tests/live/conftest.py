@@ -40,7 +40,7 @@ def weights_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def smollm2_file(weights_cache: Path) -> Path:
-    return next(weights_cache.rglob("*.gguf"))
+    return next(weights_cache.rglob("SmolLM2-135M-Instruct.Q4_1.gguf"))  # tests convert other weights into the cache
 
 
 @pytest.fixture(scope="session")

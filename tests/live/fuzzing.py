@@ -30,7 +30,7 @@ from schemathesis.specs.openapi.checks import (
 from xinference.gateway.routes import DATA_PATHS
 
 #: Requests of each operation; the environment says how many in a long run.
-EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "3"))
+EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "2"))
 #: A request that takes longer hangs: no model here is asked for more than a few tokens.
 SECONDS = 20.0
 #: What would end the run itself: the server, and its being open.

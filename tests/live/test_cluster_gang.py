@@ -19,6 +19,7 @@ from tests.support.polling import until
 UID = "split"
 
 pytestmark = [
+    pytest.mark.long,
     pytest.mark.timeout(START_SECONDS * 3),
     pytest.mark.skipif(PYTHON is None, reason="vLLM's environment is not built here"),
     pytest.mark.skipif(missing() is not None, reason=str(missing())),

@@ -48,6 +48,7 @@ def test_one_token_more_is_a_400_that_names_both_numbers(home: Home) -> None:
     assert str(PROMISED) in error["message"] and str(PROMISED + 1) in error["message"]
 
 
+@pytest.mark.long
 def test_the_default_context_is_answered_whole_in_less_than_350_mib(make_home: Callable[..., Home]) -> None:
     home = make_home()
     home.serve()

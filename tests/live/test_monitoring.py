@@ -206,6 +206,7 @@ def test_prometheus_has_what_the_server_and_its_engines_report(scraped: Promethe
 
 @needs_prometheus
 @pytest.mark.live
+@pytest.mark.long
 @pytest.mark.timeout(1200)
 def test_a_thousand_names_and_keys_make_no_more_series(
     make_home: Callable[..., Home], tiny: dict[str, Any], tmp_path: Path

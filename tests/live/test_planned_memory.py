@@ -19,7 +19,7 @@ from tests.support.home import UID, Home, environments
 from tests.support.polling import until
 from xinference.units import MIB
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.timeout(900), pytest.mark.long]
 Json = dict[str, Any]
 #: docs/planning.md has these bounds: share of the plan, and bytes.
 FIRST = (0.05, 16 * MIB)

@@ -178,6 +178,7 @@ def test_an_on_demand_model_and_a_new_server_begin_warm(make_home: Callable[...,
     assert answer["usage"]["prompt_tokens_details"]["cached_tokens"] > 300
 
 
+@pytest.mark.long
 def test_a_hot_beginning_of_a_real_model_is_restored_after_an_unload_and_a_kill(
     make_home: Callable[..., Home], smollm2_file: Path
 ) -> None:

@@ -27,6 +27,7 @@ def words(tiny: dict[str, Any]) -> list[str]:
     return [tiny["model_name"], *given, "-mp", tiny["model_path"]]
 
 
+@pytest.mark.long
 def test_what_is_measured_is_kept_and_can_be_forgotten(make_home: Callable[..., Home], tiny: dict[str, Any]) -> None:
     home = make_home()
     for minutes in ("0.1", "0.5", "2", "4"):  # on a busy machine, nothing is compared in a short time
