@@ -12,7 +12,7 @@ from PIL import Image, ImageOps
 
 from .content_parts import ImagePart
 from .errors import RefusedError
-from .image_limits import MAX_FILE, MAX_IMAGES, MAX_PIXELS, MAX_SIDE
+from .image_limits import MAX_FILE, MAX_IMAGES, MAX_PIXELS, MAX_RATIO, MAX_SIDE
 
 #: Pillow's decoders that read images of clients.
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF")
@@ -37,10 +37,14 @@ def decode_images(parts: Sequence[ImagePart]) -> list[Any]:
         pixels += width * height
         if max(width, height) > MAX_SIDE:
             raise _refused(part.at, f"a side of {max(width, height)} pixels is longer than {MAX_SIDE}")
+        if max(width, height) > MAX_RATIO * min(width, height):
+            cause = f"of {width} x {height} pixels, one side is more than {MAX_RATIO} times as long as the other"
+            raise _refused(part.at, cause)
         if pixels > MAX_PIXELS:
             cause = f"{width} x {height} pixels are too many: all images of a request have at most {MAX_PIXELS}"
             raise _refused(part.at, cause)
-    return [_decode(part, image) for part, image in zip(parts, opened, strict=True)]
+    # Each is taken from the list, which would keep its pixels in their first form.
+    return [_decode(part, opened.pop(0)) for part in parts]
 
 
 def _open(part: ImagePart) -> Any:
@@ -57,7 +61,8 @@ def _open(part: ImagePart) -> Any:
 def _decode(part: ImagePart, image: Any) -> Any:
     try:
         image.load()
-        return ImageOps.exif_transpose(image).convert("RGB")
+        ImageOps.exif_transpose(image, in_place=True)
+        return image if image.mode == "RGB" else image.convert("RGB")
     except MemoryError:
         raise
     except Exception as error:  # noqa: BLE001 -- the same for a damaged body

@@ -7,9 +7,13 @@ MAX_IMAGES = 16
 MAX_FILE = 32 * 1024**2
 #: Pixels of all images of a request.
 MAX_PIXELS = 64_000_000
-#: The most bytes of a decoded pixel: 3 of the image, and 4 while it is decoded.
-DECODED_BYTES = 7
+#: The most bytes of a pixel, measured with one image of 16 million pixels as RGB and RGBA: 4 of Pillow's image, 6 of
+#: the arrays that transformers makes of it, 4 of the image that it resizes.
+DECODED_BYTES = 14
 #: The longest side in pixels; Pillow writes no JPEG with a longer one.
 MAX_SIDE = 65_535
+#: The longer side as a multiple of the shorter one, as of Qwen2-VL: LLaVA's processor enlarges the shorter one to 336
+#: pixels before it cuts the image, so a line of 65,535 pixels would become one of 7 billion.
+MAX_RATIO = 200
 #: Tokens of all images of a prompt, which the vision tower computes together; the most that Qwen2-VL makes of one.
 MAX_TOKENS = 16384
