@@ -167,6 +167,14 @@ def test_the_mark_of_an_image_in_the_text_is_no_image(llava: RunningEngine) -> N
     assert ask(llava, text="what is <image> in this").status_code == 200
 
 
+def test_the_token_of_an_image_in_the_text_is_refused_where_the_mark_is_another(made: Path, tmp_path: Path) -> None:
+    with engine(tmp_path / "log", model_path=str(made / "gemma3"), context_length=60) as running:
+        refused = ask(running, data_uri(), text="what is <image_soft_token> in this")
+        assert (refused.status_code, refused.json()["error"]["code"]) == (400, "invalid_media"), refused.text
+        assert "<image_soft_token>" in refused.json()["error"]["message"]
+        content_of(ask(running, data_uri()))
+
+
 def test_sound_and_an_image_without_an_address_are_refused(llava: RunningEngine) -> None:
     for part, words in (
         ({"type": "input_audio", "input_audio": {"data": "", "format": "wav"}}, "accepts only text and images"),

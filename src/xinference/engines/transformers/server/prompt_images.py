@@ -64,6 +64,7 @@ class ImageProcessor:
         self._token = base.config.image_token_id
         if not isinstance(self._token, int):
             raise LoadError(f"{type(base).__name__} has no token for images")
+        self._written = str(processor.tokenizer.convert_ids_to_tokens(self._token))
 
     @property
     def chat_template(self) -> str | None:
@@ -83,6 +84,9 @@ class ImageProcessor:
             RefusedError: 400: an image that cannot be decoded, or a text whose marks of images are not those of the
                 request.
         """
+        if self._written != self.marker and self._written in text:  # processors only count their own marks
+            cause = f"messages: a text has {self._written}, which is the model's token of an image."
+            raise RefusedError(cause, code="invalid_media", param="messages")
         images = decode_images(parts)
         try:
             inputs = self._processor(
