@@ -351,9 +351,12 @@ def test_a_server_that_a_launch_starts_names_the_models_that_it_starts_again(
     monkeypatch.setattr("xinference.client.local_server.ensure_server", lambda settings, announce: True)
     monkeypatch.setenv("XINFERENCE_ENDPOINT", "")
     monkeypatch.setenv("XINFERENCE_PORT", canned.url.rpartition(":")[2])
-    canned.answers["GET", "/v1/models/instances"] = Answer([{"model_uid": uid} for uid in uids])
+    entries = [{"model_uid": uid, "status": "LOADING"} for uid in uids]
+    entries += [{"model_uid": "on-demand", "status": "UNLOADED"}, {"model_uid": "broken", "status": "ERROR"}]
+    canned.answers["GET", "/v1/models/instances"] = Answer(entries)
     result = CliRunner().invoke(cli, ["launch", "-n", "m", "--no-wait"])
-    assert ("The server starts the models of its last run again: old, older." in result.stderr) is said
+    assert ("The server starts the models of its last run again: old, older.\n" in result.stderr) is said
+    assert ("of its last run" in result.stderr) is said
 
 
 @pytest.mark.process

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from xinference.client import Client
 
 T = TypeVar("T")
+#: States in which a server that has just started does not start a model again: on demand and unloaded, or not restored.
+_NOT_STARTED = ("UNLOADED", "ERROR", "TERMINATING", "TERMINATED")
 
 
 @dataclass(frozen=True)
@@ -67,9 +69,10 @@ class Target:
 def note_restored(client: Client) -> None:
     """Name the models that a server which has just started starts again; say nothing if it does not list them."""
     try:
-        uids = [str(instance["model_uid"]) for instance in client.list_instances()]
+        instances = client.list_instances()
     except Problem:
         return
+    uids = [str(instance["model_uid"]) for instance in instances if instance.get("status") not in _NOT_STARTED]
     if uids:
         note(f"The server starts the models of its last run again: {', '.join(uids)}.")
 

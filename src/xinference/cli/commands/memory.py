@@ -29,9 +29,7 @@ from xinference.cli.table import print_table
 @click.option(
     "-f", "--model-format", help="Format of the weights, such as ggufv2 or pytorch. [default: that of a launch]"
 )
-@click.option(
-    "-q", "--quantization", help="Quantization, such as Q4_K_M. [default: none if the model has it, else the first]"
-)
+@click.option("-q", "--quantization", help="Quantization, such as Q4_K_M. [default: that of a launch]")
 @click.option(
     "-c",
     "--context-length",
