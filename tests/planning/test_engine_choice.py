@@ -165,6 +165,13 @@ def test_a_launch_with_adapters_gets_a_version_and_an_engine_that_load_them() ->
     assert "with LoRA adapters" in adapted.engine_reason
 
 
+def test_a_quantization_that_no_engine_with_adapters_runs_is_refused_for_the_adapters() -> None:
+    with pytest.raises(
+        Problem, match="No engine here can run smollm2-instruct Q4_1 with LoRA adapters: vLLM runs pytorch"
+    ):
+        choose("smollm2-instruct", quantization="Q4_1", options={"lora_modules": [{"a": "/a"}]})
+
+
 def test_an_engine_that_loads_no_adapters_refuses_them_where_the_launch_names_its_format() -> None:
     choice = choose("qwen2.5-instruct", model_format="ggufv2", options={"lora_modules": [{"a": "/a"}]})
     assert choice.engine.table.engine == "llama.cpp"  # whose check of the options has the reason

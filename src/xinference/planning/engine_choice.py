@@ -163,8 +163,7 @@ def _engine_reason(facts: Facts, request: LaunchRequest, version: ModelVersion, 
     if request.model_engine is not None:
         return "requested"
     others = [e for e in _candidates(facts, request) if e is not engine and any(_runnable(facts, [version], [e]))]
-    adapters = " with LoRA adapters" if request.options.get("lora_modules") else ""
-    able = f"that can run it{adapters} on this host"
+    able = f"that can run it{_adapters_text(request)} on this host"
     if not others:
         return f"the only engine {able}"
     if wants_gpu(facts, request):
@@ -173,6 +172,10 @@ def _engine_reason(facts: Facts, request: LaunchRequest, version: ModelVersion, 
         missing = all(missing_environment(facts, other) for other in others)
         return "its environment is installed" if missing else f"the first engine {able}"
     return f"its environment is the smallest of the engines {able}"
+
+
+def _adapters_text(request: LaunchRequest) -> str:
+    return " with LoRA adapters" if request.options.get("lora_modules") else ""
 
 
 def _size_text(facts: Facts, request: LaunchRequest, pair: Pair) -> str:
@@ -188,6 +191,7 @@ def _refusal(
     """The refusal of a request that no combination satisfies, with those that come nearest."""
     name = _requested_name(request, versions[0])
     if request.model_engine is None:
+        name += _adapters_text(request)
         reason = _unsupported_everywhere(engines, versions)
         if reason is None:
             hint = _suitable_engines(facts, versions)
