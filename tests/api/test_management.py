@@ -76,6 +76,28 @@ async def test_what_cannot_be_loaded_is_logged_and_answered_with_the_way_out(cap
     assert [record.levelno for record in caplog.records if "cannot be loaded" in record.message] == [logging.CRITICAL]
 
 
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (
+            ImportError("cannot import name 'a' from 'x.b' (/home/me/my x/b.py)"),
+            "ImportError: cannot import name 'a' from 'x.b'",
+        ),
+        (SyntaxError("invalid syntax", ("/home/me/x/b.py", 3, 1, "x", 3, 1)), "SyntaxError: invalid syntax"),
+        (ImportError("/home/me/lib.so: undefined symbol: f"), "ImportError"),
+        (FileNotFoundError(2, "No such file or directory", "/home/me/x"), "FileNotFoundError"),
+    ],
+)
+async def test_the_answer_names_no_path_of_the_machine(error: Exception, reason: str) -> None:
+    def build() -> ASGIApp:
+        raise error
+
+    async with client_of(Management(build)) as client:
+        answer = await client.get("/v1/cluster/auth")
+    assert answer.json()["problem"]["cause"] == f"The management API can't be loaded: {reason}."
+    assert "/home" not in answer.text
+
+
 async def test_files_that_changed_while_they_were_loaded_are_loaded_by_the_next_request() -> None:
     states = iter([SyntaxError("half a file"), ImportError("no such name"), None])
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
 
 log = logging.getLogger(__name__)
+#: The path at the end of an error of `from MODULE import NAME`.
+_IN_FILE = re.compile(r" \(/.*\)\Z", re.DOTALL)
 
 
 class Management:
@@ -64,10 +67,19 @@ def _has_failed(loading: asyncio.Task[ASGIApp]) -> bool:
 def _problem(error: BaseException) -> Problem:
     return Problem(
         Code.MANAGEMENT_NOT_LOADED,
-        f"The management API can't be loaded: {error!r:.300}.",
-        hint="If the package is being upgraded, wait until that is complete, and restart the server; its models go on. "
+        f"The management API can't be loaded: {_reason(error)}.",
+        hint="The server's log has the details. "
+        "If the package is being upgraded, wait until that is complete, and restart the server; its models go on. "
         "Otherwise the installation is incomplete: install it again.",
     )
+
+
+def _reason(error: BaseException) -> str:
+    """The reason without a path of this machine: it is also answered where no key is needed."""
+    text = error.msg if isinstance(error, ImportError | SyntaxError) else ""
+    text = _IN_FILE.sub("", text)
+    name = type(error).__name__
+    return f"{name}: {text[:200]}" if text and "/" not in text else name
 
 
 async def _refuse(send: Send, problem: Problem) -> None:
