@@ -8,14 +8,17 @@ from typing import Any
 import pytest
 
 from tests.formats.gguf_model import write_gguf
+from tests.support.cases import in_one_test
 from xinference.config import Settings
 from xinference.engines.llama_cpp.engine import LlamaCpp
 from xinference.errors import Problem
-from xinference.launch.tuning_file import read_tunings
+from xinference.launch.tuning import Tuning
+from xinference.launch.tuning_file import read_tunings, write_tunings
 from xinference.local_commands.speed_comparison import Comparison
-from xinference.local_commands.tune import Bench, tune
+from xinference.local_commands.tune import Bench, forget, tune
 
 HF = Path(__file__).parent.parent / "assets" / "tiny-llama2-chat-hf"
+SMALL, LARGE = "qwen2.5-instruct--0_5B--ggufv2--q4_k_m", "qwen2.5-instruct--7B--ggufv2--Q8_0"
 
 pytestmark = pytest.mark.process
 
@@ -72,3 +75,21 @@ def test_a_gain_of_too_few_rounds_fails_and_leaves_what_was_measured_before(
     with pytest.raises(Problem, match="--minutes 1 is too short: options were faster"):
         run(tmp_path)
     assert read_tunings(tmp_path / "home") == before
+
+
+@in_one_test(
+    ("name", "gone"),
+    [
+        ("qwen2.5-instruct", [SMALL, LARGE]),
+        ("Qwen2.5-Instruct", [SMALL, LARGE]),
+        ("qwen2.5-instruct:0.5b", [SMALL]),
+        ("qwen2.5-instruct:q8_0", [LARGE]),
+        (LARGE, [LARGE]),
+        ("qwen2.5-instruct:7b-q4_k_m", []),
+        ("qwen2.5", []),
+    ],
+)
+def test_measurements_are_forgotten_by_every_name_of_a_launch(tmp_path: Path, name: str, gone: list[str]) -> None:
+    write_tunings(tmp_path, [Tuning(each, "llama.cpp", "1", "m", {}, {}) for each in (SMALL, LARGE)])
+    assert forget(name, Settings(home=tmp_path)) == gone
+    assert [each.version_id for each in read_tunings(tmp_path)] == [each for each in (SMALL, LARGE) if each not in gone]

@@ -19,13 +19,16 @@ import psutil
 from pydantic import ValidationError
 
 from xinference.api.launch_body import LaunchBody
+from xinference.catalog.models import same_size
 from xinference.config import Settings
 from xinference.engines.base import Engine, Placement
 from xinference.engines.registry import all_engines
 from xinference.error_codes import Code
 from xinference.errors import Problem, bad_request, not_found
 from xinference.hardware.devices import read_host
+from xinference.launch.name_tag import read_tag, split_tag
 from xinference.launch.plan import SizedPlan
+from xinference.launch.quantization_order import same_quantization
 from xinference.launch.request import LaunchRequest
 from xinference.launch.tuning import OPTION, Tuning, machine_of, with_entry
 from xinference.launch.tuning_file import read_tunings, write_tunings
@@ -102,13 +105,31 @@ def _too_short(minutes: float, what: str) -> Problem:
 
 
 def forget(name: str, settings: Settings | None = None) -> list[str]:
-    """Delete the measurements of all versions of a model on any machine; returns the versions."""
+    """Delete the measurements of all versions of a model on any machine; returns the versions.
+
+    Args:
+        name: a version id, or the name of a model in any case, perhaps with a tag that names some of its versions.
+    """
     settings = settings or Settings.from_env()
     known = read_tunings(settings.home)
-    gone = [each for each in known if name in (each.version_id, each.version_id.partition("--")[0])]
+    gone = [each for each in known if _is_of(each.version_id, name.strip())]
     if gone:
         write_tunings(settings.home, [each for each in known if each not in gone])
     return sorted({each.version_id for each in gone})
+
+
+def _is_of(version_id: str, name: str) -> bool:
+    family, size, _, quantization = version_id.rsplit("--", 3)
+    if name.lower() in (version_id.lower(), family.lower()):
+        return True
+    beginning, tag = split_tag(name)
+    tagged_size, tagged_quantization = read_tag(tag) if tag else (None, None)
+    return (
+        tag is not None
+        and beginning.lower() == family.lower()
+        and (tagged_size is None or same_size(size, tagged_size))
+        and (tagged_quantization is None or same_quantization(quantization, tagged_quantization))
+    )
 
 
 @dataclass
