@@ -163,6 +163,23 @@ async def test_the_callbacks_in_place_of_uvicorns_have_the_same_result(pieces: l
     assert found[0] == found[1]
 
 
+@in_one_test("line", [1, 3, 4, 5])
+async def test_a_head_in_two_pieces_loses_its_offer_of_another_protocol_too(line: int) -> None:
+    lines = ["POST /a HTTP/1.1", "Host: a", "Upgrade: h2c", "Connection: Upgrade", "Content-Length: 2", "", "{}"]
+    config = http_server(_waiting).config
+    config.load()
+    protocol = Protocol(config, ServerState(), {})
+    protocol.connection_made(Wire(lambda _: None))
+    first = "\r\n".join(lines[:line]) + "\r\n"
+    for piece in (first, "\r\n".join(lines).removeprefix(first)):
+        protocol.data_received(piece.encode())
+    assert bytes(protocol.cycle.body) == b"{}"
+    await asyncio.sleep(0)
+    for task in list(protocol.tasks):
+        task.cancel()
+    await asyncio.gather(*protocol.tasks, return_exceptions=True)
+
+
 def _facts(cycle: RequestResponseCycle) -> tuple[Any, ...]:
     scope = {name: value for name, value in cycle.scope.items() if not name.startswith("xinference.")}
     return scope, cycle.keep_alive, cycle.more_body, bytes(cycle.body), cycle.message_event.is_set(), cycle.access_log

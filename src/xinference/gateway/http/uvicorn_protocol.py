@@ -608,7 +608,8 @@ def _plain_path(url: bytes) -> str | None:
 
 def _without_upgrade(data: bytes) -> bytes:
     """The first bytes of a request without an offer of another protocol; a web socket is left, and refused."""
-    head = data.find(b"\r\n\r\n") + 2 or len(data)
+    end = data.find(b"\r\n\r\n")
+    head = len(data) if end < 0 else end + 2
     return UPGRADE.sub(b"", data[:head]) + data[head:]
 
 
