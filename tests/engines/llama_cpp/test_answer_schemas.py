@@ -32,7 +32,9 @@ NOT_FOLLOWED: list[tuple[dict[str, Any], str]] = [
     ({"type": "string", "pattern": "^a$", "minLength": 3}, "a length beside a pattern"),
     ({"type": "array", "prefixItems": [INTEGER], "items": INTEGER}, "items beside prefixItems"),
     ({"type": "object", "required": ["a"]}, "required to 'a'"),
+    ({"type": "object", "properties": {}, "required": [{}]}, "required to '{}'"),
     ({"allOf": [{"type": "string"}, {"minLength": 3}]}, "this allOf"),
+    ({"allOf": [{"properties": {"a": INTEGER}}, {"$ref": "#/$defs/a"}], "additionalProperties": False}, "this allOf"),
     ({"type": "object", "properties": {"a": INTEGER}, "anyOf": [{"required": ["a"]}]}, "anyOf or oneOf"),
 ]
 
@@ -60,6 +62,9 @@ def test_a_keyword_that_the_grammars_pass_over_is_refused_at_every_depth(
         {"type": "array", "items": {"$ref": "#/$defs/a"}, "minItems": 1, "uniqueItems": False},
         {"allOf": [{"properties": {"a": INTEGER}}, {"$ref": "#/$defs/a"}]},
         {"anyOf": [{"type": "string", "minLength": 2}, {"type": "null"}], "description": "d"},
+        {"type": "string", "pattern": "^a$", "minLength": 0},
+        {"type": "integer", "multipleOf": 1},
+        {"type": "object", "properties": {"a": INTEGER}, "unevaluatedProperties": {}},
         {"$defs": {"n": {"type": "object", "properties": {"n": {"$ref": "#/$defs/n"}}}}, "$ref": "#/$defs/n"},
         {"properties": {"not": INTEGER, "if": INTEGER, "pattern": {"type": "string"}}},
     ],

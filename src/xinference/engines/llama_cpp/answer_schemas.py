@@ -15,7 +15,6 @@ _PASSED_OVER = (
     "propertyNames", "patternProperties", "minProperties", "maxProperties",
 )  # fmt: skip
 _BOUNDS = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum")
-_LENGTHS = ("minLength", "maxLength")
 _ALTERNATIVES = ("anyOf", "oneOf")
 #: Values with which a keyword has no effect.
 _WITHOUT_EFFECT: tuple[Any, ...] = (None, False, 0, {}, [])
@@ -121,21 +120,26 @@ def _without_wrapper(node: Body) -> Body:
 
 
 def _check_keywords(node: Body, refuse: Refuse) -> None:
+    types = _types(node)
     for name in _PASSED_OVER:
-        if name in node and (name in ("not", "maxProperties") or node[name] not in _WITHOUT_EFFECT):
+        if name in node and _has_effect(name, node[name], types):
             raise refuse(name)
     for name in ("unevaluatedProperties", "unevaluatedItems"):
-        if node.get(name) not in (None, True):
+        if node.get(name) not in (None, True, {}):
             raise refuse(name)
     bounds = [name for name in _BOUNDS if name in node]
-    if bounds and "integer" not in _types(node):
+    if bounds and ("integer" not in types or "number" in types):
         raise refuse(f"{bounds[0]} to numbers that are not integers")
-    if bounds and "number" in _types(node):
-        raise refuse(f"{bounds[0]} to numbers that are not integers")
-    if "pattern" in node and any(name in node for name in _LENGTHS):
+    if "pattern" in node and (node.get("minLength") or node.get("maxLength") is not None):
         raise refuse("a length beside a pattern")
     if node.get("prefixItems") and isinstance(node.get("items"), dict):
         raise refuse("items beside prefixItems")
+
+
+def _has_effect(name: str, value: Any, types: list[Any]) -> bool:
+    if name == "multipleOf" and value == 1:
+        return types != ["integer"]
+    return name in ("not", "maxProperties") or value not in _WITHOUT_EFFECT
 
 
 def _types(node: Body) -> list[Any]:
@@ -146,7 +150,9 @@ def _types(node: Body) -> list[Any]:
 def _check_combinations(node: Body, refuse: Refuse) -> None:
     parts = node.get("allOf")
     if isinstance(parts, list) and parts:
-        if "properties" in node or not all(map(_can_be_joined, parts)):
+        # With either of the two, the grammar is that of an object and has no part of the allOf.
+        is_object = "properties" in node or node.get("additionalProperties", True) is not True
+        if is_object or not all(map(_can_be_joined, parts)):
             raise refuse("this allOf")
         return
     properties = node.get("properties")
@@ -156,7 +162,8 @@ def _check_combinations(node: Body, refuse: Refuse) -> None:
         return
     required = node.get("required")
     known = properties if isinstance(properties, dict) else {}
-    missing = [name for name in required if name not in known] if isinstance(required, list) else []
+    names = required if isinstance(required, list) else []
+    missing = [name for name in names if not isinstance(name, str) or name not in known]
     if missing:
         raise refuse(f"required to {str(missing[0])[:100]!r}, which is not in properties")
 
