@@ -342,7 +342,21 @@ def test_a_field_without_which_the_answer_is_another_one_is_refused_where_it_is_
 @in_one_test("engine", sorted(DIALECTS))
 @in_one_test(
     "field",
-    [{"min_tokens": 0}, {"format": ""}, {"stop_sequences": []}, {"best_of": 1}, {"system": None}, {"echo": False}],
+    [
+        *({"min_tokens": 0}, {"format": ""}, {"stop_sequences": []}, {"best_of": 1}, {"system": None}, {"echo": False}),
+        *({"num_predict": -1}, {"n_predict": -1}, {"max_new_tokens": -1}, {"truncate_prompt_tokens": -1}),
+    ],
 )
 def test_a_value_without_an_effect_is_passed_over(engine: str, field: dict[str, Any]) -> None:
     assert to_engine(engine, CHATS, messages=CHAT["messages"], **field)["messages"] == CHAT["messages"]
+
+
+@in_one_test("engine", sorted(DIALECTS))
+def test_a_choice_among_no_tools_is_removed_from_a_completion(engine: str) -> None:
+    assert "tool_choice" not in to_engine(engine, COMPLETIONS, prompt="a", tool_choice="auto")
+
+
+@in_one_test("engine", sorted(DIALECTS))
+def test_a_message_may_ask_for_a_text_in_the_words_of_a_chat(engine: str) -> None:
+    sent = to_engine(engine, "/v1/messages", messages=CHAT["messages"], max_tokens=5, response_format={"type": "text"})
+    assert "response_format" not in sent

@@ -32,6 +32,8 @@ _OTHERS = {
     "functions": "Use tools.",
     "container": "Leave it out: there are no containers here.",
 }
+#: The format of an answer without another one.
+_TEXT = {"type": "text"}
 
 
 def canonical_messages(document: RequestDocument) -> None:
@@ -77,7 +79,7 @@ def canonical_messages(document: RequestDocument) -> None:
 
 def _check_unserved(body: Body) -> None:
     for name, hint in _OTHERS.items():
-        if body.get(name):
+        if body.get(name) and body[name] != _TEXT:
             raise unsupported(name, "a message does not have it.", hint)
     if body.get("n", 1) not in (1, None):
         raise unsupported("n", "a message has one answer.", "Send the request several times.")

@@ -62,9 +62,20 @@ EFFECTS: dict[str, str | None] = {
 VECTOR_EFFECTS: dict[str, str | None] = {"prompt_name": "Put the prompt before each text.", "return_sparse": None}
 
 
+#: Values of these fields with which an answer is the same, as some clients send them by default: -1 is no limit.
+_WITHOUT_EFFECT: dict[str, tuple[Any, ...]] = {
+    "best_of": (1,),
+    "max_new_tokens": (-1,),
+    "n_predict": (-1,),
+    "num_predict": (-1,),
+    "tool_choice": ("none", "auto"),
+    "truncate_prompt_tokens": (-1,),
+}
+
+
 def has_effect(name: str, value: Any) -> bool:
     """Whether this value of one of the fields of `EFFECTS` changes an answer."""
-    return bool(value) and not (name == "best_of" and value == 1) and not (name == "tool_choice" and value == "none")
+    return bool(value) and value not in _WITHOUT_EFFECT.get(name, ())
 
 
 _STRUCTURED = {
