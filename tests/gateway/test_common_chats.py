@@ -223,3 +223,16 @@ def test_tools_are_decoded_once_and_only_common_ones_are_remembered(monkeypatch:
 def test_tools_whose_schemas_have_to_be_searched_are_not_common() -> None:
     long = TOOL | {"function": {"name": "one", "description": "a" * MAX_BYTES}}
     assert not KnownTools().has(msgspec.Raw(msgspec.json.encode([long])))
+
+
+@in_one_test(
+    "fields",
+    [
+        {"tools": [TOOL | {"function": {"name": "f", "parameters": {"default": 1e99}}}]},
+        {"messages": [{"role": "assistant", "tool_calls": [call('{"a": [1e+99]}')]}, {"role": "user", "content": "a"}]},
+    ],
+)
+def test_a_number_that_engines_cannot_read_makes_a_chat_uncommon(fields: dict[str, Any]) -> None:
+    body = json.dumps(CHAT | fields).encode()
+    assert check(DECODER, body).is_common
+    assert not check(DECODER, body.replace(b"e+99", b"e+999")).is_common

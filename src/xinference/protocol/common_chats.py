@@ -172,7 +172,8 @@ _CALLS = b'"tool_calls"'
 
 _decode = msgspec.json.Decoder(CommonChat).decode
 _decode_conversation = msgspec.json.Decoder(CommonConversation).decode
-_decode_object = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+#: Decodes all of it: an engine must be able to read what the forms skip, such as the number 1e999.
+_decode_object = msgspec.json.Decoder(dict[str, Any]).decode
 _decode_tools = msgspec.json.Decoder(Annotated[list[Tool], Meta(min_length=1, max_length=MAX_ALTERNATIVES)]).decode
 
 
@@ -252,6 +253,7 @@ class KnownTools:
             return False
         try:
             _decode_tools(text)
+            msgspec.json.decode(text)
         except msgspec.ValidationError:
             return False
         if len(self._hashes) >= self._maximum:
