@@ -305,6 +305,7 @@ def test_a_prompt_of_the_whole_context_is_answered_and_one_token_more_is_a_400(t
         ({"model": "other"}, 404, "other"),
         ({"temperature": -1}, 400, "temperature"),
         ({"logit_bias": {"99999": 1}}, 400, "99999"),
+        ({"logit_bias": {"²": 1}}, 400, "²"),
         ({"response_format": {"type": "json_schema", "json_schema": {"schema": {"type": "odd"}}}}, 400, "odd"),
         ({"tool_choice": "required"}, 400, "no tools"),
         ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, 400, "accepts only text"),

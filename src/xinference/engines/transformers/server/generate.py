@@ -169,7 +169,7 @@ def _alternatives(request: ChatRequest | CompletionRequest) -> int | None:
 def _bias(request: GenerationRequest, vocab_size: int) -> dict[int, float]:
     bias = {}
     for key, value in (request.logit_bias or {}).items():
-        if not key.isdigit() or int(key) >= vocab_size:
+        if not key.isdecimal() or int(key) >= vocab_size:
             raise RefusedError(f"logit_bias: {key!r} is not a token of this model.", param="logit_bias")
         bias[int(key)] = value
     return bias
