@@ -411,6 +411,7 @@ def test_the_events_of_a_call_are_those_of_a_function_call() -> None:
         ({"container": "c"}, "container"),
         ({"output_config": {"format": {"type": "json_object"}}}, "output_config.format.type"),
         ({"output_config": {"effort": "least"}}, "output_config.effort"),
+        ({"output_config": {"format": "json"}}, "output_config.format"),
         ({"thinking": {"type": "much"}}, "thinking.type"),
         ({"system": [{"type": "image", "source": {"type": "base64", "data": "AA"}}]}, "system[0].type"),
     ],

@@ -75,6 +75,8 @@ def canonical_messages(document: RequestDocument) -> None:
             if form.get("type") != "json_schema":
                 raise not_one_of(f"{name}.type", form.get("type"), ("json_schema",))
             check_schema(form.get("schema"), f"{name}.schema")
+        elif form is not None:
+            raise invalid(name, "a format is an object with type and schema.")
 
 
 def _check_unserved(body: Body) -> None:
