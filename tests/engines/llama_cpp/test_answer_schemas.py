@@ -100,11 +100,19 @@ def test_a_pattern_has_no_classes_that_the_grammars_take_as_letters(pattern: str
     assert plain_pattern(pattern) == plain
 
 
-def test_a_schema_that_need_not_be_followed_strictly_is_passed_as_it_is() -> None:
-    form = {"type": "json_schema", "json_schema": {"strict": False, "schema": {"not": {}}}}
+@pytest.mark.parametrize("strict", [{}, {"strict": False}, {"strict": None}])
+@pytest.mark.parametrize("schema", [{"not": {}}, {"type": "number", "minimum": 0, "maximum": 1}])
+def test_a_schema_that_need_not_be_followed_strictly_is_passed_as_it_is(schema: Body, strict: Body) -> None:
+    form = {"type": "json_schema", "json_schema": {**strict, "schema": schema}}
     body: Body = {"messages": [], "response_format": form}
     follow_format(body, form)
     assert body["response_format"] == form
+
+
+def test_a_strict_schema_with_a_keyword_that_would_be_passed_over_is_refused() -> None:
+    form = {"type": "json_schema", "json_schema": {"strict": True, "schema": {"type": "number", "minimum": 0}}}
+    with pytest.raises(Refusal, match="minimum"):
+        follow_format({"messages": [], "response_format": form}, form)
 
 
 @in_one_test(

@@ -137,7 +137,12 @@ FIELDS: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({"thinking": {"type": "adaptive"}, "output_config": {"effort": "max"}}, {"reasoning_effort": "high"}),
     (
         {"output_config": {"format": {"type": "json_schema", "schema": SCHEMA}}},
-        {"response_format": {"type": "json_schema", "json_schema": {"name": "answer", "schema": SCHEMA}}},
+        {
+            "response_format": {
+                "type": "json_schema",
+                "json_schema": {"name": "answer", "schema": SCHEMA, "strict": True},
+            }
+        },
     ),
     ({"stream": True}, {"stream": True, "stream_options": {"include_usage": True}}),
     ({"metadata": {"user_id": "x"}, "system": None, "tools": None, "top_k": None, "thinking": None}, {}),

@@ -34,9 +34,8 @@ def follow_format(body: Body, value: Any) -> None:
     where = "response_format.json_schema" if kind == "json_schema" else "response_format"
     holder = value.get("json_schema") if kind == "json_schema" else value
     schema = holder.get("schema") if isinstance(holder, dict) else None
-    # An answer that need not follow the schema strictly is as near to it as the grammar.
-    if isinstance(holder, dict) and isinstance(schema, dict) and not (is_chat and holder.get("strict") is False):
-        schema = followed(schema, f"{where}.schema")
+    if isinstance(holder, dict) and isinstance(schema, dict):
+        schema = _followed_as_far_as(holder.get("strict"), schema, f"{where}.schema")
         holder = {**holder, "schema": schema}
         body["response_format"] = {**value, "json_schema": holder} if kind == "json_schema" else holder
     if is_chat:
@@ -46,6 +45,20 @@ def follow_format(body: Body, value: Any) -> None:
         body["json_schema"] = schema or {"type": "object"}
     elif kind != "text":
         raise Refusal(Code.UNSUPPORTED_FIELD, f"{where}: a completion of llama.cpp has no {kind}.", param=where)
+
+
+def _followed_as_far_as(strict: Any, schema: Body, where: str) -> Body:
+    """The schema in a form that llama.cpp follows.
+
+    Only `strict` requires that the answer follows all of it. Without it, the engine follows what it can, as in OpenAI's
+    API.
+    """
+    try:
+        return followed(schema, where)
+    except Refusal:
+        if strict is True:
+            raise
+        return schema
 
 
 def follow_guided(body: Body, value: Any) -> None:
@@ -75,7 +88,7 @@ def followed(schema: Body, where: str) -> Body:
         return Refusal(
             Code.INVALID_CONSTRAINT,
             f"{where}: llama.cpp cannot apply {what}, so that the answer would not follow the schema.",
-            hint='Leave it out, send "strict": false, or launch the model on another engine.',
+            hint='Leave it out, send no "strict": true, or launch the model on another engine.',
             param=where,
         )
 

@@ -224,7 +224,10 @@ def _translate_output(chat: Body, request: Body) -> None:
     config = config if isinstance(config, dict) else {}
     form = config.get("format") or request.get("output_format")
     if isinstance(form, dict):
-        chat["response_format"] = {"type": "json_schema", "json_schema": {"name": "answer", "schema": form["schema"]}}
+        chat["response_format"] = {
+            "type": "json_schema",
+            "json_schema": {"name": "answer", "schema": form["schema"], "strict": True},
+        }
     effort = config.get("effort")
     if effort is not None:
         chat["reasoning_effort"] = _EFFORTS[effort]
