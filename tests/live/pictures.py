@@ -7,10 +7,10 @@ import struct
 import zlib
 
 
-def png(width: int = 20, height: int = 20, colour: tuple[int, int, int] = (200, 30, 30)) -> bytes:
-    """A PNG of one colour (W3C's Portable Network Graphics: 8 bits, RGB, no filter)."""
+def png(width: int = 20, height: int = 20, colour: tuple[int, ...] = (200, 30, 30)) -> bytes:
+    """A PNG of one colour (W3C's Portable Network Graphics: 8 bits, RGB or RGBA, no filter)."""
     rows = (b"\0" + bytes(colour) * width) * height
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    header = struct.pack(">IIBBBBB", width, height, 8, 2 if len(colour) == 3 else 6, 0, 0, 0)
     chunks = (_chunk(b"IHDR", header), _chunk(b"IDAT", zlib.compress(rows)), _chunk(b"IEND", b""))
     return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
 

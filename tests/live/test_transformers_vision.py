@@ -190,6 +190,14 @@ def test_images_of_few_pixels_are_read(llava: RunningEngine, size: tuple[int, in
     content_of(ask(llava, data_uri(png(*size))))
 
 
+def test_a_transparent_image_is_on_white(llava: RunningEngine) -> None:
+    transparent, white, black = (
+        ask(llava, data_uri(png(colour=colour)), logprobs=True).json()["choices"][0]["logprobs"]
+        for colour in ((0, 0, 0, 0), (255, 255, 255), (0, 0, 0))
+    )
+    assert transparent == white != black
+
+
 def test_a_template_that_writes_texts_alone_gets_the_mark_of_the_image(made: Path, tmp_path: Path) -> None:
     template = "{% for message in messages %}{{ message.role }} : {{ message.content }}{% endfor %}"
     with engine(tmp_path / "log", model_path=str(made / "llava"), chat_template=template) as running:

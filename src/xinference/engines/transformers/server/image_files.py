@@ -62,11 +62,20 @@ def _decode(part: ImagePart, image: Any) -> Any:
     try:
         image.load()
         ImageOps.exif_transpose(image, in_place=True)
-        return image if image.mode == "RGB" else image.convert("RGB")
+        if image.has_transparency_data:
+            return _on_white(image if image.mode == "RGBA" else image.convert("RGBA"))
+        return image.convert("RGB")  # also of RGB: an opened image keeps its decoder, which is large for WebP
     except MemoryError:
         raise
     except Exception as error:  # noqa: BLE001 -- the same for a damaged body
         raise _refused(part.at, f"the image is damaged or truncated ({error})") from None
+
+
+def _on_white(image: Any) -> Any:
+    """An image with transparency on a white background, as transformers converts it to RGB."""
+    white = Image.new("RGB", image.size, "white")
+    white.paste(image, mask=image.getchannel("A"))
+    return white
 
 
 def _content(part: ImagePart) -> bytes:
