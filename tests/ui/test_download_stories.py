@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import httpx2
 import pytest
@@ -19,6 +20,9 @@ from tests.support.polling import until
 from tests.support.scripted_home import ScriptedHome
 from tests.support.small_disk import SmallDisk, small_disk
 from tests.ui.conftest import HF, Open, scripted_home
+
+if TYPE_CHECKING:
+    from playwright.sync_api import APIResponse, Route
 
 pytestmark = [pytest.mark.browser, pytest.mark.process]
 VERSION = "qwen2.5-instruct--0_5B--ggufv2--q4_0"
@@ -96,6 +100,49 @@ def test_a_download_is_paused_and_goes_on_after_a_restart_of_the_server(
     first = [each[2] for each in hub.counters.of(FILE)[before:] if each[2]]
     assert first and not first[0].startswith("bytes=0-"), "the second server begins where the first one stopped"
     assert hub.counters.sent[FILE] < 1.5 * BYTES
+
+
+def test_a_download_of_a_repository_goes_on_after_a_restart_of_the_server(
+    hub: LoopbackHub, home: ScriptedHome, open_page: Open
+) -> None:
+    """The model has a name that only its files gave it."""
+    asked = {"model_name": REPOSITORY, "quantization": "q4_0"}
+    version = httpx2.post(f"{home.url}/v1/cache/models", json=asked, timeout=60).json()["model_version"]
+    until("some bytes are here", lambda: hub.counters.sent.get(FILE, 0) > 1 << 20)
+    home.kill()
+    home.start()
+    page, _ = open_page(home, "#/downloads")
+    page.get_by_text(re.compile("stopped at .* [KM]iB")).wait_for()
+    del hub.faults[FILE]
+    page.get_by_role("button", name="Go on").click()
+    until("the weights are here", lambda: cached(home) == [(version, True)])
+
+
+def test_an_earlier_answer_that_comes_later_does_not_replace_the_weights(home: ScriptedHome, open_page: Open) -> None:
+    page, _ = open_page(home)
+    page.get_by_role("heading", name="Home").wait_for()
+    asked_for: list[Route] = []
+    held: list[APIResponse] = []
+
+    def hold_first(route: Route) -> None:
+        asked_for.append(route)
+        if len(asked_for) > 1:
+            route.continue_()
+        else:
+            held.append(route.fetch())
+
+    page.route("**/v1/cache/models", hold_first)
+    page.get_by_role("link", name="Downloads", exact=True).click()
+    page.get_by_text("Nothing is downloaded now.").wait_for()
+    until("the first answer is held", lambda: (page.evaluate("0"), bool(held))[1])
+    asked = {"model_name": "qwen2.5-instruct", "model_format": "ggufv2", "quantization": "q4_0"}
+    assert httpx2.post(f"{home.url}/v1/cache/models", json=asked, timeout=60).is_success
+    row = page.get_by_role("row", name=re.compile(VERSION))
+    row.wait_for()
+    with page.expect_response("**/v1/cache/models"):
+        asked_for[0].fulfill(response=held[0])
+    page.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+    assert row.count() == 1
 
 
 def test_a_download_is_removed_from_the_list_and_its_part_from_the_disk(
