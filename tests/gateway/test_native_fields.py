@@ -344,6 +344,8 @@ def test_a_field_without_which_the_answer_is_another_one_is_refused_where_it_is_
     "field",
     [
         *({"min_tokens": 0}, {"format": ""}, {"stop_sequences": []}, {"best_of": 1}, {"system": None}, {"echo": False}),
+        *({"grammar": ""}, {"regex": ""}, {"ebnf": None}, {"structured_outputs": {}}),
+        *({"chat_template": ""}, {"lora": []}, {"id_slot": -1}, {"logits_processors": []}, {"mm_processor_kwargs": {}}),
         *({"num_predict": -1}, {"n_predict": -1}, {"max_new_tokens": -1}, {"truncate_prompt_tokens": -1}),
     ],
 )

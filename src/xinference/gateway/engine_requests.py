@@ -30,6 +30,7 @@ from xinference.protocol.constraint_fields import (
     EFFECTS,
     VECTOR_EFFECTS,
     check_constraint_fields,
+    constrains,
     has_effect,
 )
 from xinference.protocol.errors import Refusal
@@ -59,6 +60,8 @@ UNREAD = (
 _GENERATION = ("repetition_penalty", "stop_token_ids", "lora_name", "response_format", *GUIDED)
 #: Those of them whose JSON is not decoded by the form.
 _UNDECODED = ("guided_json", "response_format")
+#: Values that set nothing: -1 is the default of a number that an engine chooses itself.
+_NOTHING: tuple[Any, ...] = (None, "", [], {}, -1)
 
 
 class _Rewritten:
@@ -173,7 +176,7 @@ def _check_extra_fields(dialect: Dialect, request: Request, document: RequestDoc
     known = request.__struct_fields__
     further = {name: value for name, value in fields.items() if name not in known}
     for name, value in further.items():
-        if name in native.refused and value is not None:
+        if name in native.refused and value not in _NOTHING:
             cause = f"{name[:100]}: a request cannot set this field of {dialect.engine}."
             raise Refusal(Code.UNSUPPORTED_FIELD, cause, param=name)
     try:
@@ -184,7 +187,7 @@ def _check_extra_fields(dialect: Dialect, request: Request, document: RequestDoc
     taken = {name: value for name, value in further.items() if name in native.taken and name not in unread}
     check_constraint_fields(taken)
     for name in CONSTRAINTS & (further.keys() - taken.keys()):
-        if further[name] is not None:  # without it the answer would look like one that obeys it
+        if constrains(name, further[name]):  # without it the answer would look like one that obeys it
             cause = f"{name} is no field of {dialect.engine}, so that the answer would not be constrained."
             raise Refusal(Code.UNSUPPORTED_FIELD, cause, hint="Use response_format.", param=name)
     _refuse_effects(dialect, request, further, further.keys() - taken.keys())

@@ -78,6 +78,11 @@ def has_effect(name: str, value: Any) -> bool:
     return bool(value) and value not in _WITHOUT_EFFECT.get(name, ())
 
 
+def constrains(name: str, value: Any) -> bool:
+    """Whether this value of one of `CONSTRAINTS` constrains an answer; the schema `{}` asks for JSON."""
+    return bool(value) or (name == "json_schema" and value == {})
+
+
 _STRUCTURED = {
     "json": "schema", "structural_tag": "schema", "grammar": "grammar", "regex": "regex", "choice": "choice",
     "whitespace_pattern": "regex",
