@@ -75,13 +75,13 @@ class Server:
             return json.load(answer)
 
     def first_token(self, body: dict[str, Any]) -> float:
-        """Seconds until the first text of a stream, which is read to its end."""
+        """Seconds until the first text of a stream, or its end if it has none; it is read to its end."""
         begin, first = self.clock(), 0.0
         with urllib.request.urlopen(
             self._request("/v1/chat/completions", {**body, "stream": True}), timeout=3600
         ) as answer:
             for line in answer:
-                if not first and b'"content":"' in line:
+                if not first and (b'"content":"' in line or b'"finish_reason":"' in line):
                     first = self.clock() - begin
         return first
 
