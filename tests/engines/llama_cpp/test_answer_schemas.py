@@ -8,7 +8,12 @@ import pytest
 
 from tests.support.cases import in_one_test
 from xinference.engines.dialect import Body
-from xinference.engines.llama_cpp.answer_schemas import follow_any_object, follow_format, followed, plain_pattern
+from xinference.engines.llama_cpp.answer_schemas import (
+    applicable_schema,
+    follow_any_object,
+    follow_format,
+    plain_pattern,
+)
 from xinference.protocol.errors import Refusal
 
 INTEGER = {"type": "integer"}
@@ -47,7 +52,7 @@ def test_a_keyword_that_the_grammars_pass_over_is_refused_at_every_depth(
     for _ in range(depth):
         schema = {"type": "object", "properties": {"x": {"anyOf": [{"type": "null"}, schema]}}, "required": ["x"]}
     with pytest.raises(Refusal) as caught:
-        followed(schema, "w")
+        applicable_schema(schema, "w")
     assert (caught.value.status, caught.value.code, caught.value.param) == (400, "invalid_constraint", "w")
     assert said in caught.value.cause
 
@@ -70,12 +75,12 @@ def test_a_keyword_that_the_grammars_pass_over_is_refused_at_every_depth(
     ],
 )
 def test_a_schema_that_is_followed_is_left_as_it_is(schema: dict[str, Any]) -> None:
-    assert followed(schema, "w") == schema
+    assert applicable_schema(schema, "w") == schema
 
 
 def test_a_part_alone_in_an_allof_takes_its_place() -> None:
     wrapped = {"properties": {"a": {"allOf": [{"$ref": "#/$defs/a"}], "description": "d"}}}
-    assert followed(wrapped, "w") == {"properties": {"a": {"description": "d", "$ref": "#/$defs/a"}}}
+    assert applicable_schema(wrapped, "w") == {"properties": {"a": {"description": "d", "$ref": "#/$defs/a"}}}
 
 
 @in_one_test(

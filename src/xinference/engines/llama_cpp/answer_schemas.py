@@ -35,7 +35,7 @@ def follow_format(body: Body, value: Any) -> None:
     holder = value.get("json_schema") if kind == "json_schema" else value
     schema = holder.get("schema") if isinstance(holder, dict) else None
     if isinstance(holder, dict) and isinstance(schema, dict):
-        schema = _followed_as_far_as(holder.get("strict"), schema, f"{where}.schema")
+        schema = _nearest_schema(holder.get("strict"), schema, f"{where}.schema")
         holder = {**holder, "schema": schema}
         body["response_format"] = {**value, "json_schema": holder} if kind == "json_schema" else holder
     if is_chat:
@@ -47,14 +47,14 @@ def follow_format(body: Body, value: Any) -> None:
         raise Refusal(Code.UNSUPPORTED_FIELD, f"{where}: a completion of llama.cpp has no {kind}.", param=where)
 
 
-def _followed_as_far_as(strict: Any, schema: Body, where: str) -> Body:
+def _nearest_schema(strict: Any, schema: Body, where: str) -> Body:
     """The schema in a form that llama.cpp follows.
 
     Only `strict` requires that the answer follows all of it. Without it, the engine follows what it can, as in OpenAI's
     API.
     """
     try:
-        return followed(schema, where)
+        return applicable_schema(schema, where)
     except Refusal:
         if strict is True:
             raise
@@ -64,7 +64,7 @@ def _followed_as_far_as(strict: Any, schema: Body, where: str) -> Body:
 def follow_guided(body: Body, value: Any) -> None:
     """Pass `guided_json` as `json_schema`."""
     schema = parse_schema("guided_json", body.pop("guided_json"))
-    body["json_schema"] = followed(schema, "guided_json") if isinstance(schema, dict) else schema
+    body["json_schema"] = applicable_schema(schema, "guided_json") if isinstance(schema, dict) else schema
 
 
 def follow_any_object(body: Body, value: Any) -> None:
@@ -74,7 +74,7 @@ def follow_any_object(body: Body, value: Any) -> None:
         follow_format(body, body["response_format"])
 
 
-def followed(schema: Body, where: str) -> Body:
+def applicable_schema(schema: Body, where: str) -> Body:
     """The schema in a form that llama.cpp follows.
 
     Args:
@@ -92,14 +92,14 @@ def followed(schema: Body, where: str) -> Body:
             param=where,
         )
 
-    plain: Body = _followed(schema, refuse)
+    plain: Body = _applicable(schema, refuse)
     return plain
 
 
 Refuse = Callable[[str], Refusal]
 
 
-def _followed(node: Any, refuse: Refuse) -> Any:
+def _applicable(node: Any, refuse: Refuse) -> Any:
     if not isinstance(node, dict):
         return node
     node = _without_wrapper(node)
@@ -108,13 +108,13 @@ def _followed(node: Any, refuse: Refuse) -> Any:
     changed = dict(node)
     for name in _MAPS:
         if isinstance(node.get(name), dict):
-            changed[name] = {key: _followed(inner, refuse) for key, inner in node[name].items()}
+            changed[name] = {key: _applicable(inner, refuse) for key, inner in node[name].items()}
     for name in (*_LISTS, *_SCHEMAS):
         inner = node.get(name)
         if isinstance(inner, list):
-            changed[name] = [_followed(one, refuse) for one in inner]
+            changed[name] = [_applicable(one, refuse) for one in inner]
         elif name in _SCHEMAS and isinstance(inner, dict):
-            changed[name] = _followed(inner, refuse)
+            changed[name] = _applicable(inner, refuse)
     if isinstance(node.get("pattern"), str):
         pattern = plain_pattern(node["pattern"])
         if pattern is None:
