@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
 
 import httpx2
 import pytest
 
 from tests.support.scripted_home import ScriptedHome
 from tests.ui.conftest import Open
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Route
 
 pytestmark = [pytest.mark.browser, pytest.mark.process]
 
@@ -39,6 +43,23 @@ def test_a_key_is_made_and_revoked(own_home: ScriptedHome, open_page: Open) -> N
     page.get_by_role("button", name="Log out").click()
     watch.expected.append("status of 401")
     page.get_by_label("Key", exact=True).wait_for()
+
+
+def test_a_key_that_is_being_made_leaves_no_field_open_whose_text_would_be_lost(
+    own_home: ScriptedHome, open_page: Open
+) -> None:
+    page, _ = open_page(own_home, "#/keys")
+    held: list[Route] = []
+    page.route("**/v1/keys", lambda route: held.append(route) if route.request.method == "POST" else route.continue_())
+    name = page.get_by_label("Name", exact=True)
+    name.fill("first")
+    page.get_by_role("button", name="Create").click()
+    page.locator("fieldset[disabled]").wait_for()
+    assert name.is_disabled()
+    held[0].continue_()
+    page.get_by_text("The key first is shown only now").wait_for()
+    page.locator("fieldset[disabled]").wait_for(state="detached")
+    assert name.input_value() == ""
 
 
 def test_a_code_logs_in_once(own_home: ScriptedHome, open_page: Open) -> None:

@@ -28,6 +28,7 @@ def test_keys_go_to_pages_and_find_everything(home: ScriptedHome, open_page: Ope
     assert page.get_by_role("searchbox", name="Name").input_value() == "g h"
     page.keyboard.press("Control+k")
     box = page.get_by_role("combobox", name="Search everything")
+    box.wait_for()
     page.keyboard.type("chat shown")
     page.get_by_role("option", name="shown").first.wait_for()
     page.keyboard.press("Enter")
