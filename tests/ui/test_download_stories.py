@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -143,6 +144,26 @@ def test_an_earlier_answer_that_comes_later_does_not_replace_the_weights(home: S
         asked_for[0].fulfill(response=held[0])
     page.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
     assert row.count() == 1
+
+
+def test_a_download_that_ends_between_two_reports_of_the_server_is_not_left_as_stopped(
+    home: ScriptedHome, open_page: Open
+) -> None:
+    page, _ = open_page(home)
+    page.get_by_role("heading", name="Home").wait_for()
+    asked_at: list[float] = []
+    version = {"model_name": "m", "model_type": "LLM", "model_format": "ggufv2", "quantization": "q4_0"}
+    version |= {"model_version": VERSION, "hub": "huggingface", "model_id": "a/m", "model_size_in_billions": "0_5"}
+
+    def answer(route: Route) -> None:
+        asked_at.append(time.monotonic())
+        whole = asked_at[-1] - asked_at[0] > 0.5
+        route.fulfill(json={"list": [version | {"size_bytes": 1 << 20, "complete": whole}]})
+
+    page.route("**/v1/cache/models", answer)
+    page.get_by_role("link", name="Downloads", exact=True).click()
+    page.get_by_text(re.compile("stopped at")).wait_for()
+    page.get_by_text("Nothing is downloaded now.").wait_for()
 
 
 def test_a_download_is_removed_from_the_list_and_its_part_from_the_disk(
