@@ -11,10 +11,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
 from collections.abc import Callable, Sequence
 from enum import Enum
-from functools import lru_cache
 from typing import Any, cast
 
 from uvicorn.config import Config
@@ -28,6 +26,7 @@ from xinference.gateway.http.asgi import Send
 from xinference.gateway.http.connection_limits import MIN_SPEED, ConnectionLimits, Connections
 from xinference.gateway.http.error_replies import raw_answer
 from xinference.gateway.http.http_1_0 import end_by_closing
+from xinference.gateway.http.usual_heads import KNOWN_NAMES, plain_path, without_upgrade
 from xinference.protocol.errors import Header, Refusal
 
 log = logging.getLogger(__name__)
@@ -60,9 +59,6 @@ LATE_SECONDS = 0.5
 #: Maximum time in which a client reads nothing of its answer while other requests wait for the place that it occupies.
 CONTENDED_SECONDS = 5.0
 
-#: A header that offers another protocol, such as HTTP/2 by Java's client and TLS by Apache's. A server may pass over
-#: it (RFC 9110, section 7.8); with it, the parser would take the request for one without a body.
-UPGRADE = re.compile(rb"\r\nupgrade:(?![ \t]*websocket\b)[^\r\n]*(?=\r\n)", re.IGNORECASE)
 #: Where the name of such a header is searched, in bytes of a request.
 UPGRADE_WITHIN = 4096
 
@@ -71,19 +67,6 @@ USUAL_TYPES = frozenset({b"application/json", b"application/json; charset=utf-8"
 
 #: The end of the first line of most requests, up to its last byte.
 _HTTP_1_1 = b" HTTP/1.1\r"
-#: The names of headers that clients often send, by their usual spelling. `Expect` is none of them: it has an effect.
-_NAMES = {
-    spelling.encode(): name.encode()
-    for name in (
-        *("host", "accept", "accept-encoding", "accept-language", "connection", "content-type", "content-length"),
-        *("user-agent", "authorization", "x-request-id", "x-api-key", "anthropic-version", "traceparent"),
-        *("x-stainless-lang", "x-stainless-package-version", "x-stainless-arch", "x-stainless-runtime"),
-        *("x-stainless-runtime-version", "x-stainless-async", "x-stainless-retry-count", "x-stainless-read-timeout"),
-        *("x-stainless-os", "x-stainless-timeout"),
-    )
-    for spelling in (name, name.title(), name.title().replace("-Os", "-OS").replace("-Id", "-ID"))
-}
-_PLAIN_PATH = re.compile(rb"(?:/[A-Za-z0-9_.-]+)+")
 
 Watch = Callable[[Callable[[], None] | None], None]
 TakeBody = Callable[[], bytes | None]
@@ -293,7 +276,7 @@ class Protocol(HttpToolsProtocol):
         if self._phase is not BODY:
             end = data.find(b"\r\n\r\n", 0, UPGRADE_WITHIN)  # the body is not searched, which would take longer
             if data.find(b"pgrade:", 0, end if end > 0 else UPGRADE_WITHIN) > 0:
-                data = _without_upgrade(data)
+                data = without_upgrade(data)
         size = len(data)
         if self._refused:
             self._drop(size)
@@ -393,7 +376,7 @@ class Protocol(HttpToolsProtocol):
         self.scope = entries  # type: ignore[assignment]  # ASGI allows entries of a server's own
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        known = _NAMES.get(name)
+        known = KNOWN_NAMES.get(name)
         if known is None:
             HttpToolsProtocol.on_header(self, name, value)
         else:
@@ -404,7 +387,7 @@ class Protocol(HttpToolsProtocol):
             self._refusal = _too_many_headers()
             raise self._refusal
         self._phase = BODY
-        path = _plain_path(self.url) if self._is_http_1_1 else None
+        path = plain_path(self.url) if self._is_http_1_1 else None
         self._is_http_1_1 = False
         if path is None or self.root_path or self.limit_concurrency is not None:
             HttpToolsProtocol.on_headers_complete(self)
@@ -598,19 +581,6 @@ class Protocol(HttpToolsProtocol):
         self.transport.write_eof()
         self.flow.resume_reading()
         self.loop.call_later(LINGER_SECONDS, self._close)
-
-
-@lru_cache(maxsize=256)
-def _plain_path(url: bytes) -> str | None:
-    """The path of a URL that consists of nothing else, without an escape; None: it has to be parsed."""
-    return url.decode() if _PLAIN_PATH.fullmatch(url) else None
-
-
-def _without_upgrade(data: bytes) -> bytes:
-    """The first bytes of a request without an offer of another protocol; a web socket is left, and refused."""
-    end = data.find(b"\r\n\r\n")
-    head = len(data) if end < 0 else end + 2
-    return UPGRADE.sub(b"", data[:head]) + data[head:]
 
 
 def _head_too_large() -> Refusal:
