@@ -142,7 +142,7 @@ class FakeStarter:
         self.instant = False
         """Each is ready at once."""
 
-    def start(
+    async def start(
         self, replica_id: str, plan: SizedPlan, number: int, python: Path, changed: Callable[[], None]
     ) -> ReplicaLike:
         if self.refusal is not None:

@@ -64,7 +64,7 @@ async def test_each_replica_is_started_on_its_node_and_asked_for_there_by_the_ne
     starter = EngineStarter(engine, nodes)
     replicas = ReplicaSet("one", engine, starter, cast(Any, None), store, cast(Any, None), inbox)
     for number in replicas.create_all(2):
-        replicas.start(number, PLAN, Path("python"))
+        await replicas.start(number, PLAN, Path("python"))
     rows = store.replicas("one")
     assert [(row.position, row.node_id) for row in rows] == [(0, "n1"), (1, "n2")]
     assert [len(made[name].started) for name in ("local", "n1", "n2")] == [0, 1, 1]
@@ -81,7 +81,7 @@ async def test_a_node_that_the_server_does_not_have_is_named_with_those_that_it_
     _, nodes = nodes_of("local", "n1")
     starter = EngineStarter(LlamaCpp(), nodes)
     with pytest.raises(Problem, match=r"This server has no node n2\. Its nodes: local, n1\.") as refused:
-        starter.start("r1", PLAN, 1, Path("python"), lambda: None)
+        await starter.start("r1", PLAN, 1, Path("python"), lambda: None)
     assert refused.value.code == "node_unknown" and refused.value.status == 503
 
 
@@ -115,7 +115,7 @@ async def test_a_replica_on_several_nodes_is_one_process_on_each_with_its_own_we
     inbox = Inbox()
     replicas = ReplicaSet("one", VLLM(), gang_starter(nodes), cast(Any, None), store, cast(Any, None), inbox)
     replicas.create_all(1)
-    replicas.start(0, TOGETHER, Path("python"))
+    await replicas.start(0, TOGETHER, Path("python"))
     (row,) = store.replicas("one")
     assert (row.node_id, row.further_nodes) == ("n1", ("n2", "n3"))
     assert not made["local"].started
@@ -155,7 +155,7 @@ async def test_a_replica_that_runs_on_some_of_its_nodes_only_is_ended_there(tmp_
 async def test_each_start_of_a_replica_on_several_nodes_meets_at_another_port() -> None:
     made, nodes = nodes_of("n1", "n2", "n3")
     starter = gang_starter(nodes)
-    started = [starter.start(f"r{n}", TOGETHER, 0, Path("p"), lambda: None) for n in range(3)]
+    started = [await starter.start(f"r{n}", TOGETHER, 0, Path("p"), lambda: None) for n in range(3)]
     ports = {command.argv[command.argv.index("--master-port") + 1] for command in made["n1"].commands}
     assert len(ports) == 3
     for each in started:
@@ -166,5 +166,5 @@ async def test_a_node_that_has_not_said_its_address_takes_no_part() -> None:
     made, nodes = nodes_of("n1", "n2", "n3")
     made["n2"].address = None
     with pytest.raises(Problem, match="n2 is not linked"):
-        gang_starter(nodes).start("r1", TOGETHER, 0, Path("p"), lambda: None)
+        await gang_starter(nodes).start("r1", TOGETHER, 0, Path("p"), lambda: None)
     assert not any(each.started for each in made.values())

@@ -37,7 +37,7 @@ _meeting_ports = itertools.cycle(range(29_500, 29_600))
 class Starter(Protocol):
     """Starts and adopts engines. It calls `changed` after each new snapshot of a replica."""
 
-    def start(
+    async def start(
         self, replica_id: str, plan: SizedPlan, number: int, python: Path, changed: Callable[[], None]
     ) -> ReplicaLike:
         """Start the replica of `plan` with this number, with `python` as its interpreter.
@@ -79,7 +79,7 @@ class EngineStarter:
         self._nodes = nodes
         self._adopted = dict(adopted)
 
-    def start(
+    async def start(
         self, replica_id: str, plan: SizedPlan, number: int, python: Path, changed: Callable[[], None]
     ) -> ReplicaLike:
         if plan.place_of(number).ranks:
@@ -89,7 +89,7 @@ class EngineStarter:
         settings = self._settings if node.node_id == LOCAL_NODE else None
         if (prepared := self._prepared.get(node.node_id)) is not None:
             plan, python = replace(plan, path=prepared.path), prepared.python
-        states = None if settings is None else states_folder(self._engine, plan, settings)
+        states = None if settings is None else await states_folder(self._engine, plan, settings)
         command = engine_command(self._engine, plan, number, python, states)
         started = node.start(replica_id, command, changed)
         if node.node_id == LOCAL_NODE:  # the log of another machine is there

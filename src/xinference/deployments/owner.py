@@ -155,9 +155,9 @@ class Owner:
             case ReplicaExited():
                 failed = await self._changes.note_exit(message)
             case RestartDue():
-                failed = self._changes.start_due(message)
+                failed = await self._changes.start_due(message)
             case Placed():
-                failed = self._changes.place(message)
+                failed = await self._changes.place(message)
             case ReplicaDrained():
                 self._changes.end_removed(message)
             case AddReplica():
@@ -335,7 +335,7 @@ class Owner:
         assert python is not None
         self._record.change(plan=granted.plan)
         self._record.publish_status(Status.LOADING, Stage.START)
-        failed = self._changes.start_all(granted.plan, python)
+        failed = await self._changes.start_all(granted.plan, python)
         if failed is not None:
             await self._advance(ReplicasFailed(failed))
 

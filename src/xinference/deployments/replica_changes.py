@@ -98,7 +98,7 @@ class ReplicaChanges:
                 return last_problem
         return None
 
-    def start_due(self, message: RestartDue) -> Problem | None:
+    async def start_due(self, message: RestartDue) -> Problem | None:
         """Start a replica that has no process; find the interpreter first if all engines so far were adopted."""
         number, snapshot, plan = message.number, self._record.snapshot, self._record.snapshot.sized
         if snapshot.residency is Residency.DRAINING or not self._replicas.waits_for_start(number):
@@ -114,11 +114,11 @@ class ReplicaChanges:
             cause = f"The engine of {snapshot.uid} exited, and the settings that it was started with are not known."
             return Problem(Code.ENGINE_DIED, cause, hint="Launch the model again.")
         self._record.add_event(Stage.START, f"starting {plan.engine}")
-        failed = self._start(number, plan, python)
+        failed = await self._start(number, plan, python)
         self._record.publish()
         return failed
 
-    def place(self, message: Placed) -> Problem | None:
+    async def place(self, message: Placed) -> Problem | None:
         """Start a replica at another place, whose memory is reserved from now on."""
         plan = self._record.snapshot.sized
         if plan is None or not self._replicas.waits_for_start(message.number):
@@ -126,22 +126,24 @@ class ReplicaChanges:
         plan = replace(plan, places=with_place(plan.places, message.number, message.place))
         self._record.change(plan=plan)
         self._context.admission.hold(plan.uid, plan)
-        return self.start_due(RestartDue(message.number))
+        return await self.start_due(RestartDue(message.number))
 
-    def start_all(self, plan: SizedPlan, python: Path) -> Problem | None:
+    async def start_all(self, plan: SizedPlan, python: Path) -> Problem | None:
         """Start the replicas of a plan whose memory is granted."""
         self._record.add_event(Stage.START, f"starting {plan.engine}")
         for number in self._replicas.create_all(plan.request.replica):
             if self._relocation.is_due(plan, number):  # a later load of a model on demand may have other nodes
                 self._relocation.begin(plan, number)
-            elif (failed := self._start(number, plan, self._relocation.python(plan, number) or python)) is not None:
+                continue
+            failed = await self._start(number, plan, self._relocation.python(plan, number) or python)
+            if failed is not None:
                 return failed
         self._record.publish()
         return None
 
-    def _start(self, number: int, plan: SizedPlan, python: Path) -> Problem | None:
+    async def _start(self, number: int, plan: SizedPlan, python: Path) -> Problem | None:
         try:
-            self._replicas.start(number, plan, python)
+            await self._replicas.start(number, plan, python)
         except Problem as problem:
             if problem.code in WRITE_PROBLEMS:
                 delay = self._replicas.start_later(number, was_ready=self._record.snapshot.was_ready)
@@ -183,7 +185,7 @@ class ReplicaChanges:
         self._replicas.add(number, message.ready)
         self._record.add_event(Stage.START, f"replica {number} is added")
         resolve(message.number, number)
-        self.start_due(RestartDue(number))
+        await self.start_due(RestartDue(number))
 
     def remove(self, message: RemoveReplica) -> Problem | None:
         """Drain and stop one replica. The changed request is stored before the route is published without it."""

@@ -205,7 +205,7 @@ class ReplicaSet:
             and number not in self._restart_problems
         )
 
-    def start(self, number: int, plan: SizedPlan, python: Path) -> None:
+    async def start(self, number: int, plan: SizedPlan, python: Path) -> None:
         """Start the process of a replica. Its row is written first, so that a later server can adopt the process.
 
         Raises:
@@ -214,7 +214,7 @@ class ReplicaSet:
         replica_id = f"r{secrets.token_hex(5)}"
         self._store.add_replica(replica_id, self._uid, number, plan.place_of(number).nodes)
         try:
-            process = self._starter.start(replica_id, plan, number, python, self._report_change)
+            process = await self._starter.start(replica_id, plan, number, python, self._report_change)
         except BaseException:
             self._store.remove_replica(replica_id)
             raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import glob
 import logging
 from hashlib import blake2b
@@ -12,22 +13,36 @@ from xinference.config import Settings
 from xinference.engines.base import Engine
 from xinference.files import state_folders
 from xinference.launch.plan import SizedPlan
+from xinference.work_threads import start_thread
 
 log = logging.getLogger(__name__)
 
 #: Pieces of a weight file that are compared, at equal distances. Reading all of it would take as long as the load.
 PIECES, PIECE_BYTES = 32, 4096
+#: Maximum time for them. On a disk that hangs, the replica starts without saved states.
+SECONDS = 5.0
 
 
-def states_folder(engine: Engine, plan: SizedPlan, settings: Settings) -> Path | None:
-    """The folder for this model, without states of other weights or options; None: the replica saves no states."""
+async def states_folder(engine: Engine, plan: SizedPlan, settings: Settings, seconds: float = SECONDS) -> Path | None:
+    """The folder for this model, without states of other weights or options; None: the replica saves no states.
+
+    The weights are read in a thread of their own: they may be on a disk that is slow, or hangs.
+    """
     if not settings.saves_states or not plan.sizing.state_bytes:
         return None
     try:
-        return state_folders.prepare(settings.home, plan.uid, _stamp(engine, plan))
+        async with asyncio.timeout(seconds):
+            return await asyncio.wrap_future(start_thread("saved states", _prepare, engine, plan, settings.home))
+    except TimeoutError:
+        reason = f"the weights were not read within {seconds:g} s"
     except OSError as error:
-        log.warning("the beginnings of prompts to %r are not shared: %s", plan.uid, error)
-        return None
+        reason = str(error)
+    log.warning("the beginnings of prompts to %r are not shared: %s", plan.uid, reason)
+    return None
+
+
+def _prepare(engine: Engine, plan: SizedPlan, home: Path) -> Path:
+    return state_folders.prepare(home, plan.uid, _stamp(engine, plan))
 
 
 def _stamp(engine: Engine, plan: SizedPlan) -> str:
