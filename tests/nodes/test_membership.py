@@ -7,7 +7,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from xinference.nodes.membership import (
-    REFUSED_SECONDS,
     STATUS_SECONDS,
     Knowledge,
     NodeState,
@@ -50,23 +49,6 @@ def test_a_link_that_breaks_after_silence_was_down_since_the_last_message() -> N
     assert _state(prompt, LOST + 1.9) is NodeState.UNREACHABLE and _state(prompt, LOST + 2) is NodeState.LOST
 
 
-def test_a_lost_link_is_not_a_lost_engine() -> None:
-    down = READY.with_link(is_up=False, now=1)
-    assert _state(down.with_engine_answer(20), 20) is NodeState.UNREACHABLE
-
-
-def test_a_node_without_link_whose_engines_all_refuse_is_lost_early() -> None:
-    down = READY.with_link(is_up=False, now=1).with_engines_refused(2)
-    assert _state(down, 2 + REFUSED_SECONDS - 0.1) is NodeState.UNREACHABLE
-    assert _state(down, 2 + REFUSED_SECONDS) is NodeState.LOST
-    assert _state(down.with_engine_answer(6), 8) is NodeState.UNREACHABLE
-
-
-def test_engines_that_refuse_say_nothing_about_a_node_whose_link_works() -> None:
-    known = READY.with_engines_refused(0).with_status(20)
-    assert _state(known, 20) is NodeState.READY
-
-
 def test_a_node_that_comes_back_is_ready_again_after_a_fresh_status() -> None:
     back = READY.with_link(is_up=False, now=1).with_link(is_up=True, now=100)
     assert _state(back, 100) is NodeState.JOINING
@@ -96,9 +78,7 @@ def test_the_seconds_to_the_loss_are_known(now: float, left: float | None) -> No
     assert seconds_left(READY, now, LOST) == left
 
 
-_STEPS = st.lists(
-    st.tuples(st.integers(0, 20), st.sampled_from(["up", "down", "status", "replicas", "answer", "refused"]))
-)
+_STEPS = st.lists(st.tuples(st.integers(0, 20), st.sampled_from(["up", "down", "status", "replicas"])))
 
 
 @given(_STEPS)
@@ -127,9 +107,5 @@ def _after(known: Knowledge, kind: str, now: float) -> Knowledge:
             return known.with_link(is_up=kind == "up", now=now)
         case "status":
             return known.with_status(now)
-        case "replicas":
-            return known.with_replicas()
-        case "answer":
-            return known.with_engine_answer(now)
         case _:
-            return known.with_engines_refused(now)
+            return known.with_replicas()

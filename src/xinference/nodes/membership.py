@@ -13,8 +13,6 @@ from msgspec.structs import replace
 
 #: Maximum age of a status of a node that is READY, in seconds.
 STATUS_SECONDS = 5.0
-#: Seconds after which a silent node whose engines all refuse is LOST.
-REFUSED_SECONDS = 5.0
 #: Maximum difference of two clocks, in seconds.
 CLOCK_SECONDS = 60.0
 
@@ -58,10 +56,6 @@ class Knowledge(msgspec.Struct, frozen=True):
     """The newest status since the link came up."""
     replicas_received: bool = False
     """Whether the node's list of its replicas came since the link came up."""
-    engine_answered: float | None = None
-    """When a gateway last had an answer of an engine on the node."""
-    engines_refused: float | None = None
-    """Since when each engine on the node refuses or does not answer; None: one answers, or nobody asked."""
     is_drained: bool = False
     refusal: str | None = None
     """Why its hello was refused; None: it was accepted."""
@@ -87,14 +81,6 @@ class Knowledge(msgspec.Struct, frozen=True):
         """The list of replicas came."""
         return replace(self, replicas_received=True) if self.link_is_up else self
 
-    def with_engine_answer(self, now: float) -> Knowledge:
-        """A gateway had an answer of an engine on the node."""
-        return replace(self, engine_answered=now, engines_refused=None)
-
-    def with_engines_refused(self, now: float) -> Knowledge:
-        """No engine of the node can be reached by any gateway; the first such time counts."""
-        return self if self.engines_refused is not None else replace(self, engines_refused=now)
-
 
 def node_state(known: Knowledge, now: float, lost_seconds: float) -> NodeState:
     """The state of a node at `now`.
@@ -108,7 +94,7 @@ def node_state(known: Knowledge, now: float, lost_seconds: float) -> NodeState:
         return NodeState.INCOMPATIBLE
     silent_since = _silent_since(known, now)
     if silent_since is not None:
-        return NodeState.LOST if _is_lost(known, now, silent_since, lost_seconds) else NodeState.UNREACHABLE
+        return NodeState.LOST if now - silent_since >= lost_seconds else NodeState.UNREACHABLE
     if known.status_received is None or not known.replicas_received:
         return NodeState.JOINING
     return NodeState.DRAINING if known.is_drained else NodeState.READY
@@ -126,10 +112,3 @@ def _silent_since(known: Knowledge, now: float) -> float | None:
         return known.link_changed
     heard = known.link_changed if known.status_received is None else known.status_received
     return None if now - heard <= STATUS_SECONDS else heard
-
-
-def _is_lost(known: Knowledge, now: float, silent_since: float, lost_seconds: float) -> bool:
-    if now - silent_since >= lost_seconds:
-        return True
-    refused = known.engines_refused
-    return not known.link_is_up and refused is not None and now - refused >= REFUSED_SECONDS
