@@ -7,8 +7,6 @@ import re
 from xinference.error_codes import Code
 from xinference.fabric.ray_messages import RayLost
 
-_INSTALL = 'pip install "xinference[cluster]"'
-
 
 def lost_of(address: str, error: BaseException) -> RayLost:
     """What an error at the connection to Ray means."""

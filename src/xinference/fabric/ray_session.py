@@ -41,10 +41,6 @@ class RaySession:
         self.lost: RayLost | None = None
         """Why Ray is not reached, if a driver has said so."""
 
-    @property
-    def driver_pid(self) -> int | None:
-        return self._driver.pid
-
     def start(self) -> None:
         """Keep a driver running from now on."""
         self._driver.start()

@@ -15,8 +15,6 @@ from xinference.error_codes import Code
 from xinference.errors import Problem
 from xinference.keys.secret import digest
 
-#: How long a token is valid if nobody says otherwise, in seconds.
-DEFAULT_SECONDS = 24 * 3600.0
 _TOKEN = re.compile(r"xt_(?P<id>[0-9a-f]{8})\.(?P<secret>[A-Za-z0-9_-]{32,64})@(?P<fingerprint>[0-9a-f]{16})", re.ASCII)
 
 

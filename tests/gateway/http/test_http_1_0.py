@@ -23,8 +23,6 @@ DONE = b"data: [DONE]\n\n"
 WHOLE = b'{"choices":[]}'
 WITH_LENGTH = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b" % (len(WHOLE), WHOLE)
 
-IN_CHUNKS = chunked(WHOLE[:5], WHOLE[5:], content_type="application/json")
-
 
 @asynccontextmanager
 async def one_process(router: HandMadeRouter) -> AsyncIterator[int]:
