@@ -127,6 +127,11 @@ def server_stopping() -> Problem:
     return Problem(Code.SERVER_STOPPING, SERVER_STOPPING, hint=SERVER_STOPPING_HINT)
 
 
+def defect(error: BaseException) -> Problem:
+    """A 500: code of this project has raised `error`, which is no `Problem`. The caller logs the traceback."""
+    return Problem(Code.INTERNAL_ERROR, f"A defect in xinference: {error!r}.")
+
+
 def known_code(name: str) -> str:
     """The `Code` of this name, or the name itself if there is none."""
     try:

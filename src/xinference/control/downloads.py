@@ -14,7 +14,7 @@ from xinference.catalog.models import ModelVersion, Source
 from xinference.deployments.counts import Counts
 from xinference.deployments.progress import transfer_entry
 from xinference.error_codes import Code
-from xinference.errors import Problem, join_names, near, not_found
+from xinference.errors import Problem, defect, join_names, near, not_found
 from xinference.files.progress import cancelled_problem
 from xinference.hubs.base import Hub
 from xinference.hubs.cached_files import total_size
@@ -194,7 +194,7 @@ class Downloads:
         except Exception as error:
             # The task's outermost guard: a defect must be reported as FAILED, not end the task without an event.
             log.exception("download %s", job.version.version_id)
-            self._fail(job, Problem(Code.INTERNAL_ERROR, f"A defect in xinference: {error!r}.", stage="fetch"))
+            self._fail(job, defect(error).at("fetch"))
 
     async def _fetch(self, job: _Download) -> Path:
         return await (self._fetch_alone(job) if self._cluster is None else self._fetch_once(job, self._cluster))

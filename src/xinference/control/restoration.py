@@ -15,8 +15,7 @@ from xinference.control.planner import Planner
 from xinference.deployments.adoption import adopt_running, end_adopted, launch_of
 from xinference.deployments.context import DeploymentContext
 from xinference.deployments.deployment import BrokenDeployment, Deployment
-from xinference.error_codes import Code
-from xinference.errors import Problem
+from xinference.errors import Problem, defect
 from xinference.launch.plan import ResolvedLaunch
 from xinference.nodes.node import ReplicaLike
 from xinference.process.leftovers import keepers_of
@@ -79,7 +78,7 @@ class Restoration:
             problem = error if isinstance(error, Problem) else None
             if problem is None:
                 log.exception("deployment %s", row.uid)
-                problem = Problem(Code.INTERNAL_ERROR, f"A defect in xinference: {error!r}.")
+                problem = defect(error)
             log.error("deployment %s cannot be restored: %s", row.uid, problem)
             self._registry.add(BrokenDeployment(row.uid, problem, row.created, tuple(adopted.values())))
             self._registry.publish()

@@ -11,8 +11,7 @@ from xinference.config import Settings
 from xinference.deployments.context import MemoryHolder
 from xinference.deployments.measurement import all_corrections, with_correction
 from xinference.deployments.snapshot import DeploymentSnapshot, Residency
-from xinference.error_codes import Code
-from xinference.errors import Problem
+from xinference.errors import Problem, defect
 from xinference.hardware.devices import Host
 from xinference.launch.plan import LaunchPlan, SizedPlan
 from xinference.planning.admission import Activity, AdmissionScheduler, Candidate, MemoryState
@@ -133,7 +132,7 @@ class Admission:
         except Exception as error:
             # A defect of xinference in the sizing of a candidate: refuse this candidate, and serve the next ones.
             log.exception("admission")
-            self._scheduler.refuse_first(Problem(Code.INTERNAL_ERROR, f"A defect in xinference: {error!r}."))
+            self._scheduler.refuse_first(defect(error))
             self._wake_time = time.monotonic()
 
     async def _wait_for_work(self) -> None:

@@ -45,7 +45,7 @@ from xinference.deployments.replica_set import ReplicaSet
 from xinference.deployments.snapshot import Residency, Stage, Status
 from xinference.deployments.unloads import Unloads
 from xinference.error_codes import Code
-from xinference.errors import Problem
+from xinference.errors import Problem, defect
 from xinference.launch.plan import SizedPlan
 from xinference.planning.admission import IDLE_FOR
 from xinference.store.connection import WRITE_PROBLEMS
@@ -108,8 +108,7 @@ class Owner:
         except Exception as error:
             # A defect of xinference must result in a failed deployment, not in a task that ends unnoticed.
             log.exception("deployment %s", self._record.snapshot.uid)
-            cause = f"A defect in xinference: {error!r}."
-            await self._fail_or_log(Problem(Code.INTERNAL_ERROR, cause), message)
+            await self._fail_or_log(defect(error), message)
 
     async def _handle(self, message: Message) -> None:
         if self._record.snapshot.unloaded and isinstance(message, _OF_A_LOAD):
@@ -218,7 +217,7 @@ class Owner:
         """
         try:
             await self._fail(problem)
-        except Exception:
+        except Exception:  # a defect, or a store that takes nothing: the owner has to handle `End` in any case
             log.exception("the failure of deployment %s is not stored", self._record.snapshot.uid)
         self._resolve_replies(message)
 

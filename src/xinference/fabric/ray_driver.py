@@ -78,7 +78,7 @@ class Driver:
         """Do work that never ends; its failure ends this process, and the server starts it again."""
         try:
             await work
-        except Exception:
+        except Exception:  # a defect, or any error of Ray: what has failed would be missing without a word
             log.exception("the driver ends")
             os._exit(LOST)
 

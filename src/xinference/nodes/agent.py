@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from xinference.error_codes import Code
-from xinference.errors import Problem
+from xinference.errors import Problem, defect
 from xinference.launch.launch_context import decode_launch
 from xinference.launch.plan import ResolvedLaunch
 from xinference.nodes import messages
@@ -63,8 +63,7 @@ class Agent:
         except Exception as error:
             # A defect of xinference must not end the link.
             log.exception("a question of the server")
-            defect = Problem(Code.INTERNAL_ERROR, f"A defect in xinference: {error!r}.")
-            answer = messages.Refused(defect.to_dict())
+            answer = messages.Refused(defect(error).to_dict())
         return encode(answer)
 
     def receive(self, message: bytes) -> None:

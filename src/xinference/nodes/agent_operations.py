@@ -9,8 +9,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from xinference.error_codes import Code
-from xinference.errors import Problem
+from xinference.errors import Problem, defect
 from xinference.files.progress import cancelled_problem
 from xinference.nodes import messages
 from xinference.nodes.node import Report, Step
@@ -70,7 +69,7 @@ class Operations:
         except Exception as error:
             # A defect of xinference must be the answer of the operation, not the end of the agent.
             log.exception("operation %s", operation)
-            problem = Problem(Code.INTERNAL_ERROR, f"A defect in xinference: {error!r}.")
+            problem = defect(error)
         finished = messages.Finished(operation, path, None if problem is None else problem.to_dict())
         del self._running[operation]
         self._finished[operation] = finished

@@ -14,7 +14,7 @@ from typing import Any
 
 from xinference.config import Settings
 from xinference.error_codes import Code
-from xinference.errors import Problem
+from xinference.errors import Problem, defect
 from xinference.process.command import EngineCommand, Exit, Fault
 from xinference.process.engine_watch import NO_GUARD, Guard, StartWatch, wait_until_hung
 from xinference.process.leftovers import end_leftovers
@@ -245,7 +245,7 @@ class Replica:
         except Exception as error:
             # A defect of xinference must not leave an engine that no task owns.
             log.exception("replica %s", self._snapshot.replica_id)
-            self._problem = Problem(Code.INTERNAL_ERROR, f"A defect in xinference: {error!r}.", stage="start")
+            self._problem = defect(error).at("start")
             await self._processes.end()
             if not self._results.is_over:
                 await self._finish(Exit(None, "SIGKILL", (), 0.0))
