@@ -129,7 +129,7 @@ class TerminalDisplay(LineDisplay):
             self._bars = self._new_bars()
             self._bars.start()
         if file not in self._tasks:
-            self._tasks[file] = self._bars.add_task(escape(clean(file)), total=total)
+            self._tasks[file] = self._bars.add_task(escape(clean(file)), total=total, completed=done)
         self._bars.update(self._tasks[file], completed=done, total=total)
 
     def _new_bars(self) -> Progress:

@@ -38,9 +38,11 @@ class PartialFile:
         self._file = path.open("ab+")
 
     def __enter__(self) -> PartialFile:
+        # What is kept is reported before it is hashed: its bytes are no part of this transfer's rate.
+        self._report(os.fstat(self._file.fileno()).st_size)
         self._file.seek(0)
         while chunk := self._file.read(_CHUNK):
-            self._take(chunk)
+            self._hash(chunk)
         if self.length > self.size:  # not the beginning of this file
             self.restart()
         return self
@@ -54,7 +56,8 @@ class PartialFile:
         if self.length + len(chunk) > self.size:
             raise TooLong
         self._file.write(chunk)
-        self._take(chunk)
+        self._hash(chunk)
+        self._report(len(chunk))
 
     def restart(self) -> None:
         self._file.truncate(0)
@@ -65,11 +68,10 @@ class PartialFile:
     def hexdigest(self) -> str:
         return self._digest.hexdigest()
 
-    def _take(self, chunk: bytes | memoryview) -> None:
+    def _hash(self, chunk: bytes | memoryview) -> None:
         check_stop(self._stop)
         self.length += len(chunk)
         self._digest.update(chunk)
-        self._report(len(chunk))
 
 
 def git_sha1(size: int) -> Digest:

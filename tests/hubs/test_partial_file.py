@@ -1,0 +1,30 @@
+"""The bytes of an earlier run count as done from the first report on."""
+
+import hashlib
+import threading
+from pathlib import Path
+
+from xinference.hubs.transfer.partial_file import PartialFile
+
+
+def open_partial(path: Path, size: int, reports: list[int]) -> PartialFile:
+    return PartialFile(path, size, hashlib.sha256, reports.append, threading.Event())
+
+
+def test_kept_bytes_are_one_report_before_the_transferred_ones(tmp_path: Path) -> None:
+    path = tmp_path / "weights.partial"
+    path.write_bytes(b"k" * (5 << 20))
+    reports: list[int] = []
+    with open_partial(path, 6 << 20, reports) as file:
+        file.append(b"n" * 10)
+    assert reports == [5 << 20, 10]
+    assert file.hexdigest() == hashlib.sha256(b"k" * (5 << 20) + b"n" * 10).hexdigest()
+
+
+def test_kept_bytes_beyond_the_size_are_taken_back(tmp_path: Path) -> None:
+    path = tmp_path / "weights.partial"
+    path.write_bytes(b"k" * 9)
+    reports: list[int] = []
+    with open_partial(path, 4, reports) as file:
+        assert file.length == 0
+    assert reports == [9, -9]
