@@ -45,9 +45,9 @@ import psutil
 
 from benchmarks.engine_memory import table
 from xinference.catalog.models import ModelFamily, ModelSpec, ModelVersion
-from xinference.engines.base import Placement
 from xinference.engines.llama_cpp.engine import LlamaCpp
 from xinference.engines.llama_cpp.memory_model import MEMORY
+from xinference.engines.replica_placement import Placement
 from xinference.hardware.devices import read_host
 from xinference.launch.plan import LaunchDraft, ResolvedLaunch, SizedPlan, Sizing
 from xinference.launch.request import LaunchRequest

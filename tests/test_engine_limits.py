@@ -25,8 +25,8 @@ from xinference.config import Settings
 from xinference.deployments.admission import Admission
 from xinference.deployments.context import DeploymentContext
 from xinference.deployments.deployment import Deployment
-from xinference.engines.base import Placement
 from xinference.engines.llama_cpp.engine import LlamaCpp
+from xinference.engines.replica_placement import Placement
 from xinference.gateway.app import Gateway
 from xinference.gateway.balancer import Balancer
 from xinference.launch.plan import LaunchPlan

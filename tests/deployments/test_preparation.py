@@ -22,8 +22,8 @@ from xinference.deployments.context import DeploymentContext
 from xinference.deployments.deployment import Deployment
 from xinference.deployments.preparation import Preparation
 from xinference.deployments.snapshot import Stage
-from xinference.engines.base import Placement
 from xinference.engines.llama_cpp.engine import LlamaCpp
+from xinference.engines.replica_placement import Placement
 from xinference.environments.spec import EnvironmentSpec
 from xinference.error_codes import Code
 from xinference.errors import Problem

@@ -22,8 +22,8 @@ from xinference.config import Settings
 from xinference.deployments.admission import Admission
 from xinference.deployments.context import DeploymentContext
 from xinference.deployments.deployment import Deployment
-from xinference.engines.base import Placement
 from xinference.engines.llama_cpp.engine import LlamaCpp
+from xinference.engines.replica_placement import Placement
 from xinference.errors import Problem
 from xinference.hosts import LOCAL_NODE
 from xinference.launch.plan import LaunchPlan

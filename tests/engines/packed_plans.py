@@ -10,8 +10,10 @@ import msgspec
 from tests.engines.plans import launch_of, sized
 from xinference.catalog.models import ModelFormat, ModelSpec, ModelVersion, Source
 from xinference.catalog.registry import builtin_families
-from xinference.engines.base import Engine, Placement, ReadsPacked
+from xinference.engines.base import Engine
 from xinference.engines.registry import all_engines
+from xinference.engines.replica_placement import Placement
+from xinference.engines.shared_parts import ReadsPacked
 from xinference.launch.plan import SizedPlan
 from xinference.launch.request import LaunchRequest
 

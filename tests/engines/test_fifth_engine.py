@@ -19,7 +19,7 @@ from tests.support.polling import until
 from tests.support.ports import free_port
 from xinference.catalog.registry import builtin_families
 from xinference.engines import registry
-from xinference.engines.base import Placement
+from xinference.engines.replica_placement import Placement
 from xinference.errors import Problem
 from xinference.hardware.devices import Host
 from xinference.launch.model_shape import ModelShape

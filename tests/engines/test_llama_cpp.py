@@ -12,9 +12,9 @@ import pytest
 
 from tests.engines.plans import launch_of
 from tests.support.cases import in_one_test
-from xinference.engines.base import Placement
 from xinference.engines.llama_cpp.engine import LlamaCpp
 from xinference.engines.llama_cpp.memory_model import SMALL_WEIGHTS
+from xinference.engines.replica_placement import Placement
 from xinference.errors import Problem
 from xinference.launch.plan import SizedPlan, Sizing
 from xinference.launch.request import LaunchRequest

@@ -11,12 +11,12 @@ import msgspec
 import pytest
 
 from tests.engines.plans import launch_of, plan_of, sized, value_of
-from xinference.engines.base import Placement
 from xinference.engines.llama_cpp.engine import LlamaCpp
 from xinference.engines.llama_cpp.option_policy import POLICY as LLAMA_CPP
 from xinference.engines.options.option_policy import OptionPolicy
 from xinference.engines.options.risk import Risk
 from xinference.engines.registry import all_engines
+from xinference.engines.replica_placement import Placement
 from xinference.engines.sglang import engine as sglang
 from xinference.engines.transformers import engine as transformers
 from xinference.engines.vllm import engine as vllm

@@ -15,7 +15,10 @@ import pytest
 from tests.engines.plans import host_of, plan_of, spec_of, value_of
 from tests.environments.newest import newest_spec
 from tests.support.cases import in_one_test
-from xinference.engines.base import Placement, Rank
+from xinference.engines.replica_placement import (
+    Placement,
+    Rank,
+)
 from xinference.engines.sglang.engine import OPTIONS, PROGRAM, SGLang
 from xinference.engines.sglang.packings import VERSION
 from xinference.engines.sglang.parsers import PARSERS

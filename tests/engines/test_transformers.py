@@ -10,8 +10,8 @@ import pytest
 
 from tests.engines.plans import host_of, plan_of, pooling_plan, spec_of
 from tests.support.cases import in_one_test
-from xinference.engines.base import Placement
 from xinference.engines.registry import all_engines
+from xinference.engines.replica_placement import Placement
 from xinference.engines.transformers.engine import VERSION, Transformers
 from xinference.engines.transformers.memory_model import POOLED_LATER
 from xinference.errors import Problem

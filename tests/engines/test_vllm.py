@@ -12,7 +12,10 @@ import pytest
 from tests.engines.plans import AVX2, AVX512, GIB, host_of, plan_of, pooling_plan, spec_of, value_of
 from tests.environments.newest import newest_spec
 from tests.support.cases import in_one_test
-from xinference.engines.base import Placement, Rank
+from xinference.engines.replica_placement import (
+    Placement,
+    Rank,
+)
 from xinference.engines.vllm.engine import VLLM
 from xinference.engines.vllm.packings import VERSION
 from xinference.engines.vllm.parsers import PARSERS

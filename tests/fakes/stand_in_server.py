@@ -11,7 +11,8 @@ import sys
 from tests.fakes.fifth_engine.engine import FifthEngine
 from xinference import server
 from xinference.engines import registry
-from xinference.engines.base import Engine, StaticTable
+from xinference.engines.base import Engine
+from xinference.engines.static_table import StaticTable
 from xinference.gateway.routes import DATA_PATHS
 from xinference.launch.plan import LaunchPlan
 

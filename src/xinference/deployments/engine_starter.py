@@ -15,7 +15,11 @@ import msgspec
 from xinference.config import Settings
 from xinference.deployments.preparation import Runnable
 from xinference.deployments.states_folder import states_folder
-from xinference.engines.base import Engine, Placement, Rank
+from xinference.engines.base import Engine
+from xinference.engines.replica_placement import (
+    Placement,
+    Rank,
+)
 from xinference.error_codes import Code
 from xinference.errors import Problem
 from xinference.hosts import LOCAL_NODE

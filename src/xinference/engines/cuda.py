@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from xinference.engines.base import YES, Support
+from xinference.engines.support import (
+    YES,
+    Support,
+)
 from xinference.hardware.devices import Host
 
 #: The CUDA version in the locked environments; any driver of the same major version supports it.

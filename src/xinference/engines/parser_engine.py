@@ -7,12 +7,18 @@ from pathlib import Path
 from typing import Any
 
 from xinference.catalog.models import ModelVersion
-from xinference.engines.base import ExtraWeightFile, LoadsAdapters, ReadsPacked, SetsThinking, WeightsOnly
+from xinference.engines.base import ExtraWeightFile
 from xinference.engines.options import lora
 from xinference.engines.options.online_quantization import OnlineQuantization
 from xinference.engines.options.option_table import OptionTable
 from xinference.engines.options.parsers import Parsers
 from xinference.engines.options.reasoning import read_reasoning
+from xinference.engines.shared_parts import (
+    LoadsAdapters,
+    ReadsPacked,
+    SetsThinking,
+    WeightsOnly,
+)
 from xinference.launch.plan import LaunchPlan, ResolvedLaunch
 from xinference.launch.request import LaunchRequest
 

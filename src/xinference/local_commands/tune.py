@@ -21,8 +21,9 @@ from pydantic import ValidationError
 from xinference.api.launch_body import LaunchBody
 from xinference.catalog.models import same_size
 from xinference.config import Settings
-from xinference.engines.base import Engine, Placement
+from xinference.engines.base import Engine
 from xinference.engines.registry import all_engines
+from xinference.engines.replica_placement import Placement
 from xinference.error_codes import Code
 from xinference.errors import Problem, bad_request, not_found
 from xinference.hardware.devices import read_host

@@ -6,7 +6,7 @@ import asyncio
 import dataclasses
 from collections.abc import Callable, Sequence
 
-from xinference.engines.base import Rank
+from xinference.engines.replica_placement import Rank
 from xinference.error_codes import Code
 from xinference.errors import Problem
 from xinference.nodes.node import Node, ReplicaLike

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import msgspec
 
 from xinference.catalog.models import ModelVersion, written_size
-from xinference.engines.base import Engine, Support
+from xinference.engines.base import Engine
+from xinference.engines.support import Support
 from xinference.environments.environments import EnvironmentEntry
 from xinference.error_codes import Code
 from xinference.errors import bad_request, join_names, near

@@ -15,7 +15,8 @@ from typing import Any, Literal
 import msgspec
 
 from xinference.catalog.models import ModelFamily, ModelSpec, ModelVersion, Source
-from xinference.engines.base import Engine, Support
+from xinference.engines.base import Engine
+from xinference.engines.support import Support
 from xinference.error_codes import Code
 from xinference.errors import Problem
 from xinference.hardware.devices import Host

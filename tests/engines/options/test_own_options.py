@@ -9,8 +9,8 @@ import pytest
 
 from tests.engines.plans import launch_of, plan_of, sized
 from tests.support.cases import in_one_test
-from xinference.engines.base import Placement
 from xinference.engines.registry import all_engines
+from xinference.engines.replica_placement import Placement
 from xinference.errors import Problem
 
 ENGINES = all_engines()

@@ -11,8 +11,18 @@ from tests.fakes.fifth_engine.dialect import NAME
 from tests.fakes.fifth_engine.memory_model import MEMORY
 from tests.fakes.running import ENGINE as PROGRAM
 from xinference.catalog.models import ModelSpec, ModelVersion
-from xinference.engines.base import YES, Lack, Placement, StaticTable, Support, WeightsOnly, cuda_env
+from xinference.engines.base import Lack
 from xinference.engines.options.variable_policy import COMMON, VariablePolicy
+from xinference.engines.replica_placement import (
+    Placement,
+    cuda_env,
+)
+from xinference.engines.shared_parts import WeightsOnly
+from xinference.engines.static_table import StaticTable
+from xinference.engines.support import (
+    YES,
+    Support,
+)
 from xinference.environments.spec import EnvironmentSpec
 from xinference.hardware.devices import Host
 from xinference.launch.plan import LaunchPlan, SizedPlan

@@ -12,17 +12,9 @@ from typing import Any
 
 from xinference.catalog.models import ModelFamily, ModelSpec, ModelVersion, Source
 from xinference.engines.base import (
-    YES,
     ExtraWeightFile,
     FileChoice,
     Lack,
-    Placement,
-    SetsThinking,
-    StaticTable,
-    Support,
-    cuda_env,
-    explanation_of,
-    lacks_avx2,
 )
 from xinference.engines.llama_cpp import chat_form, pooling, projector, prompt_cache, shared_states, speculation, tuning
 from xinference.engines.llama_cpp.memory_model import BATCH, CELL_PADDING, MEMORY, SMALL_MICRO_BATCH, SMALL_WEIGHTS
@@ -34,6 +26,20 @@ from xinference.engines.options import speculation as speculation_options
 from xinference.engines.options.option_table import check_repeated, near_options
 from xinference.engines.options.reasoning import read_reasoning
 from xinference.engines.options.thinking import ThinkingOption
+from xinference.engines.replica_placement import (
+    Placement,
+    cuda_env,
+)
+from xinference.engines.shared_parts import (
+    SetsThinking,
+    explanation_of,
+    lacks_avx2,
+)
+from xinference.engines.static_table import StaticTable
+from xinference.engines.support import (
+    YES,
+    Support,
+)
 from xinference.environments.spec import EnvironmentSpec
 from xinference.error_codes import Code
 from xinference.errors import Problem, join_names

@@ -8,28 +8,28 @@ from pathlib import Path
 from typing import Any
 
 from xinference.catalog.models import ModelFamily, ModelSpec
-from xinference.engines.base import (
-    Lack,
-    Placement,
-    Rank,
-    StaticTable,
-    Support,
-    cuda_env,
-    explanation_of,
-    rank_env,
-)
+from xinference.engines.base import Lack
 from xinference.engines.cuda import cuda_support
 from xinference.engines.options import lora
 from xinference.engines.options.option_table import OptionTable
 from xinference.engines.options.thinking import ThinkingOption
 from xinference.engines.options.value_rules import is_template
 from xinference.engines.parser_engine import NO_PARSER, ParserEngine
+from xinference.engines.replica_placement import (
+    Placement,
+    Rank,
+    cuda_env,
+    rank_env,
+)
 from xinference.engines.sglang.memory_model import MEMORY
 from xinference.engines.sglang.option_policy import POLICY
 from xinference.engines.sglang.own_options import draft_files, own_options
 from xinference.engines.sglang.packings import ONLINE, PACKINGS, VERSION
 from xinference.engines.sglang.parsers import PARSERS
 from xinference.engines.sglang.variable_policy import VARIABLES
+from xinference.engines.shared_parts import explanation_of
+from xinference.engines.static_table import StaticTable
+from xinference.engines.support import Support
 from xinference.engines.torch_memory import offloaded_bytes
 from xinference.environments.spec import EnvironmentSpec
 from xinference.hardware.devices import Host

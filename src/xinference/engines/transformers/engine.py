@@ -9,24 +9,26 @@ from pathlib import Path
 from typing import Any
 
 from xinference.catalog.models import ModelFamily, ModelSpec, ModelVersion
-from xinference.engines.base import (
-    Lack,
-    LoadsAdapters,
-    Placement,
-    ReadsPacked,
-    SetsThinking,
-    StaticTable,
-    Support,
-    WeightsOnly,
-    cuda_env,
-    explanation_of,
-)
+from xinference.engines.base import Lack
 from xinference.engines.cuda import cuda_support
 from xinference.engines.options import lora
 from xinference.engines.options.option_table import OptionTable
 from xinference.engines.options.parsers import FORCED, unknown_form
 from xinference.engines.options.speculation import refuse_speculation
 from xinference.engines.options.thinking import ThinkingOption
+from xinference.engines.replica_placement import (
+    Placement,
+    cuda_env,
+)
+from xinference.engines.shared_parts import (
+    LoadsAdapters,
+    ReadsPacked,
+    SetsThinking,
+    WeightsOnly,
+    explanation_of,
+)
+from xinference.engines.static_table import StaticTable
+from xinference.engines.support import Support
 from xinference.engines.transformers.architectures import reads_images_of, reads_text_of
 from xinference.engines.transformers.memory_model import MEMORY
 from xinference.engines.transformers.option_policy import POLICY

@@ -7,25 +7,29 @@ from collections.abc import Sequence
 from typing import Any
 
 from xinference.catalog.models import ModelFamily, ModelSpec
-from xinference.engines.base import (
-    YES,
-    Lack,
-    Placement,
-    Rank,
-    StaticTable,
-    Support,
-    cuda_env,
-    explanation_of,
-    lacks_avx2,
-    rank_env,
-    refuse_without_head,
-)
+from xinference.engines.base import Lack
 from xinference.engines.cuda import cuda_support
 from xinference.engines.options import lora
 from xinference.engines.options.option_table import OptionTable
 from xinference.engines.options.thinking import ThinkingOption
 from xinference.engines.options.value_rules import literal_template
 from xinference.engines.parser_engine import NO_PARSER, ParserEngine
+from xinference.engines.replica_placement import (
+    Placement,
+    Rank,
+    cuda_env,
+    rank_env,
+)
+from xinference.engines.shared_parts import (
+    explanation_of,
+    lacks_avx2,
+    refuse_without_head,
+)
+from xinference.engines.static_table import StaticTable
+from xinference.engines.support import (
+    YES,
+    Support,
+)
 from xinference.engines.torch_memory import offloaded_bytes
 from xinference.engines.vllm.memory_model import MEMORY
 from xinference.engines.vllm.option_policy import POLICY
