@@ -41,7 +41,7 @@ def test_a_peft_model_config_of_another_form_is_refused(wrong: Any) -> None:
 
 
 def test_a_launch_for_several_machines_is_refused_with_the_way_out() -> None:
-    with pytest.raises(Problem, match="n_worker is 2, but this server is one machine"):
+    with pytest.raises(Problem, match="n_worker is 2, but this server has no cluster"):
         LaunchBody(model_name="m", n_worker=2).request()
     assert LaunchBody(model_name="m", n_worker=2).request(is_cluster=True).n_worker == 2
 
@@ -49,7 +49,7 @@ def test_a_launch_for_several_machines_is_refused_with_the_way_out() -> None:
 def test_labels_are_for_workers_and_never_ignored() -> None:
     body = LaunchBody(model_name="m", labels={"gpu": "h100"})
     assert body.request(is_cluster=True).labels == {"gpu": "h100"}
-    with pytest.raises(Problem, match="gpu=h100, but this server is one machine") as refused:
+    with pytest.raises(Problem, match="gpu=h100, but this server has no cluster") as refused:
         body.request()
     assert refused.value.status == 400
     assert LaunchBody(model_name="m", labels={}).request() == LaunchBody(model_name="m").request()

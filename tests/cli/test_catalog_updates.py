@@ -64,7 +64,7 @@ def test_without_a_server_the_home_is_updated_listed_compared_and_rolled_back(ho
     file = home / "my.json"
     file.write_bytes(catalog(entry("new-chat")))
     assert "added: new-chat" in run("catalog", "diff", "--from", str(file)).stdout
-    assert "no family differs" in run("catalog", "diff").stdout
+    assert "No family differs." in run("catalog", "diff").stdout
     assert run("catalog", "update", "--from", str(file)).exit_code == 0
     assert "new-chat" in run("registrations", "new-").stdout
     listed = run("catalog", "list")

@@ -62,7 +62,7 @@ def test_gpus_are_shown_with_their_driver_and_their_absence_with_its_reason() ->
     assert "CUDA up to 12.4" in shown[0].found and "compute capability 8.9" in shown[1].found
     absent = next(gpu_findings(Host(4, 1, 1, no_gpu_reason="no driver")))
     assert (absent.state, absent.found) == ("lack", "none (no driver)")
-    assert absent.cost == "SGLang can't run, and every model runs on the CPU, slower"
+    assert absent.cost == "SGLang can't run, and every model runs on the CPU, which is slower"
 
 
 def test_the_command_prints_a_table_or_json_and_a_lack_is_no_failure(

@@ -182,7 +182,9 @@ def test_a_launch_on_demand_does_not_say_that_its_model_is_ready(canned: Canned,
     told(canned, {"event_type": "READY", "stage": "health", "event_ts": 9.0, "model": MODEL | {"status": "UNLOADED"}})
     result = run("launch", "-n", "m", "--on-demand")
     assert (result.exit_code, result.stdout) == (0, "m\n")
-    last = f"Its first request loads it, at {canned.url}/v1, context length 4096, engine llama.cpp"
+    last = (
+        f"Launched; the first request loads the model. Endpoint: {canned.url}/v1, context length 4096, engine llama.cpp"
+    )
     assert result.stderr.splitlines()[-1] == last
 
 
@@ -291,12 +293,12 @@ def test_a_dry_run_prints_the_plan_with_its_reasons(canned: Canned, run: Run) ->
     [
         ([("m.gguf", 5 << 30)], 5 << 30, "hub", ["m.gguf (5.0 GiB)"]),
         ([("m.gguf", None)], 5 << 30, "estimate",
-         ["m.gguf", "about 5.0 GiB, an estimate: the hub did not report the sizes"]),
+         ["m.gguf", "about 5.0 GiB, estimated: the hub did not report the sizes"]),
         ([("m.gguf", None), ("n.gguf", None)], 5 << 30, "registry",
-         ["m.gguf", "n.gguf", "5.0 GiB in all, by the registry"]),
-        ([], 5 << 30, "registry", ["5.0 GiB in all, by the registry"]),
+         ["m.gguf", "n.gguf", "5.0 GiB in total according to the registry"]),
+        ([], 5 << 30, "registry", ["5.0 GiB in total according to the registry"]),
         ([(f"{n}.bin", 1 << 30) for n in range(9)], 9 << 30, "hub",
-         [*(f"{n}.bin (1.0 GiB)" for n in range(6)), "and 3 more files", "9.0 GiB in all"]),
+         [*(f"{n}.bin (1.0 GiB)" for n in range(6)), "and 3 more files", "9.0 GiB in total"]),
     ],
 )  # fmt: skip
 def test_the_files_of_a_plan_have_their_sizes_or_a_sentence_why_not(
@@ -355,7 +357,7 @@ def test_a_server_that_a_launch_starts_names_the_models_that_it_starts_again(
     entries += [{"model_uid": "on-demand", "status": "UNLOADED"}, {"model_uid": "broken", "status": "ERROR"}]
     canned.answers["GET", "/v1/models/instances"] = Answer(entries)
     result = CliRunner().invoke(cli, ["launch", "-n", "m", "--no-wait"])
-    assert ("The server starts the models of its last run again: old, older.\n" in result.stderr) is said
+    assert ("The server restarts the models of its last run: old, older.\n" in result.stderr) is said
     assert ("of its last run" in result.stderr) is said
 
 
@@ -495,7 +497,7 @@ def test_a_missing_file_is_sent_with_its_whole_path(canned: Canned, run: Run, tm
         ("running", "m is already running"),
         ("launching", "m is already being launched"),
         ("unloaded", "m was unloaded; loading it again."),
-        ("failed", "m had failed; launching it again."),
+        ("failed", "m has failed; launching it again."),
         (None, ""),
     ],
 )

@@ -311,7 +311,7 @@ def test_the_speed_is_that_between_the_first_and_the_last_token() -> None:
         statistics.read({"choices": [{"delta": {"content": "x"}}]})
     usage = {"completion_tokens": 9, "prompt_tokens": 30, "prompt_tokens_details": {"cached_tokens": 12}}
     statistics.read({"choices": [], "usage": usage})
-    told = "(30 tokens of prompt, 12 of them cached, 9 tokens, 4.0 tokens/s, first token after 0.50 s)"
+    told = "(30 prompt tokens, 12 of them cached, 9 output tokens, 4.0 tokens/s, first token after 0.50 s)"
     assert statistics.speed_note() == told
 
 

@@ -85,7 +85,7 @@ def test_a_key_without_the_scope_sees_its_models(server: Canned, run: Run) -> No
     for path in ("/v1/devices", "/v1/stats"):
         server.answers["GET", path] = problem(403, "forbidden", "The key does not permit this.")
     shown = run("top").stdout
-    assert "does not permit" in shown and "m " in shown
+    assert "this key may not read them" in shown and "m " in shown
     assert json.loads(run("top", "--json").stdout)["devices"] is None
 
 

@@ -138,7 +138,7 @@ def test_the_plan_says_what_was_found_and_why(home: Home) -> None:
     ):
         assert words in unwrapped
     chosen = home.cli("launch", "--dry-run", "--model-name", "me/Tiny-GGUF")
-    assert chosen.returncode == 0 and "quantization Q4_0: the nearest to Q4_K_M; also Q8_0 (-q)" in chosen.stdout
+    assert chosen.returncode == 0 and "quantization Q4_0: the nearest to Q4_K_M; others: Q8_0 (-q)" in chosen.stdout
 
 
 def test_models_of_ones_own_are_still_there_after_a_restart_without_a_network(

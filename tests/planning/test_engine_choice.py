@@ -184,7 +184,7 @@ def test_the_nearest_quantization_that_fits_the_machine_is_chosen() -> None:
     choice = choose("code-llama-instruct", model_size_in_billions=34)
     assert choice.version.quantization == "Q3_K_S"
     assert choice.choices[-1].startswith(
-        "quantization Q3_K_S: Q4_K_M (18.8 GiB) does not fit in 14.4 GiB; also Q4_K_M, "
+        "quantization Q3_K_S: Q4_K_M (18.8 GiB) does not fit in 14.4 GiB; others: Q4_K_M, "
     )
 
 
@@ -202,13 +202,13 @@ def test_a_named_quantization_is_kept_though_it_does_not_fit() -> None:
 def test_size_and_quantization_have_one_line_each() -> None:
     assert choose("llama-2-chat").choices == (
         "size 7B: the smallest of 7B, 13B, 70B (-s)",
-        "quantization Q4_K_M: the usual one; also Q4_K_S, Q4_0, Q5_K_M and 8 more (-q)",
+        "quantization Q4_K_M: the usual one; others: Q4_K_S, Q4_0, Q5_K_M and 8 more (-q)",
     )
 
 
 def test_the_registrys_preference_is_said() -> None:
     assert choose("smollm2-instruct").choices[1] == (
-        "quantization Q4_1: the one that package_index has; also Q4_K_M, Q8_0, Q2_K (-q)"
+        "quantization Q4_1: the one on package_index; others: Q4_K_M, Q8_0, Q2_K (-q)"
     )
 
 

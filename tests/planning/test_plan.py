@@ -146,7 +146,7 @@ def test_a_launch_shows_a_line_for_each_of_version_size_quantization_and_slots()
     assert summary(made, LLAMA_CPP) == (
         "smollm2-instruct 0.135B ggufv2 Q4_1 on llama.cpp",
         "size 0.135B: the smallest of 0.135B, 0.36B, 1.7B (-s)",
-        "quantization Q4_1: the one that package_index has; also Q4_K_M, Q8_0, Q2_K (-q)",
+        "quantization Q4_1: the one on package_index; others: Q4_K_M, Q8_0, Q2_K (-q)",
         "1 slot x 4096 tokens of context: 96 MiB of cache (--n_parallel, --n_ctx)",
     )
 
@@ -160,7 +160,7 @@ def test_a_launch_shows_a_line_for_each_of_version_size_quantization_and_slots()
         ({"n_parallel": 1, "n_ctx": 8192}, "1 slot x 8191 tokens of context: 180 MiB of cache"),
         (
             {"n_parallel": 1, "n_ctx": 99999},
-            "1 slot x 8191 tokens of context, the model's maximum, and not 99999: 180 MiB of cache",
+            "1 slot x 8191 tokens of context, the model's maximum, in place of 99999: 180 MiB of cache",
         ),
     ],
 )

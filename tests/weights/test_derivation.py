@@ -139,7 +139,7 @@ def test_what_cannot_be_launched_says_why_and_what_to_do(
 def test_of_several_quantizations_the_nearest_to_the_usual_one_is_taken_and_said(tmp_path: Path) -> None:
     found = look(tmp_path, "me/Tiny-GGUF")
     assert found.request.quantization == "Q4_0"
-    assert found.choices == ("quantization Q4_0: the nearest to Q4_K_M; also Q8_0 (-q)",)
+    assert found.choices == ("quantization Q4_0: the nearest to Q4_K_M; others: Q8_0 (-q)",)
     assert found.choices[0] in found.reasons
     assert look(tmp_path, "me/Tiny-GGUF:Q8_0").choices == ()
 

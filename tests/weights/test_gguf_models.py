@@ -84,12 +84,12 @@ SIZES = {"m-Q2_K.gguf": 3 * GIB, "m-Q3_K_M.gguf": 4 * GIB, "m-Q5_K_M.gguf": 6 * 
 @in_one_test(
     ("files", "usable", "quantization", "why"),
     [
-        (FILES, None, "Q4_K_M", "the usual one; also Q8_0 (-q)"),
-        (SIZES, None, "Q5_K_M", "the nearest to Q4_K_M; also Q3_K_M, Q8_0, Q2_K (-q)"),
-        (SIZES, 5 * GIB, "Q3_K_M", "Q5_K_M (6.0 GiB) does not fit in 5.0 GiB; also Q5_K_M, Q8_0, Q2_K (-q)"),
-        (SIZES, 3 * GIB, "Q2_K", "Q5_K_M (6.0 GiB) does not fit in 3.0 GiB; also Q5_K_M, Q3_K_M, Q8_0 (-q)"),
-        (SIZES, 1 * GIB, "Q5_K_M", "the nearest to Q4_K_M; also Q3_K_M, Q8_0, Q2_K (-q)"),
-        ({**SIZES, "m-imatrix.gguf": 1}, None, "Q5_K_M", "the nearest to Q4_K_M; also Q3_K_M, Q8_0, Q2_K (-q)"),
+        (FILES, None, "Q4_K_M", "the usual one; others: Q8_0 (-q)"),
+        (SIZES, None, "Q5_K_M", "the nearest to Q4_K_M; others: Q3_K_M, Q8_0, Q2_K (-q)"),
+        (SIZES, 5 * GIB, "Q3_K_M", "Q5_K_M (6.0 GiB) does not fit in 5.0 GiB; others: Q5_K_M, Q8_0, Q2_K (-q)"),
+        (SIZES, 3 * GIB, "Q2_K", "Q5_K_M (6.0 GiB) does not fit in 3.0 GiB; others: Q5_K_M, Q3_K_M, Q8_0 (-q)"),
+        (SIZES, 1 * GIB, "Q5_K_M", "the nearest to Q4_K_M; others: Q3_K_M, Q8_0, Q2_K (-q)"),
+        ({**SIZES, "m-imatrix.gguf": 1}, None, "Q5_K_M", "the nearest to Q4_K_M; others: Q3_K_M, Q8_0, Q2_K (-q)"),
     ],
 )
 def test_without_a_quantization_the_nearest_to_the_usual_one_that_fits_is_taken(

@@ -34,7 +34,9 @@ class ClusterNode(Answer):
     labels: dict[str, str]
     version: str | None
     serves: str | None = Field(description="`host:port` at which it takes requests of clients; null: it takes none")
-    lost_in: float | None = Field(description="Seconds until its replicas are started elsewhere; null: its link works")
+    lost_in: float | None = Field(
+        description="Seconds until its replicas are started on other nodes; null: its link works"
+    )
     cpu_count: int | None
     memory_total: int | None
     memory_available: int | None

@@ -187,9 +187,9 @@ class LaunchBody(BaseModel):
     def _warnings_of_nodes(self) -> list[str]:
         warnings = []
         if self.worker_ip is not None:
-            warnings.append(f"worker_ip {self.worker_ip} is ignored: this server is one machine")
+            warnings.append(f"worker_ip {self.worker_ip} is ignored: this server has no cluster")
         if any(device.worker_ip for config in self.replica_config or () for device in config.devices):
-            warnings.append("replica_config: worker_ip is ignored: this server is one machine")
+            warnings.append("replica_config: worker_ip is ignored: this server has no cluster")
         return warnings
 
     def _nodes(self) -> str | None:
@@ -202,12 +202,12 @@ class LaunchBody(BaseModel):
     def _check(self, is_cluster: bool) -> None:
         if self.n_worker != 1 and not is_cluster:
             raise bad_request(
-                f"n_worker is {self.n_worker}, but this server is one machine.",
+                f"n_worker is {self.n_worker}, but this server has no cluster.",
                 hint="Leave out n_worker; `replica` is the number of copies on this machine.",
             )
         if self.labels and not is_cluster:
             raise bad_request(
-                f"labels ask for {_listed(self.labels)}, but this server is one machine, which has no labels.",
+                f"labels ask for {_listed(self.labels)}, but this server has no cluster, and so no labels.",
                 hint="Leave out labels; only workers of a cluster have them.",
             )
         for field in ("virtual_env_packages", "virtual_env_find_links"):

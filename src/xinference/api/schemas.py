@@ -169,7 +169,7 @@ class ReplicaAnswer(Answer):
     replica_model_uid: str
     replica_uid: str | None = Field(description="The name of its process; it changes with each restart")
     worker_address: str | None = Field(
-        description="The address of its machine; null within an instance if the server is one machine"
+        description="The address of its machine; null within an instance if the server has no cluster"
     )
     node: str = Field(description="The machine on which it runs or is to run; `local` is the server's own")
     nodes: list[str] | None = Field(

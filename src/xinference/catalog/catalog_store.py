@@ -155,7 +155,7 @@ class CatalogStore:
             raise Problem(
                 Code.CATALOG_OLDER,
                 f"The catalog {origin} has the version {document.version}, and {self.version} is in use.",
-                hint="`xinference catalog rollback` brings back the catalog before.",
+                hint="`xinference catalog rollback` returns to the previous catalog.",
             )
         updates = document.by_name
         if not selection.is_all:

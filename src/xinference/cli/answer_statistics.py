@@ -59,10 +59,10 @@ class AnswerStatistics:
             return "(no tokens)"
         tokens = self.tokens or self.chunks
         cached = f", {self.cached_tokens} of them cached" if self.cached_tokens else ""
-        prompt = f"{self.prompt_tokens} tokens of prompt{cached}, " if self.prompt_tokens else ""
+        prompt = f"{self.prompt_tokens} prompt tokens{cached}, " if self.prompt_tokens else ""
         seconds = self.last - self.first
         speed = f", {(tokens - 1) / seconds:.1f} tokens/s" if tokens > 1 and seconds > 0 else ""
-        return f"({prompt}{tokens} tokens{speed}, first token after {self.first - self.started:.2f} s)"
+        return f"({prompt}{tokens} output tokens{speed}, first token after {self.first - self.started:.2f} s)"
 
 
 def _has_content(choice: Json) -> bool:

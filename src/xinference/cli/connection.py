@@ -67,17 +67,17 @@ class Target:
 
 
 def note_restored(client: Client) -> None:
-    """Name the models that a server which has just started starts again; say nothing if it does not list them."""
+    """Name the models that a new server restarts; print nothing if it does not list them."""
     try:
         instances = client.list_instances()
     except Problem:
         return
     uids = [str(instance["model_uid"]) for instance in instances if instance.get("status") not in _NOT_STARTED]
     if uids:
-        note(f"The server starts the models of its last run again: {', '.join(uids)}.")
+        note(f"The server restarts the models of its last run: {', '.join(uids)}.")
 
 
-worker_ip_option = click.option("-w", "--worker-ip", help="No effect: the server is one machine.")
+worker_ip_option = click.option("-w", "--worker-ip", help="No effect: this command always applies to the server.")
 _ENDPOINT = "URL of the server. [env: XINFERENCE_ENDPOINT; default: the local server]"
 _API_KEY = "API key. [env: XINFERENCE_API_KEY; default: the key of the last `xinference login`]"
 

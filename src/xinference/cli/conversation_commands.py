@@ -15,9 +15,9 @@ from xinference.errors import near
 HELP = {
     "/help": "show these commands",
     "/exit, /bye": "leave (also Ctrl-D, or an empty line)",
-    "/clear": "forget the conversation; the system message stays",
+    "/clear": "delete the conversation, but not the system message",
     "/system [TEXT]": "set the system message; without TEXT show it",
-    "/set [NAME VALUE]": "set a field, such as temperature 0.2; alone: show them",
+    "/set [NAME VALUE]": "set a request field, such as temperature 0.2; without it: show all",
     "/save FILE": "write the conversation to a JSON file",
 }
 
@@ -40,7 +40,7 @@ def run_command(talk: Talk, line: str) -> bool:
         case "/clear":
             assert isinstance(talk, Chat)
             talk.clear()
-            note("The conversation is forgotten.")
+            note("The conversation is deleted.")
         case "/system":
             assert isinstance(talk, Chat)
             if rest:
@@ -51,7 +51,8 @@ def run_command(talk: Talk, line: str) -> bool:
             _save(talk, rest)
         case _:
             similar = near(word, [name.split()[0].rstrip(",") for name in HELP])
-            note(f"There is no command {word}. {f'Did you mean {similar[0]}?' if similar else '/help shows them.'}")
+            hint = f"Did you mean {similar[0]}?" if similar else "/help lists the commands."
+            note(f"There is no command {word}. {hint}")
     return True
 
 

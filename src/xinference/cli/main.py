@@ -19,14 +19,14 @@ from xinference.errors import join_names, near
 
 #: Command -> its function, and its line in the help.
 COMMANDS = {
-    "run": ("xinference.cli.commands.run:run", "Launch a model if needed, and chat with it."),
+    "run": ("xinference.cli.commands.run:run", "Launch a model if it is not running, and chat with it."),
     "launch": ("xinference.cli.commands.launch:launch", "Launch a model."),
     "list": ("xinference.cli.commands.models:list_models", "List launched models."),
     "describe": ("xinference.cli.commands.describe:describe", "Describe a model, and show how to use it."),
     "top": ("xinference.cli.commands.top:top", "Monitor models, requests and memory on one screen."),
     "tune": (
         "xinference.cli.commands.tune:tune",
-        "Measure which options make a model fastest here.",
+        "Measure which engine options make a model fastest.",
     ),
     "terminate": ("xinference.cli.commands.models:terminate", "Terminate a model, or cancel its launch."),
     "unload": ("xinference.cli.commands.lifecycle:unload", "Stop a model's engine; `load` starts it again."),
@@ -47,7 +47,10 @@ COMMANDS = {
         for each in LISTINGS
     },
     "registrations": ("xinference.cli.commands.registrations:registrations", "List the models that can be launched."),
-    "catalog": ("xinference.cli.commands.catalog_updates:catalog", "Update the catalog of models without a release."),
+    "catalog": (
+        "xinference.cli.commands.catalog_updates:catalog",
+        "Update the catalog of models without a new release.",
+    ),
     "register": ("xinference.cli.commands.registrations:register", "Register a custom model."),
     "unregister": ("xinference.cli.commands.registrations:unregister", "Remove a custom model."),
     "download": ("xinference.cli.commands.cache:download", "Download a model's weights without launching it."),
@@ -128,14 +131,14 @@ _SUGGESTIONS = {
 _EXAMPLES = """\b
 Examples:
   xinference run qwen2.5-instruct -s 0.5B     launch a model and chat with it
-  xinference launch smollm2-instruct          launch a model; prints its uid
-  xinference chat smollm2-instruct "Hello!"   ask a running model once
-  xinference list                             show what is running
+  xinference launch smollm2-instruct          launch a model and print its uid
+  xinference chat smollm2-instruct "Hello!"   ask one question
+  xinference list                             list the launched models
   xinference stop                             stop the server and its models
 
 \b
-`ps` and `ls` are `list`, `pull` is `download`, `rm` is `remove-cache`, `show`
-is `describe`.
+Aliases: `ps` and `ls` for `list`, `pull` for `download`, `rm` for
+`remove-cache`, `show` for `describe`.
 `xinference COMMAND --help` describes a command.
 """
 

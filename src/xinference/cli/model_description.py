@@ -73,8 +73,8 @@ def family_text(family: Json) -> str:
         "License": "not in the registry; the model's repository names it" if specs else None,
     }
     commands = {
-        f"xinference engine {quote(name)}": "which versions run on this machine",
-        f"xinference launch {quote(name)}": "launch one, chosen for this machine",
+        f"xinference engine {quote(name)}": "show which versions run on this machine",
+        f"xinference launch {quote(name)}": "launch the version that suits this machine",
     }
     width = max(map(len, commands)) + 3
     lines = [f"  {command:<{width}}{purpose}" for command, purpose in commands.items()]

@@ -8,14 +8,18 @@ from xinference.cli.output import broken, size
 
 Json = dict[str, Any]
 
-#: Source of the memory's numbers -> its name in a sentence.
-_SOURCES = {"file header": "header of the weights", "registry": "registry", "estimate": "size alone: a rough estimate"}
+#: Source of the memory's numbers -> the words for it.
+_SOURCES = {
+    "file header": "computed from the header of the weights",
+    "registry": "computed from the registry",
+    "estimate": "a rough estimate from the size",
+}
 _MEMORY_PARTS = {
     "weights": "weights",
     "kv_cache": "KV cache",
     "overhead": "overhead",
-    "saved_states": "saved states of prompts at most, as prompts come",
-    "loaded": "resident when it is ready, including the page cache of the file",
+    "saved_states": "saved prompt states at most; written as prompts arrive",
+    "loaded": "resident once the model is ready, including the page cache of the file",
 }
 
 
@@ -29,7 +33,7 @@ def _memory_lines(memory: Json) -> list[str]:
         return ["not known before the download"]
     source = memory.get("source")
     return [
-        f"{size(memory['total'])} in all" + (f" (by the {_SOURCES[source]})" if source in _SOURCES else ""),
+        f"{size(memory['total'])} in total" + (f" ({_SOURCES[source]})" if source in _SOURCES else ""),
         *(f"{size(memory.get(name))} {text}" for name, text in _MEMORY_PARTS.items() if _is_shown(name, memory)),
     ]
 
@@ -51,8 +55,8 @@ def _file_lines(plan: Json) -> list[str]:
     if total is None:
         return [*lines, "The hub did not report the sizes of the files."] if files or plan.get("model_id") else lines
     if source == "estimate":
-        return [*lines, f"about {size(total)}, an estimate: the hub did not report the sizes"]
-    return [*lines, f"{size(total)} in all" + (", by the registry" if source == "registry" else "")]
+        return [*lines, f"about {size(total)}, estimated: the hub did not report the sizes"]
+    return [*lines, f"{size(total)} in total" + (" according to the registry" if source == "registry" else "")]
 
 
 def plan_text(plan: Json) -> str:

@@ -58,7 +58,7 @@ def _summary(state: State) -> list[str]:
 
 def _machine(state: State) -> list[str]:
     if not state.devices:
-        return ["Memory and GPUs: this key does not permit to read them."]
+        return ["Memory and GPUs: this key may not read them."]
     host, cpu = state.devices["host"], state.rates.host.get("cpu")
     load = "" if cpu is None else f", CPU {100 * cpu:.0f} %"
     lines = [f"Memory: {_used(host)}{load}"]

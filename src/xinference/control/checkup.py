@@ -94,7 +94,7 @@ def gpu_findings(host: Host) -> Iterator[Finding]:
         yield Finding("NVIDIA driver", "ok", f"{host.driver.version}, runs CUDA up to {major}.{minor}")
     if not host.gpus:
         reason = host.no_gpu_reason or "none found"
-        effects = [*_effects(host, "GPU"), "every model runs on the CPU, slower"]
+        effects = [*_effects(host, "GPU"), "every model runs on the CPU, which is slower"]
         yield Finding("GPUs", "lack", f"none ({reason})", ", and ".join(effects))
     for gpu in host.gpus:
         capability = ".".join(map(str, gpu.compute_capability or ())) or "unknown"
@@ -155,7 +155,7 @@ def _environments(settings: Settings) -> Iterator[Finding]:
         )
         yield Finding(f"environment {name}", "ok", f"{state}, {_gib(entry.size_bytes)}")
     if not installed:
-        yield Finding("environments", "ok", "none yet: an engine's first launch installs its own")
+        yield Finding("environments", "ok", "none: the first launch on an engine installs its environment")
 
 
 def _gib(count: int) -> str:

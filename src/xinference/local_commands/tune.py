@@ -87,7 +87,7 @@ def tune(
         try:
             found = _search(bench, changes, seconds, report)
         except engine_speed.TimeUpError:
-            raise _too_short(minutes, "nothing could be compared with the defaults in this time") from None
+            raise _too_short(minutes, "no option could be compared with the defaults") from None
         if not found.is_certain:
             raise _too_short(minutes, "options were faster, but the last comparison had too few rounds")
     result = Tuning(
@@ -101,7 +101,7 @@ def _too_short(minutes: float, what: str) -> Problem:
     return Problem(
         Code.BAD_OPTION,
         f"--minutes {minutes:g} is too short: {what}.",
-        hint="Give it more minutes, or try when the machine has less other work.",
+        hint="Use a larger number of minutes, or repeat the command when the machine is less busy.",
     )
 
 
@@ -165,14 +165,14 @@ class Bench(AbstractContextManager["Bench"]):
         try:
             plan = self.plan_with(second)
             if plan is None or plan.sizing.context_length < self.context:
-                self.report("the context would be shorter")
+                self.report("  rejected: the context would be shorter")
                 return None
             if self._words(plan) == self._words(self._plan(first)):
-                self.report("the same as without it")
+                self.report("  no effect on the command line of the engine")
                 return None
             with engine_speed.running(*self._command(plan), self.ends) as engine:
                 if not self.any_answers and engine_speed.answers(engine) != self._answers:
-                    self.report("other answers")
+                    self.report("  rejected: the answers differ")
                     return None
                 return engine_speed.compare(base, engine, rounds, until)
         except (Problem, OSError) as error:
@@ -249,15 +249,15 @@ def _check(plan: SizedPlan, changes: Changes) -> None:
         host = read_host()
         measured = [name for name, engine in all_engines().items() if engine.option_changes(host, 1, any_answers=False)]
         raise bad_request(
-            f"`xinference tune` measures LLMs on {', '.join(measured)}, and this is {plan.version.version_id} on "
-            f"{plan.engine}.",
+            f"`xinference tune` measures only LLMs on {' and '.join(measured)}, but {plan.version.version_id} is "
+            f"launched on {plan.engine}.",
             hint=f"Name an LLM that runs on {' or '.join(measured)}: `xinference engine MODEL` lists the engines.",
             code=Code.ENGINE_UNSUPPORTED,
         )
     needed, free = 2 * plan.sizing.loaded_bytes, psutil.virtual_memory().available
     if needed > free:
         raise bad_request(
-            f"Two engines are compared, which need {needed / GIB:.1f} GiB, and {free / GIB:.1f} GiB are free.",
+            f"The measurement runs two engines. They need {needed / GIB:.1f} GiB, and {free / GIB:.1f} GiB are free.",
             hint="Stop other models first.",
             code=Code.DOES_NOT_FIT,
         )

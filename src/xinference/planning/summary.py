@@ -35,7 +35,7 @@ def slots_and_context(plan: SizedPlan, model: MemoryModel) -> str:
     text = f"{written_slots(sizing.slots)} x {sizing.context_length} tokens of context"
     requested = plan.options.get(model.context_option)
     if requested and int(requested) > sizing.context_length + 1:  # an engine may count the answer's first token
-        text += f", the model's maximum, and not {requested}"
+        text += f", the model's maximum, in place of {requested}"
     if sizing.kv_cache_bytes:
         text += f": {sizing.kv_cache_bytes / MIB:,.0f} MiB of cache"
     flags = [f"--{name}" for name in (model.slots_option, model.context_option) if not plan.options.get(name)]

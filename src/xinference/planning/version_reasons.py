@@ -54,8 +54,8 @@ def _format_reason(request: LaunchRequest, version: ModelVersion, of_size: Seque
     formats = list(dict.fromkeys(each.spec.model_format for each in of_size))
     if len(formats) == 1:
         return (f"format {chosen}: the only one",)
-    order = "the preferred one" if chosen == formats[0] else "the preferred one of those that run here"
-    return (f"format {chosen}: {order} of {', '.join(formats)} (-f)",)
+    which = "the preferred one" if chosen == formats[0] else "the first one that runs here"
+    return (f"format {chosen}: {which} of {', '.join(formats)} (-f)",)
 
 
 def _quantization_reason(
@@ -71,7 +71,9 @@ def _quantization_reason(
     ]
     if not others:
         return (f"quantization {chosen}: the only one in the format {spec.model_format}",)
-    return (f"quantization {chosen}: {_why(version, others, too_large)}; also {_listed(dict.fromkeys(others))} (-q)",)
+    return (
+        f"quantization {chosen}: {_why(version, others, too_large)}; others: {_listed(dict.fromkeys(others))} (-q)",
+    )
 
 
 def _why(version: ModelVersion, others: Sequence[str], too_large: str | None) -> str:
@@ -85,7 +87,7 @@ def _why(version: ModelVersion, others: Sequence[str], too_large: str | None) ->
     if same_quantization(chosen, USUAL):
         return "the usual one"
     if any(same_quantization(other, USUAL) for other in others):
-        return f"the one that {' or '.join(source.hub for source in spec.sources)} has"
+        return f"the one on {' or '.join(source.hub for source in spec.sources)}"
     return f"the nearest to {USUAL}"
 
 

@@ -149,7 +149,7 @@ def default_model(models: Iterable[GgufModel], usable_bytes: int | None) -> Defa
         why = f"{nearest} ({size:.1f} GiB) does not fit in {usable_bytes / GIB:.1f} GiB"
     others = [name for name in ordered if name != chosen]
     listed = ", ".join(others[:3]) + (f" and {len(others) - 3} more" if len(others) > 3 else "")
-    return DefaultModel(by_name[chosen], f"quantization {chosen}: {why}; also {listed} (-q)")
+    return DefaultModel(by_name[chosen], f"quantization {chosen}: {why}; others: {listed} (-q)")
 
 
 def _stem(model: GgufModel) -> str:

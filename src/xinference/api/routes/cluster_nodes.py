@@ -29,7 +29,7 @@ async def _cluster(controller: ControllerDep) -> Cluster:
     if controller.cluster is None:
         raise Problem(
             Code.NOT_A_CLUSTER,
-            "This server is one machine: no worker can join it.",
+            "This server has no cluster: no worker can join it.",
             hint="Start it as `xinference-supervisor`, or with `xinference serve --cluster`.",
         )
     return controller.cluster
@@ -116,6 +116,6 @@ async def tokens(cluster: ClusterDep) -> list[dict[str, Any]]:
 
 @router.delete("/tokens/{token_id}", response_model=cluster_schemas.Token, responses=problems(404, 409))
 async def revoke_token(cluster: ClusterDep, token_id: str) -> dict[str, Any]:
-    """Revoke a token: no further machine can join with it. The nodes that have joined with it stay."""
+    """Revoke a token, so that no further machine can join with it. Nodes that joined with it remain in the cluster."""
     cluster.revoke_token(token_id)
     return next(token_entry(row) for row in cluster.tokens() if row.token_id == token_id)

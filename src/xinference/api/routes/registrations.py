@@ -35,7 +35,7 @@ class RegistrationBody(BaseModel):
 
     model: str | dict[str, Any] = Field(description="The JSON of the model, as an object or as a text")
     persist: bool = Field(False, description="Keep the model after a restart of the server")
-    worker_ip: str | None = Field(None, description="No effect: the server is one machine")
+    worker_ip: str | None = Field(None, description="No effect: models are registered on the server")
 
 
 @router.get("/{model_type}", response_model=list[Json])

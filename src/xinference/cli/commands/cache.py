@@ -69,7 +69,7 @@ def _wait(client: Client, version: str) -> Json | None:
 def cached(target: Target, model_name: str | None, worker_ip: str | None, as_json: bool, wide: bool) -> None:
     """List the cached weights on the server's machine, including incomplete downloads.
 
-    Without a server, list those on this machine.
+    Without a server, list the cached weights on this machine.
     """
     entries = _cached(target, model_name, worker_ip)
     if as_json:

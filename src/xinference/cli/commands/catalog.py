@@ -59,7 +59,7 @@ def engine(
 ) -> None:
     """Show the versions of a model that the server's machine can run, and on which engines.
 
-    Without a server, the answer is about this machine.
+    Without a server, this machine is checked.
     """
     rows = target.ask(lambda client: client.engine_rows(model_name), lambda here: _local().rows_of(here, model_name))
     if model_engine:

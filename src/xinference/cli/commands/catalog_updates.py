@@ -38,8 +38,8 @@ def _source_options(command: Callable[..., None]) -> Callable[..., None]:
     for option in (
         click.option("--model-name", "-n", help="Take only this family."),
         click.option("--model-type", "-t", help="Take only the families of this type: LLM, embedding or rerank."),
-        click.option("--sha256", help="Hash of the catalog, or of the package's wheel; an address needs it."),
-        click.option("--from", "source", help="FILE, https: address or PACKAGE[==VERSION]."),
+        click.option("--sha256", help="SHA-256 hash of the catalog, or of the package's wheel. Required for a URL."),
+        click.option("--from", "source", help="Source of the catalog: a FILE, an https: URL or PACKAGE[==VERSION]."),
     ):
         command = option(command)
     return command
@@ -63,7 +63,7 @@ def update(target: Target, as_json: bool, **options: str | None) -> None:
         note(f"The catalog {change['version']} is in use already.")
         return
     _show(change)
-    note(f"The catalog {change['version']} is in use; `xinference catalog rollback` brings back the one before.")
+    note(f"The catalog {change['version']} is in use; `xinference catalog rollback` returns to the previous one.")
 
 
 @catalog.command("list")
@@ -184,4 +184,4 @@ def _show(change: Json) -> None:
     for name, fields in change["changed"].items():
         click.echo(f"changed: {name} ({', '.join(fields)})")
     if not any(change[word] for word in ("added", "removed", "changed")):
-        click.echo("no family differs")
+        click.echo("No family differs.")

@@ -10,6 +10,7 @@ import click
 
 from xinference.cli.connection import Target, with_server_options
 from xinference.cli.options.json_option import json_option
+from xinference.cli.options.numbers import IntegerRange, NumberRange
 from xinference.cli.output import note, print_json, size, write
 from xinference.cli.table import print_table
 from xinference.hosts import host_in_url, is_loopback
@@ -48,7 +49,7 @@ def _show_nodes(target: Target, as_json: bool) -> None:
     print_table(header, [_row(node) for node in found], optional=("Version", "CPUs"))
     for node in found:
         if node["lost_in"] is not None and node["state"] == "UNREACHABLE":
-            note(f"{node['node_id']}: its replicas are started elsewhere in {node['lost_in']:.0f} s.")
+            note(f"{node['node_id']}: its replicas are started on other nodes in {node['lost_in']:.0f} s.")
     if not [node for node in found if node["node_id"] != "local"]:
         note("No worker has joined. `xinference cluster token create` prints the command that joins one.")
 
@@ -88,7 +89,7 @@ def ray(target: Target, as_json: bool) -> None:
         if node["problem"] is not None:
             note(f"{node['ray_node'][:12]}: {node['problem']}.")
     if found["wanted"]:
-        note(f"Ray's autoscaler is asked for a node for {', '.join(found['wanted'])}.")
+        note(f"Ray's autoscaler was asked for a node for {', '.join(found['wanted'])}.")
 
 
 def _ray_row(node: Json) -> list[Any]:
@@ -102,13 +103,17 @@ def _ray_row(node: Json) -> list[Any]:
 @json_option
 @with_server_options
 def drain(target: Target, node: str, as_json: bool) -> None:
-    """Move all replicas of NODE to others.
+    """Move all replicas of NODE to other nodes.
 
-    The node gets no new replicas. Each of its replicas is first started on another node; then it finishes its running
-    requests and is stopped.
+    NODE gets no new replicas. Each of its replicas is first started on another node. Then the replica on NODE finishes
+    its running requests and is stopped.
     """
     with target.connect() as client:
-        _say(client.drain_node(node), "is drained: `xinference cluster undrain` takes it in again.", as_json)
+        _say(
+            client.drain_node(node),
+            "is drained. `xinference cluster undrain` allows new replicas on it again.",
+            as_json,
+        )
 
 
 @cluster.command("undrain")
@@ -118,7 +123,7 @@ def drain(target: Target, node: str, as_json: bool) -> None:
 def undrain(target: Target, node: str, as_json: bool) -> None:
     """Allow new replicas on NODE again."""
     with target.connect() as client:
-        _say(client.undrain_node(node), "takes replicas again.", as_json)
+        _say(client.undrain_node(node), "accepts replicas again.", as_json)
 
 
 @cluster.command("upgrade")
@@ -126,13 +131,13 @@ def undrain(target: Target, node: str, as_json: bool) -> None:
 @json_option
 @with_server_options
 def upgrade(target: Target, node: str, as_json: bool) -> None:
-    """Restart the worker of NODE with its installed version.
+    """Restart the worker of NODE with the version installed there.
 
     Its engines keep running, and no model is loaded again. Install the new version on NODE first.
     """
     with target.connect() as client:
         found = client.upgrade_node(node)
-    engines = f"its {len(found['replicas'])} engines ran on" if found["replicas"] else "it has no engines"
+    engines = f"its {len(found['replicas'])} engines kept running" if found["replicas"] else "it has no engines"
     _say(found, f"runs Xinference {found['version']}; {engines}.", as_json)
 
 
@@ -143,7 +148,7 @@ def upgrade(target: Target, node: str, as_json: bool) -> None:
 def remove(target: Target, node: str, as_json: bool) -> None:
     """Remove NODE from the cluster permanently.
 
-    Its engines are stopped, its certificate is refused, and its replicas are started elsewhere.
+    Its engines are stopped, its certificate is refused, and its replicas are started on other nodes.
     """
     with target.connect() as client:
         _say(client.remove_node(node), "is removed.", as_json)
@@ -164,17 +169,23 @@ def token() -> None:
 @token.command("create")
 @click.option(
     "--hours",
-    type=click.FloatRange(0, 24 * 365, min_open=True),
+    type=NumberRange(0, 24 * 365, min_open=True),
     default=24.0,
     show_default=True,
     help="Hours for which the token is valid.",
 )
-@click.option("--uses", type=click.IntRange(1, 100_000), default=1, show_default=True, help="Number of machines.")
+@click.option(
+    "--uses",
+    type=IntegerRange(1, 100_000),
+    default=1,
+    show_default=True,
+    help="Number of machines that may join with it.",
+)
 @click.option("--any-number", is_flag=True, help="Any number of machines may join with it.")
 @json_option
 @with_server_options
 def create(target: Target, hours: float, uses: int, any_number: bool, as_json: bool) -> None:
-    """Print the command that joins a machine."""
+    """Create a token, and print the command that joins a machine."""
     with target.connect() as client:
         made = client.create_join_token(hours, None if any_number else uses)
     made["command"] = made["command"].replace("HOST", _host_of(target))
@@ -184,7 +195,7 @@ def create(target: Target, hours: float, uses: int, any_number: bool, as_json: b
     note("Run this on the machine that is to join:")
     write(made["command"])
     if "HOST:" in made["command"]:
-        note("HOST is the address of the supervisor as that machine reaches it.")
+        note("Replace HOST by the address at which that machine reaches the supervisor.")
 
 
 def _host_of(target: Target) -> str:
@@ -197,7 +208,7 @@ def _host_of(target: Target) -> str:
 @json_option
 @with_server_options
 def list_tokens(target: Target, as_json: bool) -> None:
-    """List the tokens; their secrets are not stored."""
+    """List the tokens, without their secrets."""
     with target.connect() as client:
         tokens = client.list_join_tokens()
     if as_json:
@@ -211,10 +222,10 @@ def list_tokens(target: Target, as_json: bool) -> None:
 @click.argument("token_id")
 @with_server_options
 def revoke(target: Target, token_id: str) -> None:
-    """Revoke a token: no further machine can join with it."""
+    """Revoke a token, so that no further machine can join with it."""
     with target.connect() as client:
         client.revoke_join_token(token_id)
-    note(f"The token {token_id} is revoked. Nodes that have joined with it stay.")
+    note(f"The token {token_id} is revoked. Nodes that have joined with it remain in the cluster.")
 
 
 def _time(seconds: float) -> str:

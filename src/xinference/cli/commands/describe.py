@@ -44,7 +44,7 @@ def describe(target: Target, model_name: str, as_json: bool) -> None:
     """Describe a model, and show the commands to use it.
 
     NAME is the uid or an alias of a launched model, or the name of a model in `xinference registrations`. If both
-    exist, both are shown. Without a server, the model is looked up in this home.
+    exist, both are shown. Without a server, the command describes only registered models.
     """
 
     def of_server(client: Client) -> tuple[list[Json], list[Json], list[Json] | None]:

@@ -28,9 +28,10 @@ _hardware = click.option(
 
 @click.group()
 def env() -> None:
-    """Manage the Python environments of vLLM, SGLang and Transformers.
+    """Manage the Python environments of the engines.
 
-    There is one environment for each engine and version. llama.cpp needs none.
+    There is one environment for each engine, version and kind of hardware. The first launch on an engine installs its
+    environment. Engines that are part of the installation need none.
     """
 
 
@@ -80,7 +81,8 @@ def install(name: str | None, hardware: str | None, bundle: Path | None, as_json
 def remove(name: str, hardware: str | None, as_json: bool) -> None:
     """Delete an environment.
 
-    An outdated one, which another release installed, is named by its folder in `xinference env list`.
+    To delete an outdated environment, which another release has installed, give the name of its folder from
+    `xinference env list`.
     """
     entry = _commands().remove(name, hardware)
     if as_json:

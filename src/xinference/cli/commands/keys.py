@@ -88,11 +88,13 @@ def keys() -> None:
     metavar="TIME",
     help="Lifetime of the key, such as 12h, 30d or 1y. [default: never expires]",
 )
-@click.option("--requests-per-minute", type=_count, help="Maximum number of requests; further ones get a 429.")
+@click.option(
+    "--requests-per-minute", type=_count, help="Maximum number of requests per minute; further ones get a 429."
+)
 @click.option(
     "--tokens-per-minute",
     type=_count,
-    help="Maximum number of tokens of prompts and answers; further requests get a 429.",
+    help="Maximum number of tokens of prompts and answers per minute; further requests get a 429.",
 )
 @click.option(
     "--requests-in-flight",
@@ -103,14 +105,16 @@ def keys() -> None:
     "--max-output-tokens", type=_count, help="Maximum number of tokens of an answer; a request for more gets a 400."
 )
 @click.option(
-    "--max-request-seconds", type=_seconds, help="Maximum time of an engine for one request; a longer one gets a 504."
+    "--max-request-seconds",
+    type=_seconds,
+    help="Maximum seconds of an engine for one request; a longer request gets a 504.",
 )
 @click.option(
     "--priority",
     type=click.Choice(["high", "normal", "low"]),
     default="normal",
     show_default=True,
-    help="Priority of its requests when they wait for a model; a request may name a lower one.",
+    help="Priority of the key's requests when they wait for a model. A request may set a lower one.",
 )
 @click.argument("named", metavar="[NAME]", required=False)
 @json_option
@@ -120,11 +124,11 @@ def create(
 ) -> None:
     """Create a key with a unique name.
 
-    The key is printed once and never again: the server stores only its hash.
+    The key is printed only once: the server stores only its hash.
     """
     if named is not None:
         if fields["name"] not in (None, named):
-            raise click.UsageError("NAME and --name are two names, and a key has one.")
+            raise click.UsageError("NAME and --name differ, but a key has only one name.")
         fields["name"] = named
     with _keys(target) as keys:
         created = keys.create_key(scopes=list(dict.fromkeys(scopes)), models=list(models) or None, **fields)
@@ -150,7 +154,7 @@ def list_keys(target: Target, as_json: bool, wide: bool) -> None:
     columns, now = WIDE if wide else NARROW, time.time()
     print_table(columns, [[COLUMNS[name](key, now) for name in columns] for key in entries], wide=wide)
     if not entries:
-        note("There are no keys: everyone who reaches the server can use it. Create one with `xinference keys create`.")
+        note("There are no keys, so requests need none. Create one with `xinference keys create`.")
 
 
 _limit = Removable(_count)
@@ -164,18 +168,24 @@ _limit = Removable(_count)
 )
 @click.option("--model", "models", multiple=True, metavar="UID", help="Allow only this model. Repeatable.")
 @click.option("--all-models", is_flag=True, help="Allow all models.")
-@click.option("--expires", "expires_in", type=Removable(Duration()), metavar="TIME", help="Time from now, or `none`.")
-@click.option("--requests-per-minute", type=_limit, metavar="N", help="Maximum number of requests, or `none`.")
-@click.option("--tokens-per-minute", type=_limit, metavar="N", help="Maximum number of tokens, or `none`.")
-@click.option("--requests-in-flight", type=_limit, metavar="N", help="Maximum number at the same time, or `none`.")
+@click.option(
+    "--expires", "expires_in", type=Removable(Duration()), metavar="TIME", help="New lifetime from now on, or `none`."
+)
+@click.option(
+    "--requests-per-minute", type=_limit, metavar="N", help="Maximum number of requests per minute, or `none`."
+)
+@click.option("--tokens-per-minute", type=_limit, metavar="N", help="Maximum number of tokens per minute, or `none`.")
+@click.option(
+    "--requests-in-flight", type=_limit, metavar="N", help="Maximum number of requests at the same time, or `none`."
+)
 @click.option("--max-output-tokens", type=_limit, metavar="N", help="Maximum number of tokens of an answer, or `none`.")
 @click.option(
-    "--max-request-seconds", type=Removable(_seconds), metavar="N", help="Maximum time of a request, or `none`."
+    "--max-request-seconds", type=Removable(_seconds), metavar="N", help="Maximum seconds of a request, or `none`."
 )
 @click.option(
     "--priority",
     type=click.Choice(["high", "normal", "low"]),
-    help="Priority of its requests when they wait for a model.",
+    help="Priority of the key's requests when they wait for a model.",
 )
 @json_option
 @with_server_options
@@ -229,10 +239,10 @@ def revoke(target: Target, name: str) -> None:
 def off(target: Target, yes: bool) -> None:
     """Delete all keys.
 
-    A server on loopback then needs no key.
+    Requests to a server on loopback then need no key.
     """
     if not yes:
-        click.confirm("Delete all keys, so that everyone who reaches the server can use it?", abort=True, err=True)
+        click.confirm("Delete all keys? Requests to a server on loopback then need no key.", abort=True, err=True)
     with _keys(target) as keys:
         count = keys.forget_keys()["removed"]
     note(f"Deleted {count} {'key' if count == 1 else 'keys'}.")

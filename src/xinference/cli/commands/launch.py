@@ -83,9 +83,13 @@ Examples:
     "--n-gpu",
     default="auto",
     callback=_read_n_gpu,
-    help="auto, none (CPU only) or the number of GPUs for each replica.",
+    help="auto, none (CPU only) or the number of GPUs for each replica. [default: auto]",
 )
-@click.option("--gpu-idx", callback=_read_gpu_idx, help="GPU indexes to use, such as 0,1; spread over the replicas.")
+@click.option(
+    "--gpu-idx",
+    callback=_read_gpu_idx,
+    help="Indexes of the GPUs to use, such as 0,1. They are divided among the replicas.",
+)
 @click.option(
     "-r", "--replica", type=IntegerRange(min=1), default=1, show_default=True, help="Number of replicas to run."
 )
@@ -150,7 +154,7 @@ _FOUND = {
     "running": "{uid} is already running (launched earlier with the same choices); --new launches a copy.",
     "launching": "{uid} is already being launched; --new launches a copy.",
     "unloaded": "{uid} was unloaded; loading it again.",
-    "failed": "{uid} had failed; launching it again.",
+    "failed": "{uid} has failed; launching it again.",
 }
 
 
@@ -188,7 +192,8 @@ def _wait(client: Client, begun: Json, as_json: bool) -> None:
         "memory": " and on GPUs ".join(size(count) for count in counts if count),
     }
     # A model on demand may have no engine yet; the launch is complete all the same.
-    start = "Its first request loads it, at" if description.get("status") == "UNLOADED" else "Ready at"
+    unloaded = description.get("status") == "UNLOADED"
+    start = "Launched; the first request loads the model. Endpoint:" if unloaded else "Ready at"
     note(f"{start} {client.base_url}/v1" + "".join(f", {name} {fact}" for name, fact in facts.items() if fact))
     print_json(description) if as_json else click.echo(uid)
 

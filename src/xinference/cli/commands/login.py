@@ -15,7 +15,7 @@ from xinference.cli.output import note
 def login(target: Target, username: str, password: str) -> None:
     """Save an API key for a server, so that later commands use it.
 
-    The user name is the name of the key, the password is the key.
+    The user name is the name of the key, and the password is the key.
     """
     from xinference.cli.saved_login import save_token, token_file
 

@@ -27,9 +27,9 @@ from xinference.cli.table import print_table
     help="Billions of parameters, such as 7B or 0.5B. [default: the smallest]",
 )
 @click.option(
-    "-f", "--model-format", help="Format of the weights, such as ggufv2 or pytorch. [default: that of a launch]"
+    "-f", "--model-format", help="Format of the weights, such as ggufv2 or pytorch. [default: as for a launch]"
 )
-@click.option("-q", "--quantization", help="Quantization, such as Q4_K_M. [default: that of a launch]")
+@click.option("-q", "--quantization", help="Quantization, such as Q4_K_M. [default: as for a launch]")
 @click.option(
     "-c",
     "--context-length",

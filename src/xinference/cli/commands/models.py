@@ -161,7 +161,7 @@ def terminate(target: Target, option_uid: str | None, uid: str | None, as_json: 
     metavar="N",
     help="Only this replica: its number, or its name as in rep0 or UID-rep0.",
 )
-@click.option("--server", "of_the_server", is_flag=True, help="The server's own log, in place of a model's.")
+@click.option("--server", "of_the_server", is_flag=True, help="Show the server's own log, not that of a model.")
 @json_option
 @with_server_options
 def logs(

@@ -48,7 +48,8 @@ def run(
 ) -> None:
     """Launch a model if it is not running, and chat with it.
 
-    PROMPT and standard input together are one question, and get one answer. Without either, a conversation starts.
+    PROMPT and standard input are joined into one question, which gets one answer. Without either, a conversation
+    starts.
     """
     from xinference.client import RESTfulChatModelHandle
 

@@ -12,7 +12,7 @@ import click
 from xinference.cli.connection import Target, note_restored
 from xinference.cli.options.labels import labels_of
 from xinference.cli.options.log_level import LOG_LEVEL
-from xinference.cli.options.numbers import IntegerRange
+from xinference.cli.options.numbers import IntegerRange, NumberRange
 from xinference.cli.options.server_options import ServerOptions
 from xinference.cli.output import note
 from xinference.config import MAX_GATEWAY_WORKERS, Settings
@@ -73,18 +73,18 @@ _metrics_host = click.option("-MH", "--metrics-exporter-host", hidden=True)
 @click.option(
     "--allow-media-urls",
     metavar="HOSTS",
-    help="Hosts from which the server fetches images that requests name, such as example.com,*.example.org; "
+    help="Hosts from which the server may fetch the images of requests, such as example.com,*.example.org; "
     "*: all public hosts.",
 )
 @click.option(
     "--prefix-isolation",
     type=click.Choice(["none", "key"]),
-    help="key: requests reuse the cached prompt prefixes only of requests with the same key. [default: none]",
+    help="key: a request reuses only the cached prompt prefixes of requests with the same key. [default: none]",
 )
 @click.option(
     "--no-shared-beginnings",
     is_flag=True,
-    help="Compute each prompt from its start, even if another prompt with the same beginning is cached.",
+    help="Do not save the computed beginnings of prompts for later requests.",
 )
 @click.option("--cluster", is_flag=True, help="Let workers on other machines join, as `xinference-supervisor` does.")
 @click.option("--background", is_flag=True, help="Start the server in the background, and return when it is ready.")
@@ -149,7 +149,7 @@ def local(
 @click.command(context_settings=_PROGRAM)
 @click.option("-H", "--host", default="0.0.0.0", show_default=True, help="Address to listen on.")  # noqa: S104 -- older versions did, too
 @with_listen_options
-@click.option("--supervisor-port", type=click.IntRange(0, 65535), help="Port to which workers connect. [default: 9999]")
+@click.option("--supervisor-port", type=IntegerRange(0, 65535), help="Port to which workers connect. [default: 9999]")
 @click.option("--no-models", is_flag=True, help="Run models on workers only, and none on this machine.")
 @click.option(
     "--ray-address",
@@ -161,13 +161,14 @@ def local(
     "ray_nodes",
     metavar="NODE",
     multiple=True,
-    help="Use only this node of Ray, by id, host name or address, or all with a label NAME=VALUE. Repeatable.",
+    help="Use only this node of Ray (its id, host name or address), or the nodes with the label NAME=VALUE. "
+    "Repeatable.",
 )
 @click.option(
     "--ray-autoscaler-seconds",
-    type=click.FloatRange(0),
+    type=NumberRange(0),
     metavar="SECONDS",
-    help="Let a launch without room ask Ray's autoscaler for a node, and wait so long for it.",
+    help="If no node has room for a launch, ask Ray's autoscaler for one, and wait this long. [default: 0, do not ask]",
 )
 @click.option(
     "--home", type=click.Path(file_okay=False), help="Data folder: database, caches and logs. [default: ~/.xinference]"
@@ -207,13 +208,17 @@ def supervisor(
 @click.option("-e", "--endpoint", metavar="URL", help="URL of the supervisor. Not needed once the machine has joined.")
 @click.option("--token", help="Token of `xinference cluster token create`. Not needed once the machine has joined.")
 @click.option(
-    "-H", "--host", help="Address of this machine for the others. [default: that of the connection to the supervisor]"
+    "-H",
+    "--host",
+    help="Address at which the other machines reach this one. [default: that of the connection to the supervisor]",
 )
 @click.option(
-    "--worker-port", type=click.IntRange(0, 65535), help="Port for the requests of the models. [default: 9998]"
+    "--worker-port",
+    type=IntegerRange(0, 65535),
+    help="Port at which the supervisor reaches the models of this machine. [default: 9998]",
 )
-@click.option("--serve", is_flag=True, help="Take requests of clients here, too, also while the supervisor is down.")
-@click.option("-p", "--port", type=click.IntRange(0, 65535), help="Port for clients, with --serve. [default: 9997]")
+@click.option("--serve", is_flag=True, help="Also serve clients on this machine, even while the supervisor is down.")
+@click.option("-p", "--port", type=IntegerRange(0, 65535), help="With --serve: port for clients. [default: 9997]")
 @click.option("--label", "labels", metavar="NAME=VALUE", multiple=True, help="Label of this machine. Repeatable.")
 @click.option("--home", type=click.Path(file_okay=False), help="Data folder. [default: ~/.xinference]")
 @click.option("--log-level", type=LOG_LEVEL, help="Log level of the worker. [default: INFO]")

@@ -38,7 +38,7 @@ def install(is_system: bool, user: str | None, dry_run: bool) -> None:
     The service gets the XINFERENCE_… variables of this shell.
     """
     if user is not None and not is_system:
-        raise click.UsageError("--user is for --system: a service of the session runs as its user.")
+        raise click.UsageError("--user needs --system: a user service always runs as the current user.")
     made = _service(is_system, user)
     if dry_run:
         note(f"# {made.path}")

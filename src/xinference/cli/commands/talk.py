@@ -33,7 +33,10 @@ COMPLETION_TOKENS = 512
 def answer_options(command: Callable[..., None]) -> Callable[..., None]:
     """Add the options of an answer."""
     for option in (
-        click.option("--verbose", is_flag=True, help="Show tokens per second after each answer."),
+        click.option(
+            "--verbose", is_flag=True,
+            help="Show the tokens, the speed and the time to the first token after each answer.",
+        ),
         click.option(
             "--stream/--no-stream", default=True,
             help="Show the answer while it is generated (the default), or when it is complete.",
@@ -44,8 +47,8 @@ def answer_options(command: Callable[..., None]) -> Callable[..., None]:
         ),
         click.option(
             "--max-tokens", "--max_tokens", type=IntegerRange(min=1),
-            help="Maximum number of tokens in an answer. [default: chat: the rest of the context; generate: 512, or "
-            "half of a context below 1024]",
+            help="Maximum number of tokens in an answer. [default: in a chat, the rest of the context; for generate, "
+            "512 or half of the context, whichever is smaller]",
         ),
     ):  # fmt: skip
         command = option(command)
@@ -96,7 +99,8 @@ Examples:
 def chat(target: Target, words: Sequence[str], system: str | None, **options: Any) -> None:
     """Chat with a model.
 
-    PROMPT and standard input together are one question, and get one answer. Without either, a conversation starts.
+    PROMPT and standard input are joined into one question, which gets one answer. Without either, a conversation
+    starts.
 
     A single argument is NAME if a running model has that name, otherwise it is PROMPT.
     """
@@ -271,7 +275,7 @@ def _only_ready(instances: Sequence[Json]) -> Json:
     raise Problem(
         Code.NO_MODEL_READY,
         "No model is ready" + (f"; still loading: {', '.join(loading)}." if loading else "."),
-        hint="Give its name to wait for one: `xinference chat NAME`." if loading
+        hint="To wait for a model, give its name: `xinference chat NAME`." if loading
         else "Launch one with `xinference launch` or `xinference run`.",
     )  # fmt: skip
 

@@ -35,7 +35,7 @@ _HOME, _END_OF_LINE, _END_OF_SCREEN = "\x1b[H", "\x1b[K", "\x1b[J"
 def top(target: Target, once: bool, as_json: bool) -> None:
     """Monitor models, requests, tokens per second and memory on one screen.
 
-    q or Ctrl+C ends it. The table shows planned and measured memory, on the host and on GPUs.
+    q or Ctrl-C ends it. The table shows planned and measured memory, on the host and on GPUs.
     """
     with target.connect() as client:
         if as_json:

@@ -18,23 +18,23 @@ from xinference.cli.table import print_table
 
 @click.command()
 @version_options
-@click.option("-mp", "--model-path", help="File or folder that has the weights.")
+@click.option("-mp", "--model-path", help="File or folder that has the weights; nothing is downloaded.")
 @click.option(
     "--minutes",
     type=NumberRange(min=0, min_open=True, max=24 * 60),
     default=10,
     show_default=True,
-    help="Stop trying options after this time.",
+    help="Maximum duration of the measurement in minutes.",
 )
 @click.option("--any-answers", is_flag=True, help="Also try options that change the answers.")
-@click.option("--forget", is_flag=True, help="Delete what was measured for this model; measure nothing.")
+@click.option("--forget", is_flag=True, help="Delete the stored measurements of this model, and measure nothing.")
 @json_option
 @name_argument()
 def tune(minutes: float, any_answers: bool, forget: bool, as_json: bool, **version: Any) -> None:
-    """Measure which options of its engine are the fastest for a model on this machine.
+    """Measure which engine options make a model fastest on this machine.
 
-    Later launches of the version use them; `launch --no-tune` does not. An option is only used if it makes
-    no figure slower, and changes no answer at temperature 0.
+    Later launches of the same version use these options; `launch --no-tune` does not. An option is kept only if it
+    lowers no measured speed and changes no answer at temperature 0.
     """
     from xinference.local_commands import tune as local
 
@@ -62,4 +62,8 @@ def _forget(versions: list[str], name: str, as_json: bool) -> None:
     if as_json:
         print_json({"forgotten": versions})
     else:
-        note(f"Forgotten: {', '.join(versions)}." if versions else f"Nothing was measured for {name}.")
+        note(
+            f"Deleted the measurements of {', '.join(versions)}."
+            if versions
+            else f"There are no measurements of {name}."
+        )

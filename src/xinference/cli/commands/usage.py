@@ -27,9 +27,9 @@ def _read_groups(ctx: click.Context, param: click.Parameter, text: str) -> list[
     names = [name.strip() for name in text.split(",")]
     for name in names:
         if name not in GROUPS:
-            raise click.BadParameter(f"{name!r} is none of {', '.join(GROUPS)}.")
+            raise click.BadParameter(f"{name!r} is not one of {', '.join(GROUPS)}.")
     if len({"minute", "hour", "day"}.intersection(names)) > 1:
-        raise click.BadParameter("only one of minute, hour and day is possible.")
+        raise click.BadParameter("use only one of minute, hour and day.")
     return names
 
 
@@ -42,7 +42,7 @@ def _read_time(ctx: click.Context, param: click.Parameter, text: str | None) -> 
         at = datetime.fromisoformat(text)
         return max(0.0, (at if at.tzinfo is not None else at.astimezone()).timestamp())
     except (ValueError, OverflowError, OSError):
-        raise click.BadParameter(f"{text!r} is no time such as 30m, 24h, 7d or 2026-11-29.") from None
+        raise click.BadParameter(f"{text!r} is not a time such as 30m, 24h, 7d or 2026-11-29.") from None
 
 
 @click.command()
@@ -61,9 +61,9 @@ def _read_time(ctx: click.Context, param: click.Parameter, text: str | None) -> 
     show_default=True,
     callback=_read_time,
     metavar="TIME",
-    help="Requests since a time: 30m, 24h, 7d or a date. The server keeps 30 days.",
+    help="Only requests since this time: 30m, 24h, 7d or a date. The server keeps 30 days.",
 )
-@click.option("--until", callback=_read_time, metavar="TIME", help="Requests until a time; by default until now.")
+@click.option("--until", callback=_read_time, metavar="TIME", help="Only requests until this time. [default: now]")
 @click.option("--model", metavar="UID", shell_complete=complete_uid, help="Only requests to this model.")
 @click.option("--key", metavar="NAME", help="Only requests with this key.")
 @wide_option

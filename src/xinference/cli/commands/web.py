@@ -21,9 +21,10 @@ if TYPE_CHECKING:
 def web(target: Target, no_browser: bool) -> None:
     """Open the web page of the server.
 
-    The page launches models, chats with them, and shows logs, downloads and keys. A server is started if none runs. If
-    the server requires keys, the page uses the key of this command: its address contains a login code that works once,
-    within one minute.
+    The page launches models, chats with them, and shows logs, downloads and keys. A server is started if none runs.
+
+    If the server requires keys, the page opens logged in with the key of this command. Its address then contains a
+    login code, which is valid once and for one minute.
     """
     with target.connect(start=True) as client:
         address = f"{client.base_url}/ui/{_login(client)}"

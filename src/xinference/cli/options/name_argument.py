@@ -43,7 +43,7 @@ def one_name(argument: str | None, option_value: str | None, option: str, *, req
     """
     names = {name for name in (argument, option_value) if name}
     if len(names) == 2:
-        raise click.UsageError(f"There are two names, {argument} and {option_value}: give one.")
+        raise click.UsageError(f"Two names are given, {argument} and {option_value}. Give only one.")
     if not names and required:
         path = click.get_current_context().command_path
         raise click.UsageError(f"Give the name of a model: `{path} NAME` or `{path} {option} NAME`.")

@@ -17,7 +17,11 @@ class ReplicaName(click.ParamType[tuple[str | None, int]]):
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str | None, int]:
         match = _NAME.fullmatch(value.strip())
         if match is None:
-            self.fail(f"{value!r} names no replica. Use its number, or its name as in rep0 or UID-rep0.", param, ctx)
+            self.fail(
+                f"{value!r} is not the name of a replica. Use its number, or its name such as rep0 or UID-rep0.",
+                param,
+                ctx,
+            )
         return match["uid"], int(match["number"])
 
 
@@ -31,5 +35,5 @@ def replica_name(uid: str, of_uid: str | None, number: int) -> str:
         click.UsageError: the replica is that of another model.
     """
     if of_uid not in (None, uid):
-        raise click.UsageError(f"{of_uid}-rep{number} is no replica of {uid}.")
+        raise click.UsageError(f"{of_uid}-rep{number} is not a replica of {uid}.")
     return f"{uid}-rep{number}"
