@@ -22,8 +22,12 @@ from xinference.gateway.http.engine_pool import EnginePool, NodeTls
 from xinference.gateway.http.error_replies import refuse, refuse_management
 from xinference.gateway.http.last_answers import ManagementAnswer, Shutdown
 from xinference.gateway.http.request_body import closing
+from xinference.gateway.http.scope_entries import (
+    READ_PAUSE,
+    WRITE,
+    WRITE_WHOLE,
+)
 from xinference.gateway.http.server import trust_proxy
-from xinference.gateway.http.uvicorn_protocol import READ_PAUSE, WRITE, WRITE_WHOLE
 from xinference.gateway.limited_forward import LimitedForwarder
 from xinference.gateway.metrics import CONTENT_TYPE, Metrics
 from xinference.gateway.probes import answer_probe

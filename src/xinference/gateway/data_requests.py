@@ -21,7 +21,7 @@ from xinference.gateway.http.asgi import JSON_TYPE, Receive, Reply, Scope
 from xinference.gateway.http.error_replies import refuse
 from xinference.gateway.http.last_answers import Shutdown, end_answer
 from xinference.gateway.http.request_body import ClientLeftError, ClientWatch
-from xinference.gateway.http.uvicorn_protocol import CONTENDED
+from xinference.gateway.http.scope_entries import CONTENDED
 from xinference.gateway.limited_forward import LimitedForwarder, end_aborted
 from xinference.gateway.messages.translation import Complete, is_constrained, translate
 from xinference.gateway.priority import NORMAL, priority_of

@@ -26,8 +26,9 @@ from xinference.gateway.http.engine_pool import (
     EngineUnreachableError,
 )
 from xinference.gateway.http.request_body import ClientLeftError, ClientWatch, read_body
+from xinference.gateway.http.scope_entries import WRITE
 from xinference.gateway.http.server import Server, http_server
-from xinference.gateway.http.uvicorn_protocol import WRITE, Protocol
+from xinference.gateway.http.uvicorn_protocol import Protocol
 from xinference.gateway.stream import relay_bytes
 from xinference.gateway.weight_files import PREFIX, WeightFiles
 from xinference.nodes.certificates import peer_node

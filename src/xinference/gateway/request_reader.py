@@ -21,7 +21,7 @@ from xinference.gateway.http.request_body import (
     check_content_type,
     read_body,
 )
-from xinference.gateway.http.uvicorn_protocol import TAKE_BODY
+from xinference.gateway.http.scope_entries import TAKE_BODY
 from xinference.gateway.media.embedding import ImageEmbedder
 from xinference.gateway.rate_limits import Quota
 from xinference.gateway.routes import DataPath, find

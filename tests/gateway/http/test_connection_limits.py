@@ -25,13 +25,15 @@ from xinference.gateway.http.connection_limits import (
     free_descriptors,
     raise_descriptor_limit,
 )
-from xinference.gateway.http.uvicorn_protocol import (
+from xinference.gateway.http.reader_watch import CONTENDED_SECONDS
+from xinference.gateway.http.scope_entries import (
     CONTENDED,
-    CONTENDED_SECONDS,
+    READ_PAUSE,
+)
+from xinference.gateway.http.uvicorn_protocol import (
     LINGER_SECONDS,
     MAX_DROPPED,
     MAX_HEADERS,
-    READ_PAUSE,
 )
 
 LIMITS = ConnectionLimits()

@@ -10,8 +10,9 @@ from uvicorn.server import ServerState
 from tests.gateway.wire import Wire
 from tests.support.cases import in_one_test
 from xinference.gateway.http.asgi import ASGIApp, Message, Receive, Scope, Send
+from xinference.gateway.http.scope_entries import WRITE_WHOLE
 from xinference.gateway.http.server import http_server
-from xinference.gateway.http.uvicorn_protocol import WRITE_WHOLE, Protocol
+from xinference.gateway.http.uvicorn_protocol import Protocol
 from xinference.protocol.errors import Header
 
 BODY = b'{"a":1}'

@@ -14,6 +14,9 @@ from xinference.config import Settings
 
 #: Minimum mean speed of a client that sends a body or reads an answer, in bytes per second.
 MIN_SPEED = 1024
+#: A timer that fires later than this was held up with everything else in this process. Clients get a further second:
+#: what they have sent or read meanwhile is not known yet.
+LATE_SECONDS = 0.5
 #: A connection that is younger has its place even if its address has more than its share: many clients behind one
 #: address may connect at the same moment.
 MIN_WAIT_SECONDS = 1.0

@@ -8,7 +8,11 @@ from types import TracebackType
 
 from xinference.error_codes import Code
 from xinference.gateway.http.asgi import Receive, Scope
-from xinference.gateway.http.uvicorn_protocol import WATCH, TakeBody, Watch
+from xinference.gateway.http.scope_entries import (
+    WATCH,
+    TakeBody,
+    Watch,
+)
 from xinference.protocol.errors import Header, Refusal
 
 #: curl's `-d` sends the content type of a form.

@@ -10,10 +10,9 @@ Some callbacks of the parser replace uvicorn's for usual requests, with the same
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable, Sequence
 from enum import Enum
-from typing import Any, cast
+from typing import Any
 
 from uvicorn.config import Config
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
@@ -23,24 +22,21 @@ from uvicorn.server import ServerState
 from xinference.error_codes import Code
 from xinference.gateway.auth.peer import PEER_UID, find_peer_uid
 from xinference.gateway.http.asgi import Send
-from xinference.gateway.http.connection_limits import MIN_SPEED, ConnectionLimits, Connections
+from xinference.gateway.http.connection_limits import LATE_SECONDS, MIN_SPEED, ConnectionLimits, Connections
+from xinference.gateway.http.connection_refusals import (
+    body_too_slow,
+    head_too_large,
+    head_too_slow,
+    too_many_connections,
+    too_many_headers,
+)
 from xinference.gateway.http.error_replies import raw_answer
 from xinference.gateway.http.http_1_0 import end_by_closing
+from xinference.gateway.http.reader_watch import ReaderWatch
+from xinference.gateway.http.scope_entries import TAKE_BODY, WATCH, WRITE, WRITE_WHOLE
 from xinference.gateway.http.usual_heads import KNOWN_NAMES, plain_path, without_upgrade
 from xinference.protocol.errors import Header, Refusal
 
-log = logging.getLogger(__name__)
-
-#: The scope's entries for `Protocol.watch`, `Protocol.take_body`, `Protocol.write` and `Protocol.write_whole`.
-WATCH = "xinference.watch"
-TAKE_BODY = "xinference.take_body"
-WRITE = "xinference.write"
-WRITE_WHOLE = "xinference.write_whole"
-#: The scope's entry for a function that an app may set: whether other requests wait for what this request occupies.
-CONTENDED = "xinference.contended"
-#: The scope's entry that an app may set: the maximum seconds in which the client reads nothing of this answer, in place
-#: of the server's limit. The answer must not grow meanwhile.
-READ_PAUSE = "xinference.read_pause"
 #: Maximum bytes of a request's head; also of a chunk's size line, and of the trailers.
 MAX_HEAD = 64 * 1024
 #: Maximum number of headers of a request.
@@ -53,11 +49,6 @@ MAX_DROPPED = 1024 * 1024
 #: The same for the rest of a body whose request has been answered: many clients read no answer before they have sent
 #: the whole body, and then send the next request.
 MAX_REST = 128 * 1024 * 1024
-#: A timer that fires later than this was held up with everything else in this process. Clients get a further second:
-#: what they have sent or read meanwhile is not known yet.
-LATE_SECONDS = 0.5
-#: Maximum time in which a client reads nothing of its answer while other requests wait for the place that it occupies.
-CONTENDED_SECONDS = 5.0
 
 #: Where the name of such a header is searched, in bytes of a request.
 UPGRADE_WITHIN = 4096
@@ -67,9 +58,6 @@ USUAL_TYPES = frozenset({b"application/json", b"application/json; charset=utf-8"
 
 #: The end of the first line of most requests, up to its last byte.
 _HTTP_1_1 = b" HTTP/1.1\r"
-
-Watch = Callable[[Callable[[], None] | None], None]
-TakeBody = Callable[[], bytes | None]
 
 
 class Phase(Enum):
@@ -102,15 +90,12 @@ class Protocol(HttpToolsProtocol):
         "_peer_is_known",
         "_peer_uid",
         "_phase",
-        "_reader_timer",
-        "_reader_timer_at",
+        "_reader_watch",
         "_received",
         "_refusal",
         "_refused",
         "_request_timer",
         "_request_timer_at",
-        "_unsent",
-        "_unsent_since",
         "_waits",
         "_was_paused",
     )
@@ -145,12 +130,8 @@ class Protocol(HttpToolsProtocol):
         self._request_timer: asyncio.TimerHandle | None = None
         """Runs while a request may be due. It is not cancelled when the request is complete: that would cost more."""
         self._request_timer_at = 0.0
-        self._reader_timer: asyncio.TimerHandle | None = None
-        """Runs while the client reads more slowly than the answer is written."""
-        self._reader_timer_at = 0.0
-        self._unsent = 0
-        """Bytes of the answer that had not been sent at `_unsent_since`."""
-        self._unsent_since = 0.0
+        self._reader_watch: ReaderWatch | None = None
+        """None: the client reads as fast as the answer is written."""
         self._refusal: Refusal | None = None
         """The reason for which the parser was stopped; None: the bytes are not HTTP."""
         self._on_disconnect: Callable[[], None] | None = None
@@ -269,7 +250,7 @@ class Protocol(HttpToolsProtocol):
             self._check_request_at(now + self._limits.head_seconds)
             return
         self._refused = True
-        transport.write(raw_answer(_too_many_connections(), self.server_state.default_headers))
+        transport.write(raw_answer(too_many_connections(), self.server_state.default_headers))
         transport.close()
 
     def data_received(self, data: bytes) -> None:
@@ -306,7 +287,7 @@ class Protocol(HttpToolsProtocol):
         while start < len(data) and not self._refused:
             end = start + MAX_HEAD - self._line_bytes
             if end == start:
-                self._refuse(_head_too_large())
+                self._refuse(head_too_large(MAX_HEAD))
             else:
                 self.data_received(data[start:end])
             start = end
@@ -320,9 +301,9 @@ class Protocol(HttpToolsProtocol):
         super().connection_lost(exc)
         self._lost = True
         self._connections.close(self)
-        for timer in (self._request_timer, self._reader_timer):
-            if timer is not None:
-                timer.cancel()  # it would keep this object in memory
+        if self._request_timer is not None:
+            self._request_timer.cancel()  # it would keep this object in memory
+        self._end_reader_watch()
         if self._on_disconnect is not None:
             self._on_disconnect()
 
@@ -330,14 +311,16 @@ class Protocol(HttpToolsProtocol):
         super().pause_writing()
         if self.client is None:  # a process of this server, which has the time limits of its own client
             return
-        self._unsent, self._unsent_since = self.transport.get_write_buffer_size(), self.loop.time()
-        self._check_reader_in(CONTENDED_SECONDS)
+        self._reader_watch = ReaderWatch(self.transport, self.loop, lambda: self.cycle, self._limits.write_seconds)
 
     def resume_writing(self) -> None:
         super().resume_writing()
-        if self._reader_timer is not None:
-            self._reader_timer.cancel()
-            self._reader_timer = None
+        self._end_reader_watch()
+
+    def _end_reader_watch(self) -> None:
+        if self._reader_watch is not None:
+            self._reader_watch.end()
+            self._reader_watch = None
 
     # -- callbacks of uvicorn -------------------------------------------------------------------------------
 
@@ -384,7 +367,7 @@ class Protocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         if len(self.headers) > MAX_HEADERS:
-            self._refusal = _too_many_headers()
+            self._refusal = too_many_headers(MAX_HEADERS)
             raise self._refusal
         self._phase = BODY
         path = plain_path(self.url) if self._is_http_1_1 else None
@@ -511,43 +494,9 @@ class Protocol(HttpToolsProtocol):
         if now < deadline:
             self._check_request_at(deadline)
         elif self._phase is HEAD or (self._phase is BODY and not self.cycle.response_complete):
-            self._refuse(_too_slow(self._phase, self._limits))
+            self._refuse((head_too_slow if self._phase is HEAD else body_too_slow)(self._limits))
         else:
             self._close()
-
-    def _check_reader_in(self, seconds: float) -> None:
-        seconds = min(seconds, self._limits.write_seconds)
-        self._reader_timer_at = self.loop.time() + seconds
-        self._reader_timer = self.loop.call_later(seconds, self._check_reader)
-
-    def _check_reader(self) -> None:
-        """Close the connection if the client has read too little since the last check."""
-        now, unsent = self.loop.time(), self.transport.get_write_buffer_size()
-        if now - self._reader_timer_at > LATE_SECONDS:
-            self._check_reader_in(1.0)
-            return
-        elapsed = now - self._unsent_since
-        if self._unsent - unsent >= MIN_SPEED * elapsed:
-            self._unsent, self._unsent_since = unsent, now
-            self._check_reader_in(CONTENDED_SECONDS)
-            return
-        seconds = self._read_pause()
-        if self._is_contended():
-            seconds = min(seconds, CONTENDED_SECONDS)
-        if elapsed < seconds:
-            self._check_reader_in(min(seconds - elapsed, CONTENDED_SECONDS))
-            return
-        log.info("a client has read nothing of its answer for %g s: its connection is closed", elapsed)
-        self.transport.abort()
-
-    def _read_pause(self) -> float:
-        """Maximum seconds in which the client reads nothing."""
-        pause = cast(float | None, self.cycle and self.cycle.scope.get(READ_PAUSE))
-        return self._limits.write_seconds if pause is None or self.cycle.response_complete else pause
-
-    def _is_contended(self) -> bool:
-        contended = cast(Callable[[], bool] | None, self.cycle and self.cycle.scope.get(CONTENDED))
-        return contended is not None and contended()
 
     def _close(self) -> None:
         """Close the connection once the client has read what was written, within the time limit."""
@@ -581,30 +530,3 @@ class Protocol(HttpToolsProtocol):
         self.transport.write_eof()
         self.flow.resume_reading()
         self.loop.call_later(LINGER_SECONDS, self._close)
-
-
-def _head_too_large() -> Refusal:
-    return Refusal(
-        Code.HEADERS_TOO_LARGE,
-        f"The request line and the headers of a request may have at most {MAX_HEAD} bytes together.",
-        hint="Send fewer or shorter headers; long text belongs in the request's body.",
-    )
-
-
-def _too_many_headers() -> Refusal:
-    return Refusal(Code.HEADERS_TOO_LARGE, f"A request may have at most {MAX_HEADERS} headers.")
-
-
-def _too_slow(phase: Phase, limits: ConnectionLimits) -> Refusal:
-    if phase is HEAD:
-        cause = f"The head of the request was not complete within {limits.head_seconds:g} seconds."
-    else:
-        cause = (
-            f"The body of the request came too slowly: it may pause for {limits.body_seconds:g} seconds, and needs "
-            f"{MIN_SPEED} bytes a second on average."
-        )
-    return Refusal(Code.REQUEST_TIMEOUT, cause, hint="Send the whole request at once.")
-
-
-def _too_many_connections() -> Refusal:
-    return Refusal(Code.TOO_MANY_CONNECTIONS, "The server has too many connections.", retry_after=1)
