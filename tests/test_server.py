@@ -22,6 +22,7 @@ from xinference.listener import listen
 from xinference.process import home
 from xinference.process.home import own_home
 from xinference.process.link import private_run_dir
+from xinference.server_options import ServerOptions
 
 
 @pytest.fixture
@@ -117,7 +118,7 @@ def test_the_exit_status_distinguishes_a_port_in_use_from_other_failures(
 @pytest.mark.parametrize("host", ["192.0.2.1", "2001:db8::1", "no-such-host.invalid"])
 def test_a_host_that_is_not_this_machine_is_named_before_the_keys(host: str, tmp_path: Path) -> None:
     with pytest.raises(Problem, match=f"Can't listen on the host {host}") as refused:
-        server.run(host=host, home=str(tmp_path))
+        server.run(ServerOptions(host=host, home=str(tmp_path)))
     assert "keys" not in str(refused.value)
 
 

@@ -5,7 +5,6 @@ python -m xinference.server --host 127.0.0.1 --port 9997
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import contextlib
 import gc
@@ -40,6 +39,7 @@ from xinference.process.home import announce, own_home, withdraw
 from xinference.records.hub import RecordHub
 from xinference.records.record import Record
 from xinference.routing.interfaces import Router
+from xinference.server_options import ServerOptions
 from xinference.server_parts import build_several, build_single
 from xinference.store.database import Store
 
@@ -53,27 +53,7 @@ log = logging.getLogger("xinference")
 ANNOUNCE_SECONDS = 10.0
 
 
-def run(
-    *,
-    host: str | None = None,
-    port: int | None = None,
-    log_level: str | None = None,
-    allow_unauthenticated: bool | None = None,
-    home: str | None = None,
-    gateway_workers: int | None = None,
-    allow_origin: str | None = None,
-    log_format: str | None = None,
-    access_log: bool | None = None,
-    allow_media_urls: str | None = None,
-    prefix_isolation: str | None = None,
-    shared_beginnings: bool | None = None,
-    cluster: bool | None = None,
-    supervisor_port: int | None = None,
-    no_models: bool | None = None,
-    ray_address: str | None = None,
-    ray_nodes: str | None = None,
-    ray_autoscaler_seconds: float | None = None,
-) -> int:
+def run(options: ServerOptions) -> int:
     """Serve until SIGINT, SIGTERM or a stop request to the API; returns the exit status.
 
     After SIGTERM, the engines run on for their grace period, for the next server; SIGINT and a stop request stop them.
@@ -82,29 +62,10 @@ def run(
         Problem: a setting is wrong, or the server would be exposed without keys.
         InUse: another process uses the port or the home.
     """
-    settings = Settings.from_env(
-        host=host,
-        port=port,
-        log_level=log_level,
-        allow_unauthenticated=allow_unauthenticated or None,
-        home=home,
-        gateway_workers=gateway_workers,
-        allow_origin=allow_origin,
-        log_format=log_format,
-        access_log=access_log or None,
-        allow_media_urls=allow_media_urls,
-        prefix_isolation=prefix_isolation,
-        shared_beginnings=shared_beginnings,
-        cluster=cluster or None,
-        supervisor_port=supervisor_port,
-        no_models=no_models or None,
-        ray_address=ray_address,
-        ray_nodes=ray_nodes,
-        ray_autoscaler_seconds=ray_autoscaler_seconds,
-    )
+    settings = options.settings()
     set_up_log(settings.log_level, settings.log_format)
     raise_descriptor_limit()
-    port_is_given = port is not None or "XINFERENCE_PORT" in os.environ
+    port_is_given = options.port is not None or "XINFERENCE_PORT" in os.environ
     with (
         own_home(settings),
         own_states(settings.home),
@@ -240,26 +201,8 @@ async def _serve_behind(workers: WorkerPool, server: Server, listener: socket.so
 
 def main() -> int:
     """Entry point of ``python -m xinference.server``."""
-    parser = argparse.ArgumentParser(prog="xinference.server")
-    parser.add_argument("-H", "--host")
-    parser.add_argument("-p", "--port", type=int)
-    parser.add_argument("--log-level")
-    parser.add_argument("--log-format")
-    parser.add_argument("--access-log", action="store_true")
-    parser.add_argument("--gateway-workers", type=int)
-    parser.add_argument("--allow-origin")
-    parser.add_argument("--allow-media-urls")
-    parser.add_argument("--prefix-isolation")
-    parser.add_argument("--allow-unauthenticated", action="store_true")
-    parser.add_argument("--cluster", action="store_true")
-    parser.add_argument("--supervisor-port", type=int)
-    parser.add_argument("--no-models", action="store_true")
-    parser.add_argument("--ray-address")
-    parser.add_argument("--ray-nodes")
-    parser.add_argument("--ray-autoscaler-seconds", type=float)
-    arguments = parser.parse_args()
     try:
-        return run(**vars(arguments))
+        return run(ServerOptions.of_words(sys.argv[1:]))
     except Problem as problem:
         lines = [f"Error: {problem.cause}", *([f"Hint: {problem.hint}"] if problem.hint else [])]
         print("\n".join(lines), file=sys.stderr)  # noqa: T201 -- before any log

@@ -3,7 +3,6 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -12,15 +11,16 @@ from tests.cli.conftest import Run
 from xinference.cli.main import load
 from xinference.config import Settings
 from xinference.errors import Problem
+from xinference.server_options import ServerOptions
 from xinference.worker import WorkerOptions
 
 
 @pytest.fixture
-def told(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
-    """What the server was run with, in place of the server."""
-    calls: list[dict[str, Any]] = []
+def started(monkeypatch: pytest.MonkeyPatch) -> list[ServerOptions]:
+    """The options that the server was run with, in place of the server."""
+    calls: list[ServerOptions] = []
 
-    def run(**options: Any) -> int:
+    def run(options: ServerOptions) -> int:
         calls.append(options)
         return 98
 
@@ -28,7 +28,7 @@ def told(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     return calls
 
 
-def test_serve_hands_on_its_options_and_the_exit_status(run: Run, told: list[dict[str, Any]]) -> None:
+def test_serve_hands_on_its_options_and_the_exit_status(run: Run, started: list[ServerOptions]) -> None:
     result = run(
         "serve",
         "-H",
@@ -57,31 +57,42 @@ def test_serve_hands_on_its_options_and_the_exit_status(run: Run, told: list[dic
         "--cluster",
     )
     assert result.exit_code == 98
-    given = {"host": "0.0.0.0", "port": 1234, "log_level": "DEBUG", "allow_unauthenticated": True, "home": "h"}
-    given |= {"gateway_workers": 2, "allow_origin": "http://localhost:3000,https://chat.example"}
-    given |= {"log_format": "json", "access_log": True, "allow_media_urls": "a.b,*.c.d", "prefix_isolation": "key"}
-    given |= {"shared_beginnings": False, "cluster": True, "supervisor_port": None, "no_models": None}
-    given |= {"ray_address": None, "ray_nodes": None, "ray_autoscaler_seconds": None}
-    assert told == [given]
+    assert started == [
+        ServerOptions(
+            host="0.0.0.0",
+            port=1234,
+            log_level="DEBUG",
+            allow_unauthenticated=True,
+            home="h",
+            gateway_workers=2,
+            allow_origin="http://localhost:3000,https://chat.example",
+            log_format="json",
+            access_log=True,
+            allow_media_urls="a.b,*.c.d",
+            prefix_isolation="key",
+            no_shared_beginnings=True,
+            cluster=True,
+        )
+    ]
 
 
 def test_a_server_in_the_background_gets_the_same_options(
-    run: Run, told: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    run: Run, started: list[ServerOptions], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    started: list[tuple[str, list[str]]] = []
+    processes: list[tuple[str, list[str]]] = []
 
     def ensure_server(settings: Settings, announce: object, *, command: list[str]) -> bool:
-        started.append((settings.url, command))
-        return len(started) == 1
+        processes.append((settings.url, command))
+        return len(processes) == 1
 
     monkeypatch.setattr("xinference.client.local_server.ensure_server", ensure_server)
     line = ["serve", "--background", "-H", "::1", "-p", "7", "--home", str(tmp_path), "--gateway-workers", "2"]
     flags = ("--log-level", "debug", "--allow-unauthenticated", "--allow-origin", "*", "--access-log",
         "--no-shared-beginnings")  # fmt: skip
     result = run(*line, *flags, "--allow-media-urls", "a.b")
-    assert (result.exit_code, result.stdout, told) == (0, "http://[::1]:7\n", [])
+    assert (result.exit_code, result.stdout, started) == (0, "http://[::1]:7\n", [])
     assert "xinference stop" in result.stderr
-    ((url, command),) = started
+    ((url, command),) = processes
     assert url == "http://[::1]:7"
     assert command[3:] == [
         "--host", "::1", "--port", "7", "--log-level", "DEBUG", "--allow-unauthenticated",
@@ -92,44 +103,41 @@ def test_a_server_in_the_background_gets_the_same_options(
     assert "runs already" in run(*line).stderr
 
 
-def test_what_serve_is_not_told_is_left_to_the_settings(run: Run, told: list[dict[str, Any]]) -> None:
+def test_what_serve_is_not_told_is_left_to_the_settings(run: Run, started: list[ServerOptions]) -> None:
     run("serve")
-    names = ("host", "port", "log_level", "allow_unauthenticated", "home", "gateway_workers", "allow_origin",
-        "log_format", "access_log", "allow_media_urls", "prefix_isolation", "cluster", "supervisor_port",
-        "no_models", "shared_beginnings", "ray_address", "ray_nodes", "ray_autoscaler_seconds")  # fmt: skip
-    assert told == [dict.fromkeys(names)]
+    assert started == [ServerOptions()]
 
 
-def test_xinference_local_is_serve(told: list[dict[str, Any]]) -> None:
+def test_xinference_local_is_serve(started: list[ServerOptions]) -> None:
     result = CliRunner().invoke(load("xinference.cli.commands.serve:local"), ["-p", "7", "--log-level", "INFO"])
     assert result.exit_code == 98
-    assert (told[0]["port"], told[0]["log_level"]) == (7, "INFO")
+    assert (started[0].port, started[0].log_level) == (7, "INFO")
 
 
-def test_xinference_local_takes_what_older_versions_had(told: list[dict[str, Any]]) -> None:
+def test_xinference_local_takes_what_older_versions_had(started: list[ServerOptions]) -> None:
     local = load("xinference.cli.commands.serve:local")
     result = CliRunner().invoke(local, ["-MH", "127.0.0.1", "-mp", "1"])
-    assert (result.exit_code, len(told)) == (98, 1)
+    assert (result.exit_code, len(started)) == (98, 1)
     assert "no effect" in result.stderr
     refused = CliRunner().invoke(local, ["--auth-config", "auth.json"])
-    assert (refused.exit_code, len(told)) == (2, 1)
+    assert (refused.exit_code, len(started)) == (2, 1)
     assert "xinference keys" in refused.stderr
 
 
-def test_a_supervisor_serves_everybody_and_takes_workers(told: list[dict[str, Any]]) -> None:
+def test_a_supervisor_serves_everybody_and_takes_workers(started: list[ServerOptions]) -> None:
     result = CliRunner().invoke(
         load("xinference.cli.commands.serve:supervisor"), ["-p", "7", "--supervisor-port", "8", "--no-models"]
     )
     assert result.exit_code == 98
-    assert (told[0]["host"], told[0]["port"], told[0]["allow_unauthenticated"]) == ("0.0.0.0", 7, None)
-    assert (told[0]["cluster"], told[0]["supervisor_port"], told[0]["no_models"]) == (True, 8, True)
+    assert (started[0].host, started[0].port, started[0].allow_unauthenticated) == ("0.0.0.0", 7, False)
+    assert (started[0].cluster, started[0].supervisor_port, started[0].no_models) == (True, 8, True)
     assert "xinference cluster token create" in result.stderr
 
 
-def test_a_supervisor_is_told_of_a_ray_cluster_and_its_nodes(told: list[dict[str, Any]]) -> None:
+def test_a_supervisor_is_told_of_a_ray_cluster_and_its_nodes(started: list[ServerOptions]) -> None:
     words = ["--ray-address", "auto", "--ray-node", "box1", "--ray-node", "zone=a", "--ray-autoscaler-seconds", "60"]
     assert CliRunner().invoke(load("xinference.cli.commands.serve:supervisor"), words).exit_code == 98
-    named = (told[0]["ray_address"], told[0]["ray_nodes"], told[0]["ray_autoscaler_seconds"])
+    named = (started[0].ray_address, started[0].ray_nodes, started[0].ray_autoscaler_seconds)
     assert named == ("auto", "box1,zone=a", 60.0)
 
 
@@ -141,7 +149,7 @@ def test_a_worker_that_has_not_joined_says_what_it_needs(tmp_path: Path) -> None
 
 
 def test_a_worker_hands_on_its_options(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    calls: list[Any] = []
+    calls: list[tuple[WorkerOptions, int, Path]] = []
 
     def run(options: WorkerOptions, settings: Settings) -> int:
         calls.append((options, settings.worker_port, settings.home))
@@ -164,20 +172,20 @@ def test_a_worker_hands_on_its_options(monkeypatch: pytest.MonkeyPatch, tmp_path
     ("words", "host", "port"), [(["-p", "7"], None, 7), (["-H", "127.0.0.2", "-p", "7"], "127.0.0.2", 7)]
 )
 def test_options_of_a_server_without_a_command_start_one(
-    run: Run, told: list[dict[str, Any]], words: list[str], host: str | None, port: int | None
+    run: Run, started: list[ServerOptions], words: list[str], host: str | None, port: int | None
 ) -> None:
     result = run(*words)
     assert result.exit_code == 98
-    assert (told[0]["host"], told[0]["port"]) == (host, port)
+    assert (started[0].host, started[0].port) == (host, port)
     assert "xinference serve" in result.stderr
 
 
 @pytest.mark.parametrize("words", [["--log-level", "loud"], ["serve", "--log-level", "loud"]])
-def test_a_log_level_that_is_none_is_a_usage_error(run: Run, told: list[dict[str, Any]], words: list[str]) -> None:
-    assert (run(*words).exit_code, told) == (2, [])
+def test_a_log_level_that_is_none_is_a_usage_error(run: Run, started: list[ServerOptions], words: list[str]) -> None:
+    assert (run(*words).exit_code, started) == (2, [])
 
 
-def test_a_servers_options_before_another_command_are_an_error(run: Run, told: list[dict[str, Any]]) -> None:
+def test_a_servers_options_before_another_command_are_an_error(run: Run, started: list[ServerOptions]) -> None:
     result = run("-p", "7", "list")
-    assert (result.exit_code, told) == (1, [])
+    assert (result.exit_code, started) == (1, [])
     assert "--endpoint" in result.stderr

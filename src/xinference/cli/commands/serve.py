@@ -13,11 +13,11 @@ from xinference.cli.connection import Target, note_restored
 from xinference.cli.options.labels import labels_of
 from xinference.cli.options.log_level import LOG_LEVEL
 from xinference.cli.options.numbers import IntegerRange, NumberRange
-from xinference.cli.options.server_options import ServerOptions
 from xinference.cli.output import note
 from xinference.config import MAX_GATEWAY_WORKERS, Settings
 from xinference.errors import bad_request
 from xinference.gc_pause import without_collections
+from xinference.server_options import ServerOptions
 
 _PROGRAM = {"help_option_names": ["-h", "--help"]}
 
@@ -286,4 +286,4 @@ def run(options: ServerOptions) -> None:
     # By name, because the command line must not import the server, except here.
     with without_collections():
         server = import_module("xinference.server").run
-    raise SystemExit(server(**options.overrides()))
+    raise SystemExit(server(options))

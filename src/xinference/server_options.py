@@ -1,9 +1,11 @@
-"""The options of the programs that start a server, as one value."""
+"""The options of a server, as one value: those of the programs that start one, and of its own process."""
 
 from __future__ import annotations
 
+import argparse
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, get_type_hints
 
 from xinference.config import Settings
 
@@ -52,7 +54,22 @@ class ServerOptions:
         """The options in the command line of the server, without its host, its port and its home."""
         words: list[str] = []
         for each in fields(self):
-            value, option = getattr(self, each.name), f"--{each.name.replace('_', '-')}"
+            value = getattr(self, each.name)
             if each.name not in ("host", "port", "home") and value:
-                words += [option] if value is True else [option, str(value)]
+                words += [_option(each.name)] if value is True else [_option(each.name), str(value)]
         return words
+
+    @classmethod
+    def of_words(cls, words: Sequence[str]) -> ServerOptions:
+        """The options in the command line of ``python -m xinference.server``, which ends for other words."""
+        parser = argparse.ArgumentParser(prog="xinference.server", allow_abbrev=False)
+        for name, kind in get_type_hints(cls).items():
+            if kind is bool:
+                parser.add_argument(_option(name), action="store_true")
+            else:
+                parser.add_argument(_option(name), type=next(each for each in (int, float, str) if kind == each | None))
+        return cls(**vars(parser.parse_args(words)))
+
+
+def _option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
