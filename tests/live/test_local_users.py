@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 
 from tests.support.home import Home
@@ -67,10 +68,15 @@ USE = [["GET", "/health", {}], ["GET", "/v1/models", {}], ["GET", "/v1/models/in
 
 def ask(address: str, port: int, uid: int, *requests: list[Any]) -> list[int]:
     """The statuses of these requests, asked by a process of this user."""
+    return [status for status, _ in answers(address, port, uid, *requests)]
+
+
+def answers(address: str, port: int, uid: int, *requests: list[Any]) -> list[tuple[int, str]]:
+    """The statuses and texts of the answers to these requests, asked by a process of this user."""
     words = [sys.executable, "-c", CLIENT, json.dumps([address, port, uid, requests])]
     done = subprocess.run(words, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
-    return [status for status, _ in json.loads(done.stdout)]
+    return [(status, text) for status, text in json.loads(done.stdout)]
 
 
 @pytest.fixture(scope="module")
@@ -116,6 +122,15 @@ def test_another_user_has_nothing_of_manage_and_the_own_user_everything(home: Ho
     own = [["GET", "/v1/keys", {}], ["GET", "/v1/cache/models", {}], ["DELETE", "/v1/models/x", {}]]
     assert ask(address, home.port, 0, *own) == [200, 200, 404]
     assert home.answers()
+
+
+def test_another_user_reads_no_path_of_the_server(home: Home) -> None:
+    paths = httpx2.get(f"{home.url}/openapi.json").json()["paths"]
+    gets = [path for path, methods in paths.items() if "get" in methods and "{" not in path and path != "/v1/watch"]
+    asked = answers("127.0.0.1", home.port, OTHER_UID, *[["GET", path, {}] for path in gets])
+    assert "/status" in gets and sum(status == 200 for status, _ in asked) > 10
+    assert [path for path, (_, text) in zip(gets, asked, strict=True) if str(home.path) in text] == []
+    assert str(home.path) in answers("127.0.0.1", home.port, 0, ["GET", "/status", {}])[0][1]
 
 
 def test_a_server_on_ipv6_tells_users_apart_too(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ class ServerStatus(Answer):
     version: str
     pid: int
     uptime: int
-    home: str
+    home: str | None
     models: int
     workers: dict[str, WorkerStatus]
 

@@ -15,6 +15,7 @@ from xinference.api import host_usage, node_entries, server_schemas
 from xinference.api.dependencies import AddressDep, ControllerDep, KeyDep, KeyringDep, SettingsDep, StartedDep, StopDep
 from xinference.api.errors import ERROR_RESPONSES
 from xinference.api.strict import StrictRoute
+from xinference.keys.visibility import manages
 
 log = logging.getLogger(__name__)
 router = APIRouter(tags=["server"], route_class=StrictRoute, responses=ERROR_RESPONSES)
@@ -22,15 +23,18 @@ router = APIRouter(tags=["server"], route_class=StrictRoute, responses=ERROR_RES
 
 @router.get("/status", response_model=server_schemas.ServerStatus)
 async def status(
-    controller: ControllerDep, settings: SettingsDep, started: StartedDep, address: AddressDep
+    controller: ControllerDep, settings: SettingsDep, started: StartedDep, address: AddressDep, key: KeyDep
 ) -> dict[str, Any]:
-    """Version, process and uptime (seconds) of the server, and the resources that its machine uses (bytes)."""
+    """Version, process and uptime (seconds) of the server, and the resources that its machine uses (bytes).
+
+    `home` is null without the permission `manage`.
+    """
     usage = await asyncio.to_thread(host_usage.usage)
     return {
         "version": __version__,
         "pid": os.getpid(),
         "uptime": int(time.monotonic() - started),
-        "home": str(settings.home),
+        "home": str(settings.home) if manages(key) else None,
         "models": len(controller.deployments()),
         "workers": {
             address: {"update_time": time.time(), "failure_remaining_count": 0, "status": usage},
