@@ -21,6 +21,8 @@ DEFAULT_HOME = ".xinference"
 ENV_PREFIX = "XINFERENCE_"
 #: Maximum length of a Unix socket's path (108 bytes on Linux, 104 on macOS, with the final NUL).
 MAX_SOCKET_PATH = 100
+#: The beginning of the names of folders for sockets in the system's temporary folder; the user's number follows.
+RUN_DIR_PREFIX = "xinference-"
 #: Maximum number of gateway processes; more processes than cores are not faster.
 MAX_GATEWAY_WORKERS = 64
 _UNITS = {
@@ -329,6 +331,11 @@ class Settings:
         return self.home / "logs"
 
     @property
+    def compiled_dir(self) -> Path:
+        """Folder of the code that engines compile."""
+        return self.home / "compiled"
+
+    @property
     def identity_dir(self) -> Path:
         """Folder of this machine's certificate in its cluster."""
         return self.home / "cluster" / "identity"
@@ -353,7 +360,7 @@ class Settings:
         if len(os.fsencode(short)) + 40 <= MAX_SOCKET_PATH:
             return short
         digest = hashlib.sha256(os.fsencode(self.home)).hexdigest()[:12]
-        return Path(tempfile.gettempdir()) / f"xinference-{os.getuid()}-{digest}"
+        return Path(tempfile.gettempdir()) / f"{RUN_DIR_PREFIX}{os.getuid()}-{digest}"
 
 
 def _check_origins(setting: str) -> None:

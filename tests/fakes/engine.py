@@ -16,6 +16,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from dataclasses import dataclass, field
@@ -51,6 +52,7 @@ DEFAULTS: dict[str, Any] = {
     "eat": {},  # "mib_per_second": memory that it takes from then on; others are answered
     # -- process
     "ignore_sigterm": False,
+    "leave_file": False,  # leave a file in the temporary folder, and print its path
     "children": 0,  # sleeping child processes in the engine's own process group
     "detached_children": 0,  # the same, each in a session of its own
     "print_lines": 0,  # lines printed at the start ...
@@ -390,6 +392,8 @@ def main() -> None:
 
     if script["ignore_sigterm"]:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if script["leave_file"]:
+        print(f"left {tempfile.mkstemp()[1]}", flush=True)
     sleeper = [sys.executable, "-c", "import time; time.sleep(600)"]
     for number in range(script["children"] + script["detached_children"]):
         child = subprocess.Popen(sleeper, start_new_session=number >= script["children"])

@@ -50,6 +50,10 @@ def rank_env(rank: Rank | None) -> dict[str, str]:
     return {"NCCL_SOCKET_IFNAME": rank.interface, "GLOO_SOCKET_IFNAME": rank.interface}
 
 
+#: The variable with the folder of code that PyTorch has compiled, and its name in the home's folder for such code.
+TORCH_CACHES = {"TORCHINDUCTOR_CACHE_DIR": "torchinductor"}
+
+
 def cuda_env(placement: Placement) -> dict[str, str]:
     """The variables that make only the replica's own GPUs visible to an engine; on the CPU, no GPU is visible."""
     devices = ",".join(str(index) for index in placement.devices)

@@ -49,6 +49,10 @@ class EngineCommand:
     """Shows whether the ready engine makes progress; None: nothing does."""
     extra_bytes: int | None = 0
     """Host memory that its options allow in addition to the plan; None: they set no limit."""
+    cache_variables: Mapping[str, str] = field(default_factory=dict)
+    """Variables with folders of compiled code that outlives the engine: the name of each in the home's folder for them.
+    Engines would use a folder with a name that everybody knows, in the system's temporary folder: another user could
+    make it first, and the engine would load that user's code."""
     context: Mapping[str, Any] = field(default_factory=dict)
     """Opaque JSON for a later server that adopts the engine; the keeper only stores it."""
 

@@ -19,6 +19,8 @@ from xinference.files.private_file import write_private
 from xinference.files.write_errors import write_problem
 from xinference.hosts import host_in_url
 from xinference.process.link import private_run_dir
+from xinference.process.run_folders import LOCK_NAME, delete_unused_run_dirs, release_run_dir
+from xinference.process.scratch import delete_unused_scratch
 
 log = logging.getLogger(__name__)
 
@@ -57,11 +59,14 @@ def own_home(settings: Settings) -> Iterator[None]:
         with contextlib.suppress(OSError):
             run_dir = private_run_dir(settings)
             # A server of an earlier release locks this file only.
-            _lock_file(settings, run_dir / "server.lock", opened)
+            _lock_file(settings, run_dir / LOCK_NAME, opened)
             # systemd-tmpfiles does not clean up a locked folder.
             sockets = os.open(run_dir, os.O_RDONLY | os.O_DIRECTORY)
             opened.callback(os.close, sockets)
             fcntl.flock(sockets, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            opened.callback(release_run_dir, run_dir)
+        delete_unused_run_dirs()
+        delete_unused_scratch()
         yield
 
 
@@ -108,7 +113,7 @@ def is_free(settings: Settings) -> bool:
 
 def _is_free_of_earlier_releases(settings: Settings) -> bool:
     """Whether no server of an earlier release owns the home: it locks only the file among the sockets."""
-    with contextlib.suppress(OSError), (settings.run_dir / "server.lock").open() as file:
+    with contextlib.suppress(OSError), (settings.run_dir / LOCK_NAME).open() as file:
         return _is_unlocked(file)
     return True
 

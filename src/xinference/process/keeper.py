@@ -33,6 +33,7 @@ from xinference.process.logs import BoundedLog
 from xinference.process.memory import raise_oom_score
 from xinference.process.memory_watch import MemoryWatch, OomWatch
 from xinference.process.owner import Owner
+from xinference.process.scratch import make_scratch, remove_scratch
 from xinference.process.tree import become_subreaper, descendants, die_with_parent, kill
 
 #: Time for the engine's children to exit after the engine, in seconds. Python's multiprocessing has helper processes
@@ -100,7 +101,8 @@ class Keeper:
         finally:
             for target in self._remaining():
                 kill(target, signal.SIGKILL)
-            Path(self._spec.socket_path).unlink(missing_ok=True)
+            remove_scratch(Path(self._spec.socket_path))
+            self._remove_socket()
             listener.close()
             self._log.close()
 
@@ -123,6 +125,10 @@ class Keeper:
 
     def _listen(self) -> socket.socket:
         path = Path(self._spec.socket_path)
+        # The last keeper of another server deletes the folder.
+        path.parent.mkdir(mode=0o700, exist_ok=True)
+        if path.parent.lstat().st_uid != os.geteuid():
+            raise PermissionError(f"{path.parent} is a folder of another user")
         path.unlink(missing_ok=True)
         listener = socket.socket(socket.AF_UNIX)
         previous = os.umask(0o077)
@@ -133,6 +139,18 @@ class Keeper:
         self._selector.register(listener, selectors.EVENT_READ, listener)
         return listener
 
+    def _remove_socket(self) -> None:
+        """Remove the socket, and its folder if no server and no other keeper uses it."""
+        path = Path(self._spec.socket_path)
+        path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            path.parent.rmdir()
+
+    def _scratch_env(self) -> dict[str, str]:
+        """The variable with the engine's own temporary folder; the keeper holds the folder's lock until it ends."""
+        made = make_scratch(Path(self._spec.socket_path))
+        return {} if made is None else {"TMPDIR": os.fspath(made[0])}
+
     def _start_engine(self) -> None:
         become_subreaper()
         spec, parent = self._spec, os.getpid()
@@ -141,7 +159,7 @@ class Keeper:
         try:
             engine = subprocess.Popen(
                 spec.argv,
-                env={**os.environ, **spec.env},
+                env={**os.environ, **self._scratch_env(), **spec.env},
                 cwd=spec.cwd,
                 stdin=subprocess.DEVNULL,
                 stdout=engine_output,
@@ -237,7 +255,7 @@ class Keeper:
     # 4. When its main process has ended, for any reason, its children get LINGER_SECONDS to end.
     # 5. SIGKILL to every descendant, repeated until none runs: step 3 does not reach other sessions, and a process that
     #    was forked during a scan is found by the next one. As the subreaper, the keeper inherits all orphans.
-    # 6. Reap all, read the last output, report to the owner. Only now all memory is free.
+    # 6. Reap all, read the last output, delete the temporary folder, report to the owner. Only now all memory is free.
 
     def _stop(self) -> None:
         if self._status is None and not self._stop_requested:
@@ -285,6 +303,7 @@ class Keeper:
         while self._read_output():
             pass
         assert self._status is not None
+        remove_scratch(Path(self._spec.socket_path))
         code = os.waitstatus_to_exitcode(self._status)
         killed = code == -signal.SIGKILL and not self._stop_requested and self._excess is None
         self._exit = {

@@ -15,6 +15,8 @@ from pathlib import Path
 
 import psutil
 
+from xinference.process.scratch import remove_scratch
+
 #: Environment variable of the keeper and all its descendants; its value is the keeper's socket path.
 KEEPER_VARIABLE = "XINFERENCE_KEEPER_SOCKET"
 _DEADLINE_SECONDS = 5.0
@@ -61,6 +63,7 @@ def end_leftovers(socket_path: Path, engine: ProcessIdentity | None) -> None:
             with contextlib.suppress(psutil.Error):
                 process.kill()  # checks the start time again
         time.sleep(0.02)
+    remove_scratch(socket_path)
     socket_path.unlink(missing_ok=True)
 
 

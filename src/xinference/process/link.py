@@ -232,7 +232,10 @@ def keeper_spec(
     port = str(endpoint.port)
     return {
         "argv": [word.replace("{port}", port) for word in command.argv],
-        "env": {name: value.replace("{port}", port) for name, value in command.env.items()},
+        "env": {
+            **_cache_env(command, settings),
+            **{name: value.replace("{port}", port) for name, value in command.env.items()},
+        },
         "cwd": os.fspath(command.cwd) if command.cwd else None,
         "log_path": os.fspath(log_path),
         "log_bytes": settings.log_bytes,
@@ -246,3 +249,13 @@ def keeper_spec(
             "context": dict(command.context),
         },
     }
+
+
+def _cache_env(command: EngineCommand, settings: Settings) -> dict[str, str]:
+    """The variables of the engine's folders for compiled code, except those that the server's user has set."""
+    unset = {name: folder for name, folder in command.cache_variables.items() if name not in os.environ}
+    if not unset:
+        return {}
+    with contextlib.suppress(OSError):  # on a full disk the engine makes the folders, or compiles again
+        settings.compiled_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return {name: os.fspath(settings.compiled_dir / folder) for name, folder in unset.items()}

@@ -16,6 +16,7 @@ from xinference.engines.options.thinking import ThinkingOption
 from xinference.engines.options.value_rules import is_template
 from xinference.engines.parser_engine import NO_PARSER, ParserEngine
 from xinference.engines.replica_placement import (
+    TORCH_CACHES,
     Placement,
     Rank,
     cuda_env,
@@ -161,6 +162,7 @@ class SGLang(ParserEngine):
             env=env,
             model_name=plan.uid,
             api_key=api_key,
+            cache_variables=TORCH_CACHES,
             answers=placement.answers,
             # Computes a token, and succeeds as well if any other token was computed meanwhile; otherwise it is a 503.
             progress=ProgressProbe("/health_generate") if placement.answers else None,

@@ -17,6 +17,7 @@ from xinference.engines.options.parsers import FORCED, unknown_form
 from xinference.engines.options.speculation import refuse_speculation
 from xinference.engines.options.thinking import ThinkingOption
 from xinference.engines.replica_placement import (
+    TORCH_CACHES,
     Placement,
     cuda_env,
 )
@@ -208,6 +209,7 @@ class Transformers(LoadsAdapters, ReadsPacked, SetsThinking, WeightsOnly):
             },
             model_name=plan.uid,
             api_key=api_key,
+            cache_variables=TORCH_CACHES,
             progress=ProgressProbe("/progress", one_thread=not placement.devices and params["threads"] == 1),
         )
 

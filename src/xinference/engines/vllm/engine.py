@@ -15,6 +15,7 @@ from xinference.engines.options.thinking import ThinkingOption
 from xinference.engines.options.value_rules import literal_template
 from xinference.engines.parser_engine import NO_PARSER, ParserEngine
 from xinference.engines.replica_placement import (
+    TORCH_CACHES,
     Placement,
     Rank,
     cuda_env,
@@ -189,6 +190,7 @@ class VLLM(ParserEngine):
             },
             model_name=plan.uid,
             api_key=api_key,
+            cache_variables=TORCH_CACHES,
             answers=placement.answers,
             # Its /health is answered without the process that computes.
             progress=ProgressProbe(*_shortest_request(plan), max_in_flight=plan.sizing.slots)
