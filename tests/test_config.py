@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from tests.support.cases import in_one_test
-from xinference.config import Settings, parse_bytes
+from xinference.config import Settings
 from xinference.errors import Problem
+from xinference.setting_values import parse_bytes
 
 PAGE = Path(__file__).parents[1] / "docs" / "settings.md"
 

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, NamedTuple, get_type_hints
+from typing import Any, get_type_hints
 
 from xinference.error_codes import Code
-from xinference.errors import Problem, bad_request
-from xinference.hosts import DomainList, host_in_url, server_url
-from xinference.log_setup import FORMATS
+from xinference.errors import Problem
+from xinference.hosts import host_in_url, server_url
+from xinference.setting_values import BYTES, PARSERS, check_settings, parse_host, parse_setting
 
 #: The data folder, in the home folder of the user.
 DEFAULT_HOME = ".xinference"
@@ -23,55 +22,6 @@ ENV_PREFIX = "XINFERENCE_"
 MAX_SOCKET_PATH = 100
 #: The beginning of the names of folders for sockets in the system's temporary folder; the user's number follows.
 RUN_DIR_PREFIX = "xinference-"
-#: Maximum number of gateway processes; more processes than cores are not faster.
-MAX_GATEWAY_WORKERS = 64
-_UNITS = {
-    "": 1,
-    "k": 1000,
-    "m": 1000**2,
-    "g": 1000**3,
-    "t": 1000**4,
-    "ki": 1 << 10,
-    "mi": 1 << 20,
-    "gi": 1 << 30,
-    "ti": 1 << 40,
-}
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]i?)?b?", re.IGNORECASE)
-_BOOLEANS = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
-
-
-class Parser(NamedTuple):
-    """Reads the text of one setting. `parse` raises ValueError or KeyError for a text that is not `kind`."""
-
-    parse: Callable[[str], Any]
-    kind: str
-
-
-def parse_bytes(text: str) -> int:
-    """A number of bytes, with or without a unit: ``1000``, ``24GiB``, ``1.5 GB``.
-
-    Raises:
-        ValueError: the text has another form.
-    """
-    match = _SIZE.fullmatch(text.strip())
-    if match is None:
-        raise ValueError(text)
-    return int(float(match[1]) * _UNITS[(match[2] or "").lower()])
-
-
-BYTES = Parser(parse_bytes, "a number of bytes, such as 24GiB")
-#: The parser of a field by its type, if the field's metadata has no parser.
-PARSERS: Mapping[Any, Parser] = {
-    str: Parser(str, "a text"),
-    Path: Parser(str, "a path"),
-    int: Parser(int, "an integer"),
-    float: Parser(float, "a number"),
-    bool: Parser(lambda text: _BOOLEANS[text.lower()], "a boolean"),
-}
-
-#: A browser's `Origin`: a scheme, a host and perhaps a port. A slash at the end is no harm.
-RAY_ADDRESS = re.compile(r"auto|(ray://)?[^/?#@\s]+:[0-9]{1,5}")
-ORIGIN = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/?#@\s]+/?")
 
 
 @dataclass(frozen=True)
@@ -246,56 +196,15 @@ class Settings:
         types = get_type_hints(cls)
         for each in fields(cls):
             if text := env.get(ENV_PREFIX + each.name.upper()):
-                values[each.name] = _parse(each.name, each.metadata.get("parser", PARSERS[types[each.name]]), text)
+                parser = each.metadata.get("parser", PARSERS[types[each.name]])
+                values[each.name] = parse_setting(ENV_PREFIX + each.name.upper(), parser, text)
         values.update({name: value for name, value in overrides.items() if value is not None})
         if "home" in values:
             values["home"] = Path(values["home"]).expanduser().absolute()
         if "host" in values:
-            values["host"] = _host(values["host"])
+            values["host"] = parse_host(values["host"])
         settings = cls(**values)
-        if not 0 <= settings.port <= 65535:
-            raise bad_request(f"port {settings.port} is not a port.", hint="Use a number from 1 to 65535.")
-        if not 1 <= settings.gateway_workers <= MAX_GATEWAY_WORKERS:
-            raise bad_request(
-                f"gateway_workers is {settings.gateway_workers}.", hint=f"Use a number from 1 to {MAX_GATEWAY_WORKERS}."
-            )
-        if settings.ray_address and not RAY_ADDRESS.fullmatch(settings.ray_address):
-            raise bad_request(
-                f"ray_address is {settings.ray_address!r}.",
-                hint="Use auto, the address of Ray's head as HOST:PORT, or ray://HOST:PORT.",
-            )
-        if not 0 <= settings.ray_autoscaler_seconds < 1e6:
-            raise bad_request(
-                f"ray_autoscaler_seconds is {settings.ray_autoscaler_seconds}.", hint="Use a number of seconds, or 0."
-            )
-        _check_origins(settings.allow_origin)
-        _check_addresses(settings.allowed_origins)
-        if settings.log_format not in FORMATS:
-            raise bad_request(f"log_format is {settings.log_format!r}.", hint=f"Use {' or '.join(FORMATS)}.")
-        if settings.prefix_isolation not in ("none", "key"):
-            raise bad_request(f"prefix_isolation is {settings.prefix_isolation!r}.", hint="Use none or key.")
-        for name in (
-            "head_seconds",
-            "body_seconds",
-            "write_seconds",
-            "idle_seconds",
-            "media_url_seconds",
-            "session_idle_seconds",
-            "session_seconds",
-        ):
-            if not 0 < getattr(settings, name) < 1e6:
-                raise bad_request(f"{name} is {getattr(settings, name)}.", hint="Use a positive number of seconds.")
-        for name in ("max_connections", "max_waiting_connections", "media_url_bytes"):
-            if getattr(settings, name) < 1:
-                raise bad_request(f"{name} is {getattr(settings, name)}.", hint="Use a positive number.")
-        try:
-            DomainList(settings.allow_media_urls)
-        except ValueError as error:
-            raise bad_request(
-                f"allow_media_urls has {str(error)!r}, which is not a host.",
-                hint="Use names such as example.com or *.example.com, separated by commas, or *.",
-                code=Code.BAD_SETTING,
-            ) from None
+        check_settings(vars(settings))
         return settings
 
     @property
@@ -361,54 +270,3 @@ class Settings:
             return short
         digest = hashlib.sha256(os.fsencode(self.home)).hexdigest()[:12]
         return Path(tempfile.gettempdir()) / f"{RUN_DIR_PREFIX}{os.getuid()}-{digest}"
-
-
-def _check_origins(setting: str) -> None:
-    """Check the origins of `allow_origin`: one of another form is never sent by a browser."""
-    for origin in filter(None, map(str.strip, setting.split(","))):
-        if origin != "*" and not ORIGIN.fullmatch(origin):
-            raise bad_request(
-                f"{origin} is not an origin of web pages.",
-                hint="Write the scheme, the host and the port, such as http://localhost:3000; * means every origin.",
-            )
-
-
-def _check_addresses(setting: str) -> None:
-    """Check the addresses of `allowed_origins`, which are all of a proxy: ``*`` would be everybody's."""
-    for origin in filter(None, map(str.strip, setting.split(","))):
-        if not re.fullmatch(r"https?://[^/?#@\s*]+/?", origin, re.IGNORECASE):
-            raise bad_request(
-                f"allowed_origins has {origin!r}, which is not the address of a proxy.",
-                hint="Write the scheme, the host and the port, such as https://ai.example.org, without a path.",
-                code=Code.BAD_SETTING,
-            )
-
-
-def _host(text: str) -> str:
-    """An address or a name to listen on; an IPv6 address may be in brackets, as in a URL.
-
-    Raises:
-        Problem: `text` is a URL, or has a port.
-    """
-    host = text.strip()
-    if host.startswith("[") and host.endswith("]"):
-        return host[1:-1]
-    if "/" in host or host.count(":") == 1:
-        raise bad_request(
-            f"The host {text!r} is a URL or has a port, and not an address.",
-            hint="Use an address, such as 127.0.0.1 or ::1, and give the port with --port.",
-            code=Code.BAD_SETTING,
-        )
-    return host
-
-
-def _parse(name: str, parser: Parser, text: str) -> Any:
-    try:
-        return parser.parse(text)
-    except (ValueError, KeyError):
-        variable = ENV_PREFIX + name.upper()
-        raise Problem(
-            Code.BAD_SETTING,
-            f"{variable} is {text!r}, which is not {parser.kind}.",
-            hint=f"Correct it or unset {variable}.",
-        ) from None

@@ -14,10 +14,11 @@ from xinference.cli.options.labels import labels_of
 from xinference.cli.options.log_level import LOG_LEVEL
 from xinference.cli.options.numbers import IntegerRange, NumberRange
 from xinference.cli.output import note
-from xinference.config import MAX_GATEWAY_WORKERS, Settings
+from xinference.config import Settings
 from xinference.errors import bad_request
 from xinference.gc_pause import without_collections
 from xinference.server_options import ServerOptions
+from xinference.setting_values import MAX_GATEWAY_WORKERS
 
 _PROGRAM = {"help_option_names": ["-h", "--help"]}
 
