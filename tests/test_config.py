@@ -12,6 +12,7 @@ import pytest
 
 from tests.support.cases import in_one_test
 from xinference.config import Settings
+from xinference.error_codes import Code
 from xinference.errors import Problem
 from xinference.setting_values import parse_bytes
 
@@ -117,6 +118,37 @@ def test_a_limit_of_connections_is_positive(name: str) -> None:
     with pytest.raises(Problem) as caught:
         Settings.from_env({f"XINFERENCE_{name}": "0"})
     assert name.lower() in caught.value.cause
+
+
+@pytest.mark.parametrize("text", ["-1", "nan"])
+def test_no_number_is_negative_or_undefined(text: str) -> None:
+    kinds = (int, float) if text == "-1" else (float,)
+    names = [each.name for each in fields(Settings) if type(getattr(Settings(), each.name)) in kinds]
+    for name in names:
+        with pytest.raises(Problem, match=f"(?i){name} .*{text}") as caught:
+            Settings.from_env({f"XINFERENCE_{name.upper()}": text})
+        assert caught.value.code == Code.BAD_SETTING and caught.value.hint
+    assert len(names) > 20
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        *(("PORT", "65536"), ("SUPERVISOR_PORT", "65536"), ("WORKER_PORT", "65536")),
+        *(("LOG_LEVEL", "loud"), ("LOG_FORMAT", "xml"), ("PREFIX_ISOLATION", "all")),
+        *(("GATEWAY_WORKERS", "0"), ("GATEWAY_WORKERS", "65"), ("RAY_ADDRESS", "http://a b"), ("WRITE_SECONDS", "inf")),
+    ],
+)
+def test_a_value_that_a_setting_cannot_have_is_refused_by_name(name: str, text: str) -> None:
+    with pytest.raises(Problem) as caught:
+        Settings.from_env({f"XINFERENCE_{name}": text})
+    assert caught.value.code == Code.BAD_SETTING and caught.value.hint
+    assert name.lower() in caught.value.cause and text in caught.value.cause
+
+
+@pytest.mark.parametrize("level", ["DEBUG", "info", "WARN", "CRITICAL"])
+def test_a_log_level_of_python_is_taken(level: str) -> None:
+    assert Settings.from_env({"XINFERENCE_LOG_LEVEL": level}).log_level == level
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -100,8 +101,10 @@ def check_settings(values: Mapping[str, Any]) -> None:
     Raises:
         Problem: 400 ``bad_setting``, with the setting, its value and the values that it may have.
     """
-    for name, check in _CHECKS.items():
-        check(name, values[name])
+    for name, value in values.items():
+        check = _CHECKS.get(name, _NOT_NEGATIVE if isinstance(value, int | float) else None)
+        if check is not None:
+            check(name, value)
 
 
 def _limit(is_valid: Callable[[Any], bool], hint: str) -> Callable[[str, Any], None]:
@@ -152,10 +155,14 @@ def _check_domains(name: str, setting: str) -> None:
 
 
 _PORT = _limit(lambda port: 0 <= port <= 65535, "Use a number from 1 to 65535, or 0 for any free port.")
+#: That of every number without a check of its own. No comparison with NaN is true.
+_NOT_NEGATIVE = _limit(lambda number: number >= 0, "Use a number that is not negative.")
 _POSITIVE_SECONDS = _limit(lambda seconds: 0 < seconds < 1e6, "Use a positive number of seconds.")
 _POSITIVE = _limit(lambda number: number >= 1, "Use a positive number.")
 _CHECKS: Mapping[str, Callable[[str, Any], None]] = {
     "port": _PORT,
+    "supervisor_port": _PORT,
+    "worker_port": _PORT,
     "gateway_workers": _limit(
         lambda number: 1 <= number <= MAX_GATEWAY_WORKERS, f"Use a number from 1 to {MAX_GATEWAY_WORKERS}."
     ),
@@ -166,6 +173,9 @@ _CHECKS: Mapping[str, Callable[[str, Any], None]] = {
     "ray_autoscaler_seconds": _limit(lambda seconds: 0 <= seconds < 1e6, "Use a number of seconds, or 0."),
     "allow_origin": _check_origins,
     "allowed_origins": _check_addresses,
+    "log_level": _limit(
+        lambda text: text.upper() in logging.getLevelNamesMapping(), "Use DEBUG, INFO, WARNING or ERROR."
+    ),
     "log_format": _limit(lambda text: text in FORMATS, f"Use {' or '.join(FORMATS)}."),
     "prefix_isolation": _limit(lambda text: text in ("none", "key"), "Use none or key."),
     "head_seconds": _POSITIVE_SECONDS,
