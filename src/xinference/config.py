@@ -42,21 +42,21 @@ class Settings:
     model_src: str = ""
     """Preferred hub: huggingface, modelscope or package_index; empty: chosen automatically."""
     shared_cache: str = ""
-    """Folder with the caches of another machine, such as a mounted volume, whose weights are used where they are; it is
-    only read. Empty: none."""
+    """Folder with the caches of another machine, such as a mounted volume. Its weights are used in place, and nothing is
+    written there. Empty: none."""
     offline: bool = False
     """Never connect to a hub or package index."""
     catalog_source: str = ""
     """Default source of updates of the catalog: a package, or an ``https:`` address with ``#sha256=…`` at its end;
     empty: each update must name its source."""
     hub_seconds: float = 60.0
-    """Maximum seconds that hubs may take to answer the questions of one request; downloads have no limit."""
+    """Maximum seconds for all requests to hubs that one launch or download needs; the download itself has no limit."""
     grace_seconds: float = 60.0
     """Seconds that an engine keeps running after its server has ended, so that the next server can take it over."""
     stop_seconds: float = 10.0
     """Seconds that an engine may take to stop; then it is killed."""
     drain_seconds: float = 20.0
-    """Seconds that running requests get to finish when the server stops, or when their replica is removed."""
+    """Seconds that running requests have to finish when the server stops, or when their replica is removed."""
     start_seconds: float = 600.0
     """Seconds that an engine may take to start."""
     probe_seconds: float = 20.0
@@ -99,10 +99,10 @@ class Settings:
     body_seconds: float = 30.0
     """Seconds that a client may take between two pieces of a request's body."""
     write_seconds: float = 30.0
-    """Seconds for which a client may read nothing of its answer; then its connection is closed."""
+    """Seconds that a client may read less than 1,024 bytes per second of its answer; then its connection is closed."""
     idle_seconds: float = 75.0
-    """Seconds that a connection stays open between two requests. Set more than the proxy in front of the server uses
-    for its connections, often 60."""
+    """Seconds that a connection stays open between two requests. Set more than the same limit of the proxy in front of
+    the server, which is often 60."""
     max_connections: int = 8192
     """Maximum number of client connections for each gateway process; fewer if the system permits fewer file
     descriptors."""
@@ -113,8 +113,6 @@ class Settings:
     429."""
     key_requests_in_flight: int = 0
     """Maximum number of requests in flight for each key without a limit of its own; 0: no limit."""
-    log_bytes: int = 8 * 1024 * 1024
-    """Maximum size of each engine's log, in bytes."""
     allow_unauthenticated: bool = False
     """Allow other machines to use the server without an API key."""
     allow_origin: str = ""
@@ -147,6 +145,8 @@ class Settings:
     prefix_isolation: str = "none"
     """Which requests share the computed beginnings of prompts. none: all requests to a model; key: only requests with
     the same key, so that response times do not reveal the prompts of other keys."""
+    log_bytes: int = 8 * 1024 * 1024
+    """Maximum size of each engine's log, in bytes."""
     log_level: str = "INFO"
     """Log level of the server: DEBUG, INFO, WARNING or ERROR."""
     log_format: str = "text"
@@ -169,14 +169,14 @@ class Settings:
     """Address of a running Ray cluster on whose nodes the supervisor starts workers: auto, HOST:PORT, or
     ray://HOST:PORT."""
     ray_nodes: str = ""
-    """The only nodes of Ray to use, by id, host name, address or label as NAME=VALUE, separated by commas. Without
-    it, all that offer Ray CPUs or GPUs."""
+    """The only nodes of Ray to use, by id, host name, address or label as NAME=VALUE, separated by commas. Empty: all
+    nodes that offer CPUs or GPUs."""
     ray_endpoint: str = ""
-    """URL of this supervisor for the workers on the nodes of Ray. Without it, the address from which Ray is reached."""
+    """URL of this supervisor for the workers on the nodes of Ray. Empty: the address from which it connects to Ray."""
     ray_home: str = ""
-    """Data folder of the workers on the nodes of Ray. Without it, ~/.xinference/ray/HOST there."""
+    """Data folder of the workers on the nodes of Ray. Empty: ~/.xinference/ray/HOST there."""
     ray_autoscaler_seconds: float = 0.0
-    """Seconds that a launch without room waits for a node of Ray's autoscaler; 0: no node is asked for."""
+    """Seconds that a launch that fits on no node waits for a new node from Ray's autoscaler; 0: none is requested."""
     orphan_seconds: float = 3600.0
     """Seconds without a supervisor after which a worker stops its engines; 0: never."""
 
