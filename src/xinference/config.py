@@ -42,8 +42,8 @@ class Settings:
     model_src: str = ""
     """Preferred hub: huggingface, modelscope or package_index; empty: chosen automatically."""
     shared_cache: str = ""
-    """Folder with the caches of another machine, such as a mounted volume. Its weights are used in place, and nothing is
-    written there. Empty: none."""
+    """Folder with the caches of another machine, such as a mounted volume. Its weights are used in place, and nothing
+    is written there. Empty: none."""
     offline: bool = False
     """Never connect to a hub or package index."""
     catalog_source: str = ""

@@ -11,7 +11,7 @@ PARAMETERS = {"moonlight-16b-a3b-instruct": 15_960_108_544}
 #: Families whose weights as trained are 8-bit floats, by the beginning of a name in lower case, from this size on.
 TRAINED_IN_8_BITS = ("deepseek-v3", "deepseek-r1", "deepseek-prover-v2", "minimax-m2")
 _SMALLEST_IN_8_BITS = 200
-_PACKED = "the repository's weights are packed by bitsandbytes, and are not the whole ones"
+_PACKED = "the weights in the repository are quantized by bitsandbytes"
 _BITSANDBYTES_4 = ("openbmb/MiniCPM-V-2_6-int4", "openbmb/MiniCPM-V-4_5-int4", "OpenBMB/MiniCPM-V-4_5-int4")
 
 
@@ -74,7 +74,7 @@ def _distilled(entry: Entry) -> Entry:
     if "Qwen-7B" in (entry.file or "") and "Llama-70B" in entry.model_id:
         file = "DeepSeek-R1-Distill-Llama-70B-{quantization}.gguf"
         return replace(
-            entry, file=file, reason="the file is that of another model; this one follows its repository's name"
+            entry, file=file, reason="the facts name another model's file; the registry has the one of the repository"
         )
     if entry.size == "1_5" and "Llama-8B" in entry.model_id:
         return replace(entry, size=8, reason="the repository has the model with 8 billion parameters")

@@ -11,10 +11,10 @@ from xinference.catalog.fact_files import FamilyFacts, HubFacts, SpecFacts
 from xinference.catalog.known_projectors import REASON, corrected_sizes
 from xinference.catalog.models import HubName, ModelFamily, Source, same_size
 
-OWN_REVISION = "the project's entry is kept: it takes the default branch, so that weights that are cached stay in use"
-OWN_ID = "the project's entry is kept: it names the repository by its newer id"
-OWN_REPOSITORY = "the project's entry is kept: it names the repository of the model's makers"
-OWN_FILE = "the project's entry is kept: it has one file in place of parts"
+OWN_REVISION = "the project's entry is used: it has the default branch, so cached weights can still be used"
+OWN_ID = "the project's entry is used: it has the newer id of the repository"
+OWN_REPOSITORY = "the project's entry is used: it has the repository of the model's publisher"
+OWN_FILE = "the project's entry is used: it has one file instead of several parts"
 
 
 @dataclass(frozen=True)

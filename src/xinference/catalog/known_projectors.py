@@ -22,7 +22,7 @@ _PARAMETERS: Mapping[tuple[str, str], int] = {
     ("qwen3.6", "35"): 446_000_000,
 }
 #: The reason why a plan has other bytes of weights than the facts.
-REASON = "the facts' bytes contain a projector in 32 bits; a plan has the projector that the launch uses, if any"
+REASON = "the facts' bytes include a projector in 32 bits; a plan includes only a projector that the launch uses"
 _STORED_BYTES = 4
 """Bytes of a parameter of the projector in the facts' sum."""
 

@@ -1,7 +1,7 @@
 """What the supervisor needs of the link to its nodes, and what a node offers on its end.
 
-A message is bytes here: `nodes.messages` encodes it. No request and no weight file goes over a fabric; logs are read over
-it in small pieces.
+A message is bytes here: `nodes.messages` encodes it. No request and no weight file goes over a fabric; logs are read
+over it in small pieces.
 """
 
 from __future__ import annotations
