@@ -14,7 +14,7 @@ import contextlib
 import fcntl
 import json
 import os
-import shutil
+import re
 import signal
 import sys
 from collections.abc import Iterator
@@ -31,6 +31,9 @@ GROUPS = frozenset(
 )
 #: Members of enums that name no value.
 NO_VALUES = ("_COUNT", "_MAX_VALUE")
+#: The name of a model's folder of saved states, and of the file in it: see `xinference.files.state_folders`.
+MODEL_FOLDER = re.compile("[0-9a-f]{16}")
+STAMP = "stamp"
 
 
 def main() -> int:
@@ -107,10 +110,27 @@ def hold_states(folder: str | None) -> int | None:
 
 
 def delete_states(folder: str, handle: int) -> None:
-    """Delete the folder of all saved states if neither a server nor another engine uses it."""
+    """Delete the folder of all saved states if neither a server nor another engine uses it.
+
+    Only folders of models in the form that Xinference gives them are deleted, and the folder itself only when it is
+    empty then: somebody who starts this program by hand may name any folder, and the folder that contains it is
+    theirs.
+    """
     with contextlib.suppress(OSError):
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        shutil.rmtree(Path(folder).parent, ignore_errors=True)
+        root = Path(folder).parent
+        for model in list(root.iterdir()):
+            if MODEL_FOLDER.fullmatch(model.name) and not model.is_symlink() and (model / STAMP).is_file():
+                _delete_files(model)
+        root.rmdir()
+
+
+def _delete_files(folder: Path) -> None:
+    """Delete a folder that contains nothing but files."""
+    with contextlib.suppress(OSError):
+        for file in list(folder.iterdir()):
+            file.unlink()
+        folder.rmdir()
 
 
 def apply(common: Any, name: str, value: Any) -> None:
