@@ -216,7 +216,7 @@ $(VENV)/bin/python:
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade "pip>=25.1"
 
 $(VENV)/.installed: $(VENV)/bin/python requirements.lock pyproject.toml
-	@echo 'Installing Xinference (less than 300 MB, takes a minute or two) …'
+	@echo 'Installing Xinference (about 300 MB, takes a minute or two) …'
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
 	@touch $@
