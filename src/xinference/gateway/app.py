@@ -37,9 +37,10 @@ from xinference.gateway.request_admission import RequestAdmission
 from xinference.gateway.request_reader import RequestReader
 from xinference.gateway.request_records import Recorder
 from xinference.gateway.responses.resource import ResponseResource
-from xinference.gateway.routes import DATA_PATHS, PROBES, READ_METHODS, READ_PAUSES
+from xinference.gateway.routes import DATA_PATHS, PROBES, READ_METHODS, READ_PAUSES, DataPath
 from xinference.gateway.unserved_paths import unserved
 from xinference.https.network import Network
+from xinference.keys.key import Key
 from xinference.keys.table import Keys, NoKeys
 from xinference.keys.visibility import SCOPE_KEY
 from xinference.protocol.errors import Refusal
@@ -154,10 +155,7 @@ class Gateway:
         if self._admission.guarded and not (len(named) == len(headers) and origin_check.is_usual(named)):
             refusal = self._admission.refusal_of_origin(headers, is_allowed=origin is not None)
         if refusal is not None:
-            if data_path is None:
-                await refuse_management(Reply(send), refusal, openai=True)
-            else:
-                await refuse(Reply(send, anthropic=data_path.anthropic), refusal)
+            await _refuse_unadmitted(refusal, data_path, send, openai=True)
             return
         if data_path is None and web_page.is_asked_for(method, path, named):
             await web_page.answer(Reply(send), method, path, named)
@@ -168,10 +166,10 @@ class Gateway:
         except Refusal as why:
             why.headers += closing(headers)
             self.refusals.add(why.code, why.status)
-            if data_path is not None or path.startswith("/anthropic/"):
-                await refuse(Reply(send, anthropic=data_path is None or data_path.anthropic), why)
+            if data_path is None and path.startswith("/anthropic/"):
+                await refuse(Reply(send, anthropic=True), why)
             else:
-                await refuse_management(Reply(send), why, openai=path.startswith(OPENAI_PATHS))
+                await _refuse_unadmitted(why, data_path, send, openai=path.startswith(OPENAI_PATHS))
             return
         if data_path is not None:
             figures = self.recorder.begin(path, "" if key is None else key.key_id)
@@ -185,7 +183,13 @@ class Gateway:
                 figures=figures,
             )
             await self._data_requests.serve(data_path, scope, named, receive, reply, key)
-        elif path in PROBES:
+        else:
+            await self._answer_other(key, scope, receive, send)
+
+    async def _answer_other(self, key: Key | None, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer an admitted request that asks no model."""
+        path, method = scope["path"], scope["method"]
+        if path in PROBES:
             await answer_probe(Reply(send), method, path, is_stopping=self._shutdown.begun)
         elif path == "/metrics" and method in READ_METHODS:
             self.recorder.flush()
@@ -236,6 +240,14 @@ def tidy(path: str) -> str:
     if path.startswith(ENGINES_OF_NAME):
         return path
     return "/" + "/".join(filter(None, path.split("/")))
+
+
+async def _refuse_unadmitted(refusal: Refusal, data_path: DataPath | None, send: Send, *, openai: bool) -> None:
+    """Refuse a request in the form of its path; `openai`: a path without data is one of OpenAI's clients, too."""
+    if data_path is None:
+        await refuse_management(Reply(send), refusal, openai=openai)
+    else:
+        await refuse(Reply(send, anthropic=data_path.anthropic), refusal)
 
 
 async def _anthropic_models(table: RoutingTable, path: str, reply: Reply, *, head: bool) -> None:
