@@ -100,11 +100,14 @@ async def _serve(settings: Settings, store: Store, keys: Keyring, listener: sock
             workers.traces = True
     announcing = asyncio.create_task(_announce(settings, host, port, keys.open_for_owner()))
     await asyncio.sleep(0)  # the first attempt is before the first answer
-    flushing = asyncio.create_task(keys.flush_periodically())
-    reporting = asyncio.create_task(gateway.refusals.report_periodically())
-    storing = asyncio.create_task(usage.store_periodically(gateway.metrics.remove_old))
-    sampling = asyncio.create_task(parts.sampler.run())
-    stopping = asyncio.create_task(_stop_when(stop_requested, server))
+    tasks = [
+        announcing,
+        asyncio.create_task(keys.flush_periodically()),
+        asyncio.create_task(gateway.refusals.report_periodically()),
+        asyncio.create_task(usage.store_periodically(gateway.metrics.remove_old)),
+        asyncio.create_task(parts.sampler.run()),
+        asyncio.create_task(_stop_when(stop_requested, server)),
+    ]
     try:
         await controller.start()
         if controller.cluster is not None:
@@ -129,16 +132,12 @@ async def _serve(settings: Settings, store: Store, keys: Keyring, listener: sock
             await weight_door.close()
         await controller.close(how)
         await gateway.close()
-        announcing.cancel()
-        flushing.cancel()
-        reporting.cancel()
+        for task in tasks:
+            task.cancel()
         gateway.refusals.report()
-        storing.cancel()
-        sampling.cancel()
         usage.flush(current=True)
         if tracing is not None:
             await tracing.close()
-        stopping.cancel()
         keys.flush()
         withdraw(settings)
         log.info("ended (%s)", "engines stopped" if how == "stop" else "engines keep running for the next server")

@@ -125,8 +125,17 @@ class Controller:
             launched=self._note_launched,
             failed=self._note_failed,
         )
-        self.planner = Planner(settings, hubs, self.engines, self.registrations, self._admission, work, self.node)
-        self.planner.placer, self.planner.nodes = placer, nodes
+        self.planner = Planner(
+            settings,
+            hubs,
+            self.engines,
+            self.registrations,
+            self._admission,
+            work,
+            local,
+            nodes=nodes,
+            placer=placer,
+        )
         self.weights = WeightsStore(
             settings, hubs, self.registrations, self.planner, self.downloads, registry.working, work.files
         )

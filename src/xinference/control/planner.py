@@ -89,12 +89,20 @@ class Planner:
         work: LongWork,
         node: Node,
         *,
+        nodes: Mapping[str, Node] | None = None,
+        placer: NodePlacer | None = None,
         stores_look_ups: bool = True,
     ) -> None:
+        """Make the planner of one server.
+
+        Args:
+            node: this machine.
+            nodes: all machines by id, which may change; None: this one only.
+            placer: chooses the nodes of launches; None: this machine is the only one.
+        """
         self._node = node
-        self.nodes: Mapping[str, Node] = {node.node_id: node}
-        self.placer: NodePlacer | None = None
-        """Chooses the nodes of launches; None: this machine is the only one."""
+        self.nodes: Mapping[str, Node] = {node.node_id: node} if nodes is None else nodes
+        self._placer = placer
         self._engines = engines
         self._home = settings.home
         self._registrations = registrations
@@ -158,8 +166,8 @@ class Planner:
         Raises:
             Problem: 400 ``does_not_fit``, with requests that would fit; ``bad_weight_file``.
         """
-        if self.placer is not None and self.placer.takes(launch):
-            return await size_on_nodes(launch, self.placer, self.nodes, self._engines[launch.engine])
+        if self._placer is not None and self._placer.takes(launch):
+            return await size_on_nodes(launch, self._placer, self.nodes, self._engines[launch.engine])
         path = await self._node.find_weights(launch)
         if path is None:
             return None
@@ -176,7 +184,7 @@ class Planner:
         """
         assert isinstance(launch.origin, Source)  # the weights at a path are there, or the launch is not resolved
         view = await self._view(launch)
-        host = view.hosts[self.placer.best(view, launch.request)] if self.placer and view else await self._node.host()
+        host = view.hosts[self._placer.best(view, launch.request)] if self._placer and view else await self._node.host()
         expected = await self._forecaster.expect(launch, launch.origin, host)
         adapters = self._engines[launch.engine].adapters(launch)
         if adapters and expected.source != "estimate":
@@ -192,7 +200,7 @@ class Planner:
 
     async def _view(self, launch: ResolvedLaunch) -> NodesView | None:
         """The nodes on which a launch may be placed; None: it runs on this machine."""
-        return await self.placer.view(launch) if self.placer is not None and self.placer.takes(launch) else None
+        return await self._placer.view(launch) if self._placer is not None and self._placer.takes(launch) else None
 
     def _size_expected(
         self,
@@ -204,8 +212,8 @@ class Planner:
     ) -> SizedPlan | None:
         """The expected plan; None: a guess of the cache does not fit, and only the weights are estimated."""
         try:
-            if view is not None and self.placer is not None:
-                return self.placer.size(launch, Path(), expected.shape, (), view)
+            if view is not None and self._placer is not None:
+                return self._placer.size(launch, Path(), expected.shape, (), view)
             return self._size(launch, request, Path(), expected.shape, host)
         except Problem as problem:
             if problem.code != Code.DOES_NOT_FIT:
@@ -214,8 +222,8 @@ class Planner:
                 raise problem.replace(cause=f"{problem.cause} {_SOURCE_TEXTS[expected.source]}") from None
         without_cache = msgspec.structs.replace(expected.shape, kv_bytes_per_token=0)
         try:
-            if view is not None and self.placer is not None:
-                self.placer.size(launch, Path(), without_cache, (), view)
+            if view is not None and self._placer is not None:
+                self._placer.size(launch, Path(), without_cache, (), view)
                 return None
             self._size(launch, request, Path(), without_cache, host)
         except Problem as problem:
@@ -275,10 +283,10 @@ class Planner:
     async def facts(self, request: LaunchRequest) -> Facts:
         """The facts that planning needs for the request."""
         host = await self._node.host()
-        if self.placer is not None:
-            self.placer.check(request)
-        if self.placer is not None and not request.on_demand:
-            host = await planning_host(self.placer, self.nodes, request, host)
+        if self._placer is not None:
+            self._placer.check(request)
+        if self._placer is not None and not request.on_demand:
+            host = await planning_host(self._placer, self.nodes, request, host)
         known = {}
         if request.options:
             for name, engine in self._engines.items():
