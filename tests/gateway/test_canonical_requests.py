@@ -409,6 +409,10 @@ def test_the_events_of_a_call_are_those_of_a_function_call() -> None:
         ({"n": 2}, "n"),
         ({"functions": [{"name": "f"}]}, "functions"),
         ({"container": "c"}, "container"),
+        ({"mcp_servers": [{"type": "url", "url": "https://a.b/c", "name": "s"}]}, "mcp_servers"),
+        ({"thread": {"type": "continue", "previous_message_id": "m"}}, "thread"),
+        ({"compaction": {"type": "summarize"}}, "compaction"),
+        ({"tools": [{"name": "f", "input_schema": {}}], "tool_choice": {}}, "tool_choice.type"),
         ({"output_config": {"format": {"type": "json_object"}}}, "output_config.format.type"),
         ({"output_config": {"effort": "least"}}, "output_config.effort"),
         ({"output_config": {"format": "json"}}, "output_config.format"),
@@ -431,3 +435,83 @@ def test_a_field_that_would_change_an_answer_in_silence_is_refused(fields: dict[
 def test_an_image_that_is_not_in_the_request_is_refused(source: dict[str, Any], param: str) -> None:
     messages = [{"role": "user", "content": [{"type": "image", "source": source}]}]
     assert refused(MESSAGES, messages=messages).param == param
+
+
+# -- documents of Anthropic's messages ------------------------------------------------------------------------------
+
+QUESTION = {"type": "text", "text": "What is it?"}
+#: A text that begins with an address, and has characters that base64 does not have.
+TEXT = "https://a.b/c: the café."
+
+
+def source(**members: Any) -> dict[str, Any]:
+    return {"type": "document", "source": members}
+
+
+@in_one_test("engine", ENGINES)
+@in_one_test(
+    ("block", "text"),
+    [
+        (source(type="text", media_type="text/plain", data=TEXT), TEXT),
+        (
+            source(type="text", data="a") | {"title": "T", "context": "C", "citations": {"enabled": False}},
+            "T\n\nC\n\na",
+        ),
+        (source(type="content", content="a"), "a"),
+        (source(type="content", content=[QUESTION, QUESTION]), "What is it?\nWhat is it?"),
+        (
+            {"type": "search_result", "source": "https://a.b/c", "title": "T", "content": [QUESTION]},
+            "T\n\nhttps://a.b/c\n\nWhat is it?",
+        ),
+    ],
+)
+def test_a_document_is_a_text_for_the_engine(engine: str, block: dict[str, Any], text: str) -> None:
+    for more in ({}, {"unknown": 1}):  # a body with an unknown field is searched for addresses
+        messages = sent(engine, MESSAGES, messages=[{"role": "user", "content": [block, QUESTION]}], **more)["messages"]
+        assert messages[0]["content"] == [{"type": "text", "text": text}, QUESTION]
+
+
+def test_a_document_is_also_a_text_in_the_result_of_a_tool() -> None:
+    result = {"type": "tool_result", "tool_use_id": "t", "content": [source(type="text", data="a")]}
+    content = sent("vLLM", MESSAGES, messages=[{"role": "user", "content": [result]}])["messages"][0]["content"]
+    assert content[0]["content"] == [{"type": "text", "text": "a"}]
+
+
+def test_the_image_of_a_document_follows_its_text() -> None:
+    image = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "AAAA"}}
+    block = source(type="content", content=[image, QUESTION])
+    content = sent("vLLM", MESSAGES, messages=[{"role": "user", "content": [block]}])["messages"][0]["content"]
+    assert content == [QUESTION, image]
+
+
+@in_one_test(
+    ("block", "param"),
+    [
+        (source(type="base64", media_type="application/pdf", data="AAAA"), "source.type"),
+        (source(type="file", file_id="f"), "source.type"),
+        (source(), "source.type"),
+        (source(type="text"), "source.data"),
+        (source(type="content"), "source.content"),
+        (source(type="content", content=[{"type": "thinking", "text": "a"}]), "source.content[0].type"),
+        (source(type="text", data="a") | {"citations": {"enabled": True}}, "citations"),
+        ({"type": "search_result", "source": "s", "title": "t"}, "content"),
+    ],
+)
+def test_a_document_that_is_no_text_is_refused(block: dict[str, Any], param: str) -> None:
+    messages = [{"role": "user", "content": [block]}]
+    assert refused(MESSAGES, messages=messages).param == f"messages[0].content[0].{param}"
+
+
+@in_one_test("data", ["https://a.b/c", "file:/etc/passwd", "a.b", "AA!A"])
+def test_the_data_of_an_image_is_base64(data: str) -> None:
+    image = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": data}}
+    assert (
+        refused(MESSAGES, messages=[{"role": "user", "content": [image]}]).param == "messages[0].content[0].source.data"
+    )
+
+
+def test_no_engine_gets_the_source_of_a_text() -> None:
+    text = QUESTION | {"source": {"type": "text", "data": "https://a.b/c"}}
+    assert sent("vLLM", MESSAGES, messages=[{"role": "user", "content": [text]}])["messages"][0]["content"] == [
+        QUESTION
+    ]

@@ -87,6 +87,10 @@ ANSWERED: list[tuple[str, dict[str, Any]]] = [
         {"type": "function", "function": {"name": "f"}}]}}}),
     (CHATS, {"messages": [USER, {"role": "assistant", "content": "a"}, {"role": "assistant", "content": "b"}]}),
     (CHATS, {"messages": [USER | {"content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]}]}),
+    (CHATS, {"messages": [USER, {"role": "assistant", "content": None, "refusal": "no"}, USER]}),
+    (MESSAGES, {"messages": [USER | {"content": [{"type": "document", "title": "T", "source": {"type": "text",
+        "media_type": "text/plain", "data": "https://a.b/c: x."}}, {"type": "text", "text": "a"}]}]}),
+    (RESPONSES, {"reasoning": {"effort": "max"}}),
     (TEXTS, {"best_of": 1}),
     (TEXTS, {"n": 2, "best_of": 2}),
     (TEXTS, {"suffix": ""}),
@@ -133,6 +137,12 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("/v1/embeddings", {"input": [[1], "a"]}, "input"),
     ("/v1/embeddings", {"input": [[]]}, "input"),
     (CHATS, {"web_search_options": {}}, "web_search_options"),
+    (CHATS, {"moderation": {"model": "m"}}, "moderation"),
+    (CHATS, {"mcp_servers": [{"type": "url", "url": "https://a.b/c"}]}, "mcp_servers"),
+    (CHATS, {"messages": [USER, {"role": "assistant", "audio": {"id": "a"}}, USER]}, "messages[1].audio"),
+    *((CHATS, {"repetition_penalty": penalty}, "repetition_penalty") for penalty in (0, 1e-300, 1e38)),
+    (RESPONSES, {"prompt_cache_options": {"prewarm": True}}, "prompt_cache_options.prewarm"),
+    (RESPONSES, {"tools": [FUNCTION], "tool_choice": {}}, "tool_choice.type"),
     (CHATS, {"modalities": ["text", "audio"], "audio": {"voice": "a", "format": "wav"}}, "modalities"),
 ]  # fmt: skip
 

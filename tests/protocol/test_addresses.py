@@ -73,7 +73,6 @@ PART = "messages[0].content[1]"
             chat({"type": "tool_result", "content": [{"type": "image", "source": {"url": ADDRESS}}]}),
             f"{PART}.content[0].source.url",
         ),
-        (MESSAGES, message(mcp_servers=[{"type": "url", "url": ADDRESS}]), "mcp_servers[0].url"),
         (
             RESPONSES,
             {"model": "m", "input": [{"role": "user", "content": [{"type": "input_image", "image_url": ADDRESS}]}]},
@@ -161,7 +160,7 @@ def test_an_address_is_seen_however_json_writes_it(given: str, written: str) -> 
         (CHAT, {"type": "video_url", "video_url": {"url": "data:video/mp4;base64,AAAA"}}, "video_url"),
         (CHAT, {"type": "image_embeds", "image_embeds": "AAAA"}, "image_embeds"),
         (CHAT, {"type": "file", "file": {"file_data": "AAAA"}}, "file"),
-        (MESSAGES, {"type": "document", "source": {"type": "text", "data": "AAAA"}}, "document"),
+        (CHAT, {"type": "document", "source": {"type": "text", "data": "AAAA"}}, "document"),
         (MESSAGES, {"type": "tool_result", "content": [{"type": "input_video"}]}, "input_video"),
     ],
 )

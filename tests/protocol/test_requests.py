@@ -115,6 +115,12 @@ def test_a_body_that_breaks_off_says_so() -> None:
     assert "truncated (byte 9)" in refused("/v1/chat/completions", b'{"model":').cause
 
 
+@pytest.mark.parametrize("text", [rb"\ud83d", rb"a\uDBFFab"])
+def test_a_text_that_ends_with_half_of_a_character_is_named_as_that(text: bytes) -> None:
+    cause = refused("/v1/chat/completions", b'{"model":"%b"}' % text).cause
+    assert "half of a surrogate pair" in cause and "truncated" not in cause
+
+
 @pytest.mark.parametrize("body", [b"", b"[]", b'"text"', b"null", b"7"])
 def test_a_body_that_is_no_object_is_refused(body: bytes) -> None:
     assert refused("/v1/chat/completions", body).param is None

@@ -51,6 +51,11 @@ def _message(document: RequestDocument, message: Body, at: str) -> None:
         document.put(message, "content", content)
     if not message.get("tool_calls"):
         document.remove(message, "tool_calls")
+    if not content and isinstance(message.get("refusal"), str):
+        content = document.remove(message, "refusal")
+        document.put(message, "content", content)
+    if content is None and message.get("audio") is not None:
+        raise unsupported(f"{at}.audio", "models here have no earlier answers as audio.", "Send its transcript.")
     if content is None and "tool_calls" not in message:
         if role not in ("assistant", "tool", "function"):
             raise required(f"{at}.content")

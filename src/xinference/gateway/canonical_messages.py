@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import msgspec
@@ -20,6 +21,7 @@ from xinference.gateway.canonical_fields import (
     unsupported,
 )
 from xinference.gateway.request_document import RequestDocument
+from xinference.gateway.text_documents import DOCUMENTS, as_parts
 from xinference.protocol.errors import Refusal
 
 TOOL_CHOICES = ("auto", "any", "tool", "none")
@@ -31,7 +33,11 @@ _OTHERS = {
     "stop": "Use stop_sequences.",
     "functions": "Use tools.",
     "container": "Leave it out: there are no containers here.",
+    "mcp_servers": "Connect to them in the client, and send their tools.",
+    "thread": "Send the whole conversation: none is kept here.",
 }
+#: The data of an image: it has no address that an engine could fetch.
+_MEDIA = re.compile(r"data:|[A-Za-z0-9+/=_\s-]*\Z")
 #: The format of an answer without another one.
 _TEXT = {"type": "text"}
 
@@ -44,14 +50,15 @@ def canonical_messages(document: RequestDocument) -> None:
     """
     body = document.fields
     _check_unserved(body)
+    _check_compaction(body)
     for n, message in enumerate(body["messages"]):
         document.drop_nulls(message)
         if message.get("content") is None:
             raise required(f"messages[{n}].content")
         _anthropic_parts(document, message["content"], f"messages[{n}].content")
     join_last(document, body["messages"])
-    _anthropic_parts(document, body.get("system"), "system")
     _check_system(body.get("system"))
+    _anthropic_parts(document, body.get("system"), "system")
     names = _anthropic_tools(document)
     choice = body.get("tool_choice")
     if isinstance(choice, dict):
@@ -60,6 +67,8 @@ def canonical_messages(document: RequestDocument) -> None:
             named_tool(choice, {name: {} for name in names}, "tool_choice.name")
         elif choice.get("type") == "any" and not names:
             raise invalid("tool_choice", "it is 'any', but there are no tools.")
+        elif choice.get("type") is None:
+            raise required("tool_choice.type")
         elif choice.get("type") not in TOOL_CHOICES:
             raise not_one_of("tool_choice.type", choice.get("type"), TOOL_CHOICES)
     _check_thinking(body.get("thinking"))
@@ -87,6 +96,12 @@ def _check_unserved(body: Body) -> None:
         raise unsupported("n", "a message has one answer.", "Send the request several times.")
 
 
+def _check_compaction(body: Body) -> None:
+    """Refuse a request for a summary; for a count of tokens it has no effect in Anthropic's API either."""
+    if body.get("compaction") and "max_tokens" in body:
+        raise unsupported("compaction", "conversations are not summarized here.", "Ask for a summary in a message.")
+
+
 def _check_system(parts: Any) -> None:
     for n, part in enumerate(parts if isinstance(parts, list) else ()):
         if part["type"] != "text":
@@ -107,12 +122,15 @@ def _check_thinking(thinking: Any) -> None:
 def _anthropic_parts(document: RequestDocument, parts: Any, at: str) -> None:
     if not isinstance(parts, list):
         return
+    _replace_documents(document, parts, at)
     for n, part in enumerate(parts):
         document.drop_nulls(part, "input")
+        if part["type"] == "image":
+            _check_image(document, part.get("source"), f"{at}[{n}].source")
+            continue
+        document.remove(part, "source")
         if part["type"] == "text":
             check_text(part, f"{at}[{n}]")
-        elif part["type"] == "image":
-            _check_image(part.get("source"), f"{at}[{n}].source")
         elif part["type"] == "tool_use":
             if not isinstance(part.get("name"), str):
                 raise required(f"{at}[{n}].name")
@@ -122,9 +140,25 @@ def _anthropic_parts(document: RequestDocument, parts: Any, at: str) -> None:
             _anthropic_parts(document, part.get("content"), f"{at}[{n}].content")
 
 
-def _check_image(source: Any, at: str) -> None:
+def _replace_documents(document: RequestDocument, parts: list[Any], at: str) -> None:
+    """Replace documents and search results by their texts."""
+    if not any(part["type"] in DOCUMENTS for part in parts):
+        return
+    placed = [(part, f"{at}[{n}]") for n, part in enumerate(parts)]
+    parts[:] = [
+        one for part, where in placed for one in (as_parts(part, where) if part["type"] in DOCUMENTS else [part])
+    ]
+    document.is_changed = True
+
+
+def _check_image(document: RequestDocument, source: Any, at: str) -> None:
     """Check that an image is in the request itself: engines pass over any other."""
     source = source if isinstance(source, dict) else {}
+    document.drop_nulls(source)
+    document.remove(source, "content")
+    if isinstance(source.get("data"), str) and not _MEDIA.match(source["data"]):
+        cause = f"{at}.data: media must be base64 or a data: URI."
+        raise Refusal(Code.INVALID_REQUEST, cause, param=f"{at}.data")
     if source.get("url") or source.get("data"):
         return
     if source.get("type") not in ("base64", "url", None):

@@ -31,6 +31,7 @@ ADDRESS = re.compile(
 #: Fields of the body with schemas or labels: engines read no media from them, and addresses are common in them.
 _LABELS = (
     "metadata",
+    "mcp_servers",
     "response_format",
     "guided_json",
     "json_schema",
@@ -109,8 +110,12 @@ def _drop_schemas(root: dict[str, Any]) -> None:
 
 
 def _unread_field(part: dict[str, Any]) -> str | None:
-    """The field of a part that engines read as text: a call's arguments, or the sources of an earlier answer."""
-    kind = part.get("type")
+    """The field of a part that engines read as text: a call's arguments, a text, or the sources of an answer."""
+    kind, source = part.get("type"), part.get("source")
+    if kind == "document" and isinstance(source, dict) and source.get("type") == "text":
+        return "source"
+    if kind == "search_result" and isinstance(source, str):
+        return "source"
     if kind == "tool_use" and isinstance(part.get("input"), dict):
         return "input"
     return "annotations" if kind == "output_text" else None

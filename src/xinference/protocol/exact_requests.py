@@ -107,6 +107,37 @@ class Part(requests.Part, forbid_unknown_fields=True):
     logprobs: Skipped = UNSET
 
 
+class BlockSource(requests.BlockSource, forbid_unknown_fields=True):
+    content: str | list[Part] | None = None
+    media_type: str | None = None
+
+
+class Block(requests.Block, forbid_unknown_fields=True):
+    image_url: Link | DataUri | None = None
+    audio_url: Link | None = None
+    input_audio: Recording | None = None
+    source: BlockSource | str | None = None
+    content: str | list[Block] | None = None
+    detail: str | None = None
+    cache_control: CacheControl | None = None
+    # A document, or a search result.
+    title: str | None = None
+    context: str | None = None
+    # A call and its result.
+    id: str | None = None
+    name: str | None = None
+    input: Skipped = UNSET
+    tool_use_id: str | None = None
+    is_error: bool | None = None
+    # Thoughts, and the metadata of an earlier answer.
+    thinking: str | None = None
+    signature: str | None = None
+    refusal: str | None = None
+    annotations: Skipped = UNSET
+    citations: Skipped = UNSET
+    logprobs: Skipped = UNSET
+
+
 class CalledFunction(requests.CalledFunction, forbid_unknown_fields=True):
     pass
 
@@ -119,6 +150,14 @@ class ToolCall(requests.ToolCall, forbid_unknown_fields=True):
 
 class ChatMessage(requests.ChatMessage, forbid_unknown_fields=True):
     content: str | list[Part] | None = None
+    tool_calls: list[ToolCall] | None = None
+    annotations: Skipped = UNSET
+    audio: Plain = None
+    function_call: Plain = None
+
+
+class AnthropicMessage(requests.AnthropicMessage, forbid_unknown_fields=True):
+    content: str | list[Block] | None = None
     tool_calls: list[ToolCall] | None = None
     annotations: Skipped = UNSET
     audio: Plain = None
@@ -156,6 +195,7 @@ class Document(requests.Document, forbid_unknown_fields=True):
 
 
 Messages = Annotated[list[ChatMessage], Meta(min_length=1)]
+AnthropicTurns = Annotated[list[AnthropicMessage], Meta(min_length=1)]
 Tools = Annotated[list[Tool], Meta(max_length=MAX_ALTERNATIVES)]
 
 
@@ -229,7 +269,7 @@ class Responses(requests.Responses, kw_only=True, forbid_unknown_fields=True):
 
 
 class CountTokens(requests.CountTokens, kw_only=True, forbid_unknown_fields=True):
-    messages: Messages
+    messages: AnthropicTurns
     system: str | list[Part] | None = None
     tools: Tools | None = None
     tool_choice: NamedChoice | None = None
@@ -239,7 +279,7 @@ class CountTokens(requests.CountTokens, kw_only=True, forbid_unknown_fields=True
 
 
 class AnthropicMessages(requests.AnthropicMessages, kw_only=True, forbid_unknown_fields=True):
-    messages: Messages
+    messages: AnthropicTurns
     system: str | list[Part] | None = None
     tools: Tools | None = None
     tool_choice: NamedChoice | None = None

@@ -195,6 +195,8 @@ _AT = re.compile(r"^(?P<what>.*?)(?: - at `\$\.?(?P<path>.*)`)?$", re.DOTALL)
 #: What precedes the place of a wrong value within the body.
 _PLACE = " - at `$"
 _MISSING = re.compile(r"^Object missing required field `(?P<name>[^`]*)`")
+#: A text that ends with the first half of a pair: the decoder takes it for the end of the body.
+_HALF_CHARACTER = re.compile(rb'(\\u[dD][89abAB][0-9a-fA-F]{2})[^\\"]{0,5}"')
 _BYTE = re.compile(r"^(?P<what>.*) \(byte (?P<at>\d+)\)$")
 
 
@@ -212,7 +214,7 @@ def wrong_field(message: str, form: Any = None) -> Refusal:
     if what.startswith("Expected `str` matching regex '^(data:"):
         return _invalid(f"{path}: media must be base64 or a data: URI.", path)
     if what.startswith("Invalid enum value") and path.endswith(".type"):
-        return _refused_part(what.removeprefix("Invalid enum value "), path)
+        return _refused_part(what.removeprefix("Invalid enum value "), path, literal_values(form, path))
     if what.startswith("Invalid enum value") and (values := literal_values(form, path)):
         given = what.removeprefix("Invalid enum value ")
         return _invalid(f"{path}: invalid value {_shorten(given)}, expected one of {', '.join(values)}.", path)
@@ -232,14 +234,17 @@ def unreadable(error: Exception) -> Refusal:
     return _bad_json(f"The body has a value that cannot be read: {_lower(str(error).partition(' - at ')[0])}.")
 
 
-def _refused_part(kind: str, path: str) -> Refusal:
-    known = get_args(PartType)
+def _refused_part(kind: str, path: str, types: tuple[str, ...]) -> Refusal:
+    known = types or get_args(PartType)
     cause = f"{path}: content of the type {kind[:100]} is not accepted."
     return Refusal(Code.UNSUPPORTED_CONTENT, cause, hint=f"Accepted types: {', '.join(known)}.", param=path)
 
 
 def _not_json(body: bytes, message: str) -> Refusal:
     match = _BYTE.match(message)
+    if match is None and (half := _HALF_CHARACTER.search(body)) is not None:
+        escape = half[1].decode()
+        return _bad_json(f"The body is not valid JSON: a text ends with {escape}, which is half of a surrogate pair.")
     if match is None:
         return _bad_json(f"The body is not valid JSON: {_lower(message)} (byte {len(body)}).")
     what, at = match["what"].removeprefix("JSON is malformed: "), int(match["at"])

@@ -22,6 +22,8 @@ Positive = Annotated[int, Meta(ge=1, le=MOST)]
 TokenId = Annotated[int, Meta(ge=-MOST - 1, le=MOST)]
 Seed = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 Penalty = Annotated[float, Meta(ge=-2, le=2)]
+#: Engines multiply and divide by it in 32 bits.
+Repetition = Annotated[float, Meta(ge=1e-3, le=1e3)]
 Share = Annotated[float, Meta(ge=0, le=1)]
 Temperature = Annotated[float, Meta(ge=0, le=2)]
 UpTo20 = Annotated[int, Meta(ge=0, le=20)]
@@ -87,6 +89,34 @@ class Part(Struct):
     """The content of a tool's result."""
 
 
+#: The types of content of messages in Anthropic's form.
+BlockType = Literal[PartType, "document", "search_result"]
+
+
+class BlockSource(Struct):
+    """Media in Anthropic's form, or a document: its data is a text, and its content has parts."""
+
+    type: str | None = None
+    url: DataUri | None = None
+    data: str | None = None
+    content: str | list[Part] | None = None
+
+
+class Block(Struct):
+    """One piece of a message's content in Anthropic's form. `gateway.canonical_messages` checks its media."""
+
+    type: BlockType
+    text: str | None = None
+    image_url: Link | DataUri | None = None
+    image: DataUri | None = None
+    audio_url: Link | None = None
+    input_audio: Recording | None = None
+    source: BlockSource | str | None = None
+    """An image, a document, or the name of the source of a search result."""
+    content: str | list[Block] | None = None
+    """The content of a tool's result, or of a search result."""
+
+
 class CalledFunction(Struct):
     name: str | None = None
     arguments: str | dict[str, Any] | None = None
@@ -123,6 +153,10 @@ class Tool(Struct):
     description: str | None = None
     parameters: JsonObject = UNSET
     input_schema: JsonObject = UNSET
+
+
+class AnthropicMessage(ChatMessage):
+    content: str | list[Block] | None = None  # type: ignore[assignment]  # never assigned
 
 
 Messages = Annotated[list[ChatMessage], Meta(min_length=1)]
@@ -178,7 +212,7 @@ class Generation(Sampling, kw_only=True):
     response_format: JsonObject = UNSET
     stream_options: StreamOptions | None = None
     # Fields outside OpenAI's API that older clients of Xinference send; `gateway.engine_requests` rewrites them.
-    repetition_penalty: Annotated[float, Meta(gt=0)] | None = None
+    repetition_penalty: Repetition | None = None
     stop_token_ids: Annotated[list[TokenId], Meta(max_length=1024)] | None = None
     ignore_eos: bool | None = None
     lora_name: str | None = None
@@ -275,7 +309,7 @@ class Thinking(Struct):
 class AnthropicCommon(Sampling, kw_only=True):
     """The common fields of a message and of the count of its tokens."""
 
-    messages: Messages
+    messages: Annotated[list[AnthropicMessage], Meta(min_length=1)]
     system: str | list[Part] | None = None
     tools: list[Tool] | None = None
     tool_choice: NamedChoice | None = None

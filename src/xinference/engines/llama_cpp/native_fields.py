@@ -47,7 +47,7 @@ NATIVE = NativeFields(
         "xtc_threshold": Share,
         "dynatemp_range": Number,
         "dynatemp_exponent": Number,
-        "repeat_penalty": Annotated[float, Meta(gt=0, le=1e9)],
+        "repeat_penalty": Annotated[float, Meta(ge=1e-3, le=1e3)],
         "repeat_last_n": CountOrAll,
         "presence_penalty": Number,
         "frequency_penalty": Number,

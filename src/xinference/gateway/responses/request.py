@@ -32,7 +32,7 @@ _OWN = frozenset(
         "safety_identifier", "service_tier", "metadata", "function_call", "n", *UNSERVED,
     }
 )  # fmt: skip
-_EFFORTS = {"minimal": "low", "low": "low", "medium": "medium", "high": "high", "xhigh": "high"}
+_EFFORTS = {"minimal": "low", "low": "low", "medium": "medium", "high": "high", "xhigh": "high", "max": "high"}
 _ROLES = ("user", "assistant", "system", "developer")
 _TEXT = ("input_text", "output_text", "text")
 #: Records of a client or of a server's own tools. They have nothing that a model reads.
@@ -154,6 +154,9 @@ def _check_unserved(request: Body) -> None:
             raise unsupported(name, cause, "Leave it out.")
     if request.get("n") not in (None, 1):
         raise unsupported("n", "a response has one answer.", "Send the request several times.")
+    options = request.get("prompt_cache_options")
+    if isinstance(options, dict) and options.get("prewarm"):
+        raise unsupported("prompt_cache_options.prewarm", "each request is answered.", "Leave it out.")
     if request.get("truncation") not in (None, "disabled"):
         raise unsupported("truncation", "a conversation is never shortened here.", "Shorten the input.")
 
@@ -280,7 +283,7 @@ class _Messages:
         call_id = item.get("call_id") or item.get("id")
         if not isinstance(call_id, str):
             raise required(f"{at}.call_id")
-        output = item.get(_OUTPUTS[kind], "")
+        output = item.get(_OUTPUTS[kind], item.get("status", "") if kind == "apply_patch_call_output" else "")
         if isinstance(output, str):
             content = output
         elif kind in _WITH_PARTS:

@@ -130,6 +130,8 @@ def translate_choice(chat: Body, choice: Any, tools: Tools) -> None:
             "type": kind,
             "allowed_tools": {"mode": choice.get("mode") or "auto", "tools": named},
         }
+    elif kind is None:
+        raise required("tool_choice.type")
     else:
         raise unsupported("tool_choice.type", f"the type {str(kind)[:100]} is not taken here.")
 
