@@ -1,4 +1,4 @@
-"""TCP options with which the kernel notices that the machine at the other end has gone without a word."""
+"""TCP options with which the kernel detects that the other machine does not answer any more."""
 
 from __future__ import annotations
 

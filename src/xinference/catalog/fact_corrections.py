@@ -1,4 +1,4 @@
-"""Corrections of the facts: what is wrong in the files, with the reason for each. Pure."""
+"""Corrections of errors in the fact files, with the reason for each. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A conversation at the terminal: one answer, or turns until the user leaves."""
+"""A conversation at the terminal: one answer, or turns until the user ends it."""
 
 from __future__ import annotations
 

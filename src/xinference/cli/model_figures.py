@@ -1,4 +1,4 @@
-"""The figures of a model in tables: its rates of now, its replicas and its memory."""
+"""The figures of a model in tables: its current rates, its replicas and its memory."""
 
 from __future__ import annotations
 

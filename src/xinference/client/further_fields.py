@@ -1,4 +1,4 @@
-"""Fields of a chat or a completion that may also be arguments of `chat` and `generate`, beside `generate_config`."""
+"""Fields of a chat or a completion that may be arguments of `chat` and `generate`, outside of `generate_config`."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""The supervisor's side of a cluster: its nodes, the door through which they join, and the choice of a node."""
+"""The supervisor's side of a cluster: its nodes, the port at which they join, and the choice of a node."""

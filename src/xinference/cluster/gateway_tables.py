@@ -1,4 +1,4 @@
-"""What the gateways of workers get from the supervisor, and what they ask of it."""
+"""The tables that the supervisor sends to the gateways of workers, and the answers to their requests."""
 
 from __future__ import annotations
 

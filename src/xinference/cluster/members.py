@@ -1,4 +1,4 @@
-"""The nodes of a cluster and their states, computed from what the fabric says of them."""
+"""The nodes of a cluster and their states, computed from the events of the fabric."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Chooses the nodes of launches: what the nodes have now, and the spread over them."""
+"""Chooses the nodes of launches by the current resources of each node."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which nodes of Ray get a worker, what is reserved there, and which nodes have left Ray. Pure."""
+"""Decides which nodes of Ray get a worker, which resources are reserved there, and which nodes are gone. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Launches without room: what they want of Ray's autoscaler, and for how long."""
+"""Launches that fit on no node: the resources that they request from Ray's autoscaler, and for how long."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The workers on the nodes of a Ray cluster that somebody else has started: one beside Ray on each node."""
+"""The workers on the nodes of an existing Ray cluster: one process outside of Ray on each node."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The cluster of one supervisor: opens its door, keeps its nodes, and answers what operators ask."""
+"""The cluster of one supervisor: accepts nodes, manages them, and serves the requests of operators."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The controller: the door of the gateway and of the management API to all deployments."""
+"""The controller: the interface of the gateway and of the management API to all deployments."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The memory of the machine and who owns it: host, control group, GPUs and disks; planned and measured bytes."""
+"""The memory of the machine and its owners: host, control group, GPUs and disks; planned and measured bytes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The metrics of all engines: each engine is asked in parallel, and its lines are passed on under their own names."""
+"""The metrics of all engines: reads them in parallel, and returns their lines under their own names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Prometheus' text format: reads the metrics of engines, and joins them with labels that tell them apart. Pure.
+"""Prometheus' text format: reads the metrics of engines, and joins them with labels that distinguish them. Pure.
 
 One wrong line would make Prometheus refuse the whole text, so only lines that are valid are passed on.
 """

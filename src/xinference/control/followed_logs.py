@@ -1,4 +1,4 @@
-"""Follows the logs of replicas: the size of each is asked twice a second, and a log is read only if it has grown.
+"""Follows the logs of replicas: checks the size of each twice per second, and reads a log only if it has grown.
 
 The log of another node is read twice a second: its link has no cheaper question.
 """

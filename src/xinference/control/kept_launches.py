@@ -1,4 +1,4 @@
-"""The launches that the store keeps, in the form of a request for the same launch. Pure."""
+"""The stored launches, in the form of a request for the same launch. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The progress and the events of launches, also of those that have failed and have left the list of deployments."""
+"""The progress and the events of launches, also of failed ones, which are no longer in the list of deployments."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What models are and what happened to them, as metrics for Prometheus."""
+"""The states of models and the counts of their loads, unloads and restarts, as metrics for Prometheus."""
 
 from __future__ import annotations
 

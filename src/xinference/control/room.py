@@ -1,4 +1,4 @@
-"""A launch without room waits for a further node of the cluster, where one can be asked for."""
+"""Lets a launch that fits on no node wait for a new node of the cluster, if one can be requested."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The metrics of the server that the gateway does not know: those of models, of the machine and of nodes."""
+"""The metrics of the server that the gateway does not have: those of models, of the machine and of nodes."""
 
 from __future__ import annotations
 

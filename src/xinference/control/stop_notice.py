@@ -1,4 +1,4 @@
-"""The notice that the server begins to stop, for those who wait for something that it does not do any more."""
+"""The notice that the server begins to stop, which ends the requests and streams that wait for something."""
 
 from __future__ import annotations
 

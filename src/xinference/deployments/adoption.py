@@ -1,4 +1,4 @@
-"""Adopts the engines that an earlier server left running, before their deployments are planned."""
+"""Adopts the running engines of an earlier server, before their deployments are planned."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What happened since the server's start: loads, unloads, restarts, the bytes that hubs have sent, and followers."""
+"""Counts since the server's start: loads, unloads, restarts, downloaded bytes, and followers."""
 
 from __future__ import annotations
 

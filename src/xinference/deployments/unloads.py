@@ -1,4 +1,4 @@
-"""The unloads of one deployment: those that users ask for, and evictions. A plain object of the owner."""
+"""The unloads of one deployment: those that users request, and evictions. A plain object of the owner."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The list of the models of one engine, which older clients ask for by the engine's name."""
+"""The list of the models of one engine, which older clients request by the engine's name."""
 
 from __future__ import annotations
 

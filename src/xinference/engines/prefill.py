@@ -1,4 +1,4 @@
-"""Chats whose last message is the assistant's: the message begins the answer, and the engine continues it."""
+"""Chats whose last message is the assistant's: the engine continues this message."""
 
 from __future__ import annotations
 

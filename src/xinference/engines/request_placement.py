@@ -1,4 +1,4 @@
-"""The interface of an engine's request placement: what happens at a replica before a request is sent to it.
+"""The interface of an engine's request placement: the steps at a replica before a request is sent to it.
 
 A placement may choose a slot for the request, let the engine restore the state of a prompt's beginning into it, or wait
 until another request has computed an equal beginning. The gateway knows only this interface.

@@ -1,4 +1,4 @@
-"""What the supervisor needs of the link to its nodes, and what a node offers on its end.
+"""The interface of the link between the supervisor and its nodes, for both ends.
 
 A message is bytes here: `nodes.messages` encodes it. No request and no weight file goes over a fabric; logs are read
 over it in small pieces.

@@ -1,4 +1,4 @@
-"""What has come from the nodes and waits for its reader, for each kind of fabric the same."""
+"""The events from the nodes that wait for their reader, the same for each kind of fabric."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The placement groups of the driver: what our replicas use of each node, and what launches want of the autoscaler.
+"""The placement groups of the driver: the resources of our replicas, and those that launches request.
 
 They belong to the driver's job: Ray removes them when the driver ends, however it ends.
 """

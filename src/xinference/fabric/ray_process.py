@@ -1,4 +1,4 @@
-"""A process that imports Ray, beside the server, which never does: it is started again when it has ended."""
+"""A process that imports Ray, because the server never does: it is restarted when it has ended."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs on a node of Ray, in a task: finds the worker there, or starts one beside Ray.
+"""Runs in a task on a node of Ray: finds the worker there, or starts one outside of Ray.
 
 Ray gets the code of this module as a value, so that a node without Xinference can say so. Only the standard library is
 imported at its head. Ray ends what its tasks start, also in sessions of their own; a process that was forked twice is

@@ -1,4 +1,4 @@
-"""A fabric over one stream for each node: the node has dialled the supervisor, which knows who it is."""
+"""A fabric over one stream for each node: the node has connected to the supervisor and is authenticated."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a chat template writes, found in its text."""
+"""Checks whether a chat template writes tools and their calls, by its text."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Brings a body into the form that every engine reads, and refuses by name what no engine does.
+"""Converts a body to the form that every engine reads, and refuses fields that no engine supports.
 
 The APIs allow several forms for one meaning: null for an absent field, any string as the arguments of an earlier call,
 an empty string among the stop texts, `functions` for tools. Engines read some of them only, and answer a mistake with a

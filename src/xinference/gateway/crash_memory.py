@@ -1,4 +1,4 @@
-"""Remembers the requests at whose engines a crash happened, so that no other engine gets them.
+"""Records the requests of crashed engines, so that no other engine gets them.
 
 A crash is an exit that the server did not request, or that of an engine which the server killed because it hung or used
 too much memory. The routing table names the crashed replicas. Until it does, a gateway treats an exit as a crash if

@@ -1,4 +1,4 @@
-"""Counts the requests at the engines behind a front door, for the watch on engines that hang."""
+"""Counts the requests at the engines of a worker, to detect engines that hang."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Answers the paths by which orchestrators find out whether the server lives and is ready.
+"""Answers the paths by which orchestrators check whether the server runs and is ready.
 
 They need no key, and their answers name nothing but the version.
 """

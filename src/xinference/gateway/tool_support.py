@@ -1,4 +1,4 @@
-"""Refuses tools for a model whose calls its engine can't read: an answer would have the call in its text, or none."""
+"""Refuses tools for a model whose calls its engine can't parse: the call would stay in the text of the answer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Paths that clients of OpenAI's API and of other servers use and that are not served: what to use instead.
+"""Paths that clients of other servers use and that are not served here, with the path to use instead.
 
 Without this, a client would read only "404", or a key for models would be told that it may not manage the server.
 """

@@ -1,4 +1,4 @@
-"""The data port of a supervisor: gives the weights of its machine to the workers, and takes no requests."""
+"""The data port of a supervisor: sends the weights of its machine to workers, and accepts no requests to models."""
 
 from __future__ import annotations
 

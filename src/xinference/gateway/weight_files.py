@@ -1,4 +1,4 @@
-"""``GET /w/<digest>/<file>`` of a front door: the rest of a file that this node offers to the others of its cluster."""
+"""``GET /w/<digest>/<file>`` of a front door: sends the rest of a file that this node offers to other nodes."""
 
 from __future__ import annotations
 

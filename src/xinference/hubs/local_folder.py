@@ -1,4 +1,4 @@
-"""Weights whose registration has their path on this machine: nothing is fetched, nothing is deleted."""
+"""Weights whose registration has their path on this machine: nothing is downloaded or deleted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`xinference tune`: measures which options of an engine are the fastest for a model here, and keeps them."""
+"""`xinference tune`: measures which options of an engine are the fastest for a model here, and stores them."""
 
 from __future__ import annotations
 

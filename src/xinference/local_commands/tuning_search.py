@@ -1,4 +1,4 @@
-"""Searches the fastest options of an engine: tries one change after the other, and keeps what makes nothing slower."""
+"""Searches the fastest options of an engine: tries one change after the other, and keeps those without a loss."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The operations of an agent: work that takes long, with its progress, until the server has seen its end."""
+"""The operations of an agent: long work with its progress, until the server has received its end."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The replicas of an agent: started or adopted for the server, and reported until it has seen their ends."""
+"""The replicas of an agent: started or adopted for the server, and reported until it has received their ends."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The first messages on a connection of a node: it asks for a certificate, or says hello with the one that it has."""
+"""The first messages on a connection of a node: it requests a certificate, or identifies itself by its own."""
 
 from __future__ import annotations
 

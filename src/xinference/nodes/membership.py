@@ -1,4 +1,4 @@
-"""The state of a node, computed from what is known of it now; nothing is stored.
+"""The state of a node, computed from its current data; nothing is stored.
 
 Two rules. A link is not an engine: a node whose link is down stays in the table of routes while its engines answer.
 A state is computed: no message can leave a node in a state that its link and its statuses deny.

@@ -1,4 +1,4 @@
-"""Hands the events of the fabric to the nodes that they come from."""
+"""Passes the events of the fabric to the objects of their nodes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a node of a cluster needs to copy weights from other nodes, and to offer its own. Imports nothing heavy."""
+"""The link of a node to the other nodes, over which it copies weights and offers its own. Imports nothing heavy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The records of the requests that clients send to a worker: kept there until the supervisor has counted them."""
+"""The records of clients' requests to a worker, which it stores until the supervisor has counted them."""
 
 from __future__ import annotations
 

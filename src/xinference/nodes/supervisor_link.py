@@ -1,4 +1,4 @@
-"""A worker's link to its supervisor: dials out, says hello, and dials again whenever the link ends."""
+"""A worker's link to its supervisor: connects, identifies the node, and reconnects whenever the link ends."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Finds requests that would fit in place of one that is refused. Pure."""
+"""Finds requests that would fit instead of a refused one. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Plans every version of the registry on every engine at once: what fits now, after unloading models, or never. Pure.
+"""Plans every version of the registry on every engine: which fits now, after models are unloaded, or never. Pure.
 
 It is the plan of a launch that names model, size, format, quantization and engine: the same functions size it, with the
 shape that a launch expects of weights that are not on this machine.

@@ -1,4 +1,4 @@
-"""Computes the delay before an engine that has died is restarted. Pure."""
+"""Computes the delay before a crashed engine is restarted. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The processes of one replica: its engine, and the keeper that has started it, as this server holds them."""
+"""The processes of one replica: its engine, and the keeper that has started it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Measures what an engine's processes do: processor time by thread, and bytes read from disks."""
+"""Measures the work of an engine's processes: processor time by thread, and bytes read from disks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The history of launches: a bounded table of who launched what, when it was ready, and how it ended."""
+"""The history of launches: a table of limited size with the key, the request, the times and the end of each launch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What fits here: every version on every engine, for the memory of this moment."""
+"""Lists which versions of models fit on this machine with each engine, with the memory that is free now."""
 
 from __future__ import annotations
 

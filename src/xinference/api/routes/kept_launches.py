@@ -1,4 +1,4 @@
-"""Autostart: the launches that the server keeps, and that the next server restores."""
+"""Autostart: the stored launches, which the next server restores."""
 
 from __future__ import annotations
 

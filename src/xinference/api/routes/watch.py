@@ -1,4 +1,4 @@
-"""The stream of changes: a snapshot of the server first, then what changes."""
+"""The stream of changes: a snapshot of the server first, then each change."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Begins the traces of a server, if OpenTelemetry's variables ask for them."""
+"""Starts the traces of a server, if OpenTelemetry's variables name a receiver."""
 
 from __future__ import annotations
 

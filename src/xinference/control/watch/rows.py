@@ -1,4 +1,4 @@
-"""What a topic has at one time, as rows, and the changes between two times. Pure."""
+"""The content of a topic at one time, as rows, and the changes between two times. Pure."""
 
 from __future__ import annotations
 

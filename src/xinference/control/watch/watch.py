@@ -1,4 +1,4 @@
-"""One stream of changes for everybody who follows the server: a snapshot first, then what changes."""
+"""One stream of changes for all followers of the server: a snapshot first, then each change."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What llama.cpp reads of a model's answers: it finds the forms of calls and thoughts in the chat template. Pure."""
+"""The forms of tool calls and reasoning that llama.cpp can parse: it detects them in the chat template. Pure."""
 
 from __future__ import annotations
 

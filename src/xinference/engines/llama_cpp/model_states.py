@@ -1,4 +1,4 @@
-"""The saved states of one model with their files: what all replicas of the model on this machine share."""
+"""The saved states of one model with their files, which all replicas of the model on this machine share."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Removes the given beginning of an answer from llama.cpp's whole answers.
+"""Removes the prefill from llama.cpp's answers that are not streamed.
 
 A last message of the assistant begins the answer, and llama.cpp continues it. Its streams have only what follows; its
 whole answers repeat the beginning.

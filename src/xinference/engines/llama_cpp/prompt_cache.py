@@ -1,4 +1,4 @@
-"""Sizes llama.cpp's RAM cache, which keeps the states of prompts that have left their slot. Pure."""
+"""Computes the size of llama.cpp's RAM cache, which stores the states of prompts that have lost their slot. Pure."""
 
 from __future__ import annotations
 

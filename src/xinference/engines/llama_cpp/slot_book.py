@@ -1,4 +1,4 @@
-"""Which prompt is in which slot of one replica, and what a new request needs: plain bookkeeping, no I/O.
+"""Records which prompt is in which slot of one replica, and decides what a new request needs; no I/O.
 
 A slot that is idle keeps its prompt for the next request of a conversation. Before it gets another prompt, its state is
 saved, if it has a text of its own that no saved state has.

@@ -1,4 +1,4 @@
-"""Finds the session of a browser by its cookie, and refuses what a page of another site makes the browser send.
+"""Finds the session of a browser by its cookie, and refuses requests that come from a page of another site.
 
 A browser adds the cookie to each request to this server, whichever page causes it. So a request that changes something
 must have a header that only a page of this server can set, and must not come from another site. `SameSite=Strict` keeps

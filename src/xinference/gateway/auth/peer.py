@@ -1,4 +1,4 @@
-"""Tells whether a request comes from the unix user that runs the server.
+"""Checks whether a request comes from the unix user that runs the server.
 
 On a server without keys this is what `manage` is open to. The kernel is asked for the owner of the connection's other
 end: a client cannot change that, and every process of the user has it.

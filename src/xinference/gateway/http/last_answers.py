@@ -1,4 +1,4 @@
-"""The answers that are still open when the server stops: each client is told so in the form of its answer."""
+"""The answers that are still open when the server stops: each client gets an error in the form of its answer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The heads of most requests: the spelling of their headers, their paths, and what is left out of them."""
+"""The common headers and paths of requests, and the headers that are dropped."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Fetches an image from another machine, on behalf of a client that must not reach more than the public internet."""
+"""Downloads an image for a client, which must not reach more than the public internet through the server."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Requests of Anthropic's API as chats: what the engine gets, and how it is answered.
+"""Requests of Anthropic's API as chats: the request for the engine, and the translation of its answer.
 
 This is for engines without this API, and for answers with a constraint, which the engines that have it do not all read.
 """

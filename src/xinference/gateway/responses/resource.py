@@ -1,4 +1,4 @@
-"""The responses that the gateway keeps: their requests as chats, and the answers to those who read or delete one."""
+"""The stored responses: their requests as chats, and the answers to requests that read or delete one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Keeps responses for the requests that continue or read them: a bounded number, for a limited time, in memory.
+"""Stores responses in memory, in limited number and time, for requests that continue or read them.
 
 Each gateway process has a store of its own, and a restart empties it.
 """

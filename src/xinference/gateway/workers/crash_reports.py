@@ -1,4 +1,4 @@
-"""Judges the crashes that the gateway processes report: each knows only its own requests."""
+"""Evaluates the crashes that the gateway processes report, because each process has only its own requests."""
 
 from __future__ import annotations
 

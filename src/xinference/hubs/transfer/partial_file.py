@@ -1,4 +1,4 @@
-"""A file that is transferred: it grows until it is whole, and its hash is that of its content."""
+"""A file that is being transferred, with the hash of its content so far."""
 
 from __future__ import annotations
 
