@@ -1,15 +1,18 @@
 """Time to the first token with equal beginnings: this server with llama.cpp, and the same engine with its defaults.
 
     python -m benchmarks.shared_beginnings --weights SmolLM2-135M-Instruct.Q4_1.gguf [--rounds 3] [--words 1850]
-        [--threads 1 --clock engine]
+        [--threads 1 --clock engine] [--before CHECKOUT]
 
 Both run at the same time and take turns with each request or burst; the ratios of one run count, not the seconds.
 Part 1 sends eight requests at once with one beginning, which nobody had before, and again after one request. Part 2
 lets agents with one system prompt take turns with growing histories. Part 3 kills the engine, unloads the model, and
 lets a request load it; then it asks for a hot beginning, whose first token must come at most 0.3 s after the load.
-Part 4 compares prompts that have nothing in common, with and without shared beginnings. Part 5 asks the bare
-engine eight questions at once whose beginnings lie in eight slots already: nobody can be faster than that. Part 6 fills
-the slots and the saved states to their bounds, and compares the memory with the plan.
+Part 4 compares prompts that have nothing in common, with and without shared beginnings, or with the server of another
+source tree (`--before`). Part 5 asks the bare engine eight questions at once whose beginnings lie in eight slots
+already: nobody can be faster than that. Part 6 fills the slots and the saved states to their bounds, and compares the
+memory with the plan. Part 7 measures on the bare engine of what the time of a warm request consists: its own tokens
+after a known beginning, a token of the answer, the save and the restore of a state, and the same number of questions
+at once and one after the other.
 
 On a machine with other work, `--threads 1 --clock engine` counts the seconds that the engine's process has computed:
 with more threads, an engine that shares its cores waits for its own threads most of the time.
@@ -37,13 +40,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from xinference.catalog.registry import builtin_families
 from xinference.engines.llama_cpp.engine import PROGRAM
 
 WORDS = ("river", "stone", "lamp", "north", "seven", "quiet", "glass", "orbit", "paper", "winter", "signal", "amber")
 SLOTS, CONTEXT = 8, 4096
+#: The lengths of the own part of a prompt in part 7, in words.
+OWN_WORDS = (1, 9, 18, 36, 72)
 #: The slots and the context of part 6, which computes each cell of the cache.
 FILLED_SLOTS, FILLED_CONTEXT = 2, 2048
 #: The rounds of shorter prompts, whose states take the planned memory in small pieces.
@@ -60,6 +65,8 @@ TOOL = {
     },
 }
 
+Result = TypeVar("Result")
+
 
 @dataclass(frozen=True)
 class Server:
@@ -75,20 +82,25 @@ class Server:
             return json.load(answer)
 
     def first_token(self, body: dict[str, Any]) -> float:
-        """Seconds until the first text of a stream, or its end if it has none; it is read to its end."""
-        begin, first = self.clock(), 0.0
+        """Seconds until the first text of a stream, or its end if it has none; it is read to its end.
+
+        Raises:
+            RuntimeError: the stream has neither.
+        """
+        begin, first, line = self.clock(), 0.0, b""
         with urllib.request.urlopen(
             self._request("/v1/chat/completions", {**body, "stream": True}), timeout=3600
         ) as answer:
             for line in answer:
                 if not first and (b'"content":"' in line or b'"finish_reason":"' in line):
                     first = self.clock() - begin
+        if not first:
+            raise RuntimeError(f"{self.url} ended its stream without an answer: {line[:300]!r}")
         return first
 
     def burst(self, bodies: Sequence[dict[str, Any]]) -> list[float]:
         """The seconds until the first token of each of these requests, sent at once."""
-        with ThreadPoolExecutor(len(bodies)) as pool:
-            return list(pool.map(self.first_token, bodies))
+        return in_threads(self.first_token, bodies)
 
     def computed_tokens(self) -> float:
         """Tokens of prompts that the engine has computed, without those that it had."""
@@ -104,6 +116,15 @@ class Server:
     def _request(self, path: str, body: Any) -> urllib.request.Request:
         headers = {"content-type": "application/json", "authorization": f"Bearer {self.key}"}
         return urllib.request.Request(self.url + path, json.dumps(body).encode(), headers)
+
+
+def in_threads(work: Callable[..., Result], *arguments: Sequence[Any]) -> list[Result]:
+    """All results of calls at the same time. An interrupt waits for none of them."""
+    pool = ThreadPoolExecutor(len(arguments[0]))
+    try:
+        return list(pool.map(work, *arguments))
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
 def text(seed: object, words: int) -> str:
@@ -125,6 +146,7 @@ def main() -> None:
     parser.add_argument("--parts", default="123")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--clock", choices=("wall", "engine"), default="wall")
+    parser.add_argument("--before", type=Path, help="part 4: another source tree, in place of shared beginnings off")
     arguments = parser.parse_args()
     weights = arguments.weights.absolute()
     by_engine, threads = arguments.clock == "engine", arguments.threads
@@ -147,18 +169,33 @@ def main() -> None:
             tempfile.TemporaryDirectory() as home,
             tempfile.TemporaryDirectory() as other,
             ours(weights, Path(home), threads, by_engine=by_engine) as own,
-            ours(weights, Path(other), threads, by_engine=by_engine, shares=False) as without,
+            ours(weights, Path(other), threads, by_engine=by_engine, shares=False, source=arguments.before) as without,
         ):
-            apart({"shared": own, "off": without}, 8 * arguments.rounds)
+            apart(own, without, "before" if arguments.before else "off", 8 * arguments.rounds)
     if "5" in arguments.parts:
         with bare(weights, threads, by_engine=by_engine, **SLOTS_APART) as engine:
             floor(engine, arguments.rounds, arguments.words)
+    if "7" in arguments.parts:
+        with (
+            tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as states,
+            bare(
+                weights, threads, by_engine=by_engine, slot_save_path=f"{_folder_in(states)}/", **SLOTS_APART
+            ) as engine,
+        ):
+            costs(engine, arguments.rounds, arguments.words)
     if "6" in arguments.parts:
         with (
             tempfile.TemporaryDirectory() as home,
             ours(weights, Path(home), threads, by_engine=False, n_parallel=FILLED_SLOTS, n_ctx=FILLED_CONTEXT) as own,
         ):
             filled(own)
+
+
+def _folder_in(states: str) -> Path:
+    """A folder for saved states: the engine deletes it, and the one around it, at its end."""
+    folder = Path(states) / "m"
+    folder.mkdir()
+    return folder
 
 
 def compare(own: Server, engine: Server, arguments: argparse.Namespace) -> None:
@@ -217,6 +254,51 @@ def floor(engine: Server, rounds: int, words: int) -> None:
     print(f"bare, 8 warm slots at once / one: {statistics.median(ratios):.2f} (median of {rounds})", flush=True)
 
 
+def costs(engine: Server, rounds: int, words: int) -> None:
+    """Part 7."""
+    system, state = text("costs", words), {"filename": "one.state"}
+    engine.first_token(chat(system, "Say a word.", id_slot=0))
+    engine.post("/slots/0?action=save", state)
+    for slot in range(1, SLOTS):
+        engine.post(f"/slots/{slot}?action=restore", state)
+    seconds: dict[str, list[float]] = {}
+    for n in range(rounds):
+        bodies = [chat(system, f"Say {k} {n}.", id_slot=k, max_tokens=1) for k in range(SLOTS)]
+        calls: dict[str, Callable[[], object]] = {
+            **{
+                f"{count} words after {words}": partial(
+                    engine.first_token, chat(system, text((count, n), count), id_slot=0, max_tokens=1)
+                )
+                for count in OWN_WORDS
+            },
+            "answer of 33 tokens, its prompt known": partial(
+                engine.first_token,
+                chat(system, text((OWN_WORDS[-1], n), OWN_WORDS[-1]), id_slot=0, max_tokens=33, ignore_eos=True),
+            ),
+            "save": partial(engine.post, "/slots/0?action=save", state),
+            "restore": partial(engine.post, "/slots/0?action=restore", state),
+            f"{SLOTS} questions at once": partial(engine.burst, bodies),
+            f"the same {SLOTS} again": partial(engine.burst, bodies),
+            f"{SLOTS} others one after the other": partial(
+                _in_turn,
+                engine,
+                [chat(system, f"Tell {k} {n}.", id_slot=k, max_tokens=1) for k in range(SLOTS)],
+            ),
+        }
+        for name, call in calls.items():
+            begin = engine.clock()
+            call()
+            seconds.setdefault(name, []).append(engine.clock() - begin)
+            print(f"{name}: {seconds[name][-1] * 1000:.0f} ms", flush=True)
+    print(f"medians of {rounds}:", flush=True)
+    for name, values in seconds.items():
+        print(f"{name}: {statistics.median(values) * 1000:.0f} ms", flush=True)
+
+
+def _in_turn(server: Server, bodies: Sequence[dict[str, Any]]) -> list[float]:
+    return [server.first_token(body) for body in bodies]
+
+
 def agents(servers: dict[str, Server], words: int, turns: int, count: int = 4) -> None:
     """Part 2: the servers take turns with each turn of all agents, so that both have the same machine."""
     histories: dict[tuple[str, int], list[dict[str, Any]]] = {}
@@ -226,8 +308,7 @@ def agents(servers: dict[str, Server], words: int, turns: int, count: int = 4) -
         for name, server in servers.items():
             begin = server.clock()
             of_agents = [histories.setdefault((name, n), [_system(words)]) for n in range(count)]
-            with ThreadPoolExecutor(count) as pool:
-                list(pool.map(partial(_turn, server, turn), range(count), of_agents))
+            in_threads(partial(_turn, server, turn), range(count), of_agents)
             total[name] += server.clock() - begin
         print(f"turn {turn + 1}: xinference / bare {total['xinference'] / total['bare']:.2f}", flush=True)
     for name, server in servers.items():
@@ -328,28 +409,43 @@ def _state_bytes(server: Server) -> float:
     return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith("xinference_prompt_states_bytes{"))
 
 
-def apart(servers: dict[str, Server], count: int, words: int = 60) -> None:
+def apart(own: Server, other: Server, name: str, count: int, words: int = 60) -> None:
     """Part 4: prompts that have nothing in common; the time of each whole request."""
     ratios = []
     for n in range(count):
         seconds = {}
-        for name in (*servers,) if n % 2 else reversed(servers):
-            server = servers[name]
+        for server in (own, other) if n % 2 else (other, own):
             begin = server.clock()
             server.post(
                 "/v1/chat/completions", chat(text(("apart", n), words), f"{n}?", max_tokens=16, ignore_eos=True)
             )
-            seconds[name] = server.clock() - begin
+            seconds[server.url] = server.clock() - begin
         if n:  # the first one is slower on both
-            ratios.append(seconds["shared"] / seconds["off"])
-    print(f"nothing shared: shared / off {statistics.median(ratios):.3f} (median of {len(ratios)})", flush=True)
+            ratios.append(seconds[own.url] / seconds[other.url])
+    error = 1.96 * statistics.stdev(ratios) / len(ratios) ** 0.5
+    print(
+        f"nothing shared: shared / {name} {statistics.median(ratios):.3f} "
+        f"(median of {len(ratios)}; mean {statistics.mean(ratios):.3f} +- {error:.3f})",
+        flush=True,
+    )
 
 
 @contextmanager
 def ours(
-    weights: Path, home: Path, threads: int, *, by_engine: bool, shares: bool = True, **fields: Any
+    weights: Path,
+    home: Path,
+    threads: int,
+    *,
+    by_engine: bool,
+    shares: bool = True,
+    source: Path | None = None,
+    **fields: Any,
 ) -> Iterator[Server]:
-    """This server with the model ``m``."""
+    """This server with the model ``m``.
+
+    Args:
+        source: the source tree of the server; None: this one.
+    """
     port = free_port()
     env = {key: value for key, value in os.environ.items() if not key.startswith("XINFERENCE_")}
     env |= {
@@ -357,6 +453,8 @@ def ours(
         "XINFERENCE_PORT": str(port),
         "XINFERENCE_SHARED_BEGINNINGS": str(shares).lower(),
     }
+    if source is not None:
+        env["PYTHONPATH"] = str(source.absolute() / "src")
     with (home / "server.log").open("ab") as log:
         process = subprocess.Popen([sys.executable, "-m", "xinference.server"], env=env, stdout=log, stderr=log)
     server = Server(f"http://127.0.0.1:{port}")

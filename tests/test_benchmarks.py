@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from benchmarks.gateway.load import Load, Result
 from benchmarks.gateway.report import table, write_picture
 from benchmarks.gateway.stand_in import xllamacpp
 from benchmarks.gateway.targets import costless
+from benchmarks.shared_beginnings import Server, apart, in_threads
 from benchmarks.speculation import WITHOUT, Answer
 from benchmarks.speculation import table as table_of_speculation
 
@@ -94,3 +96,28 @@ def test_the_accepted_share_and_a_different_text_are_shown() -> None:
 def test_a_budget_of_a_cluster_is_shown_with_its_figure_and_whether_it_holds() -> None:
     assert row_of_budget(Figure("first", 2.0, "s", 2)) == "| first | 2 s | 2 s | yes |  |"
     assert row_of_budget(Figure("second", 2.1, "s", 2, "of three")) == "| second | 2.1 s | 2 s | NO | of three |"
+
+
+def test_a_stream_without_an_answer_has_no_time_to_its_first_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("urllib.request.urlopen", lambda *_, **__: io.BytesIO(b'data: {"error":{"code":500}}\n\n'))
+    with pytest.raises(RuntimeError, match="ended its stream without an answer"):
+        Server("http://127.0.0.1:1").first_token({})
+
+
+def test_prompts_with_nothing_in_common_are_compared_request_by_request(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seconds = {"own": 3.0, "other": 2.0}
+    passed = [0.0]
+
+    def post(server: Server, path: str, body: object) -> None:
+        passed[0] += seconds[server.url]
+
+    monkeypatch.setattr(Server, "post", post)
+    own, other = (Server(name, clock=lambda: passed[0]) for name in seconds)
+    apart(own, other, "before", 8)
+    assert capsys.readouterr().out == ("nothing shared: shared / before 1.500 (median of 7; mean 1.500 +- 0.000)\n")
+
+
+def test_calls_at_the_same_time_give_their_results_in_order() -> None:
+    assert in_threads(int.__mul__, (1, 2, 3), (4, 5, 6)) == [4, 10, 18]
