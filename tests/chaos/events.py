@@ -163,6 +163,21 @@ class Chaos(Clients):
         except AssertionError as error:
             raise Broken(f"{error}\nafter: {'; '.join(self.trail[-20:])}\n{self._state()}") from None
 
+    def stop(self) -> None:
+        """Stop the server by its command; every process of the home ends.
+
+        Raises:
+            Broken: a process is left, with what it is and the last lines of the server's log.
+        """
+        stopped = self.home.cli("stop")
+        try:
+            assert stopped.returncode == 0, stopped.stderr
+            until("nothing is left", self.home.nothing_left, 60)
+        except AssertionError as error:
+            left = [process.as_dict(["pid", "ppid", "status", "cmdline"]) for process in self.home.processes()]
+            log = (self.home.weights.parent / "server.log").read_text(errors="replace")[-4000:]
+            raise Broken(f"{error}\nleft: {left}\nafter: {'; '.join(self.trail[-20:])}\n{log}") from None
+
     def _no_stranger(self) -> bool:
         """The engines that run are exactly those that the server lists."""
         return self.listed_pids() == {process.pid for process in self.home.engines()}
