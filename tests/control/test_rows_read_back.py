@@ -59,3 +59,25 @@ async def test_a_stored_launch_that_breaks_a_rule_is_shown_and_not_started(
     assert controller._store.replicas("mine") == []
     await controller.terminate("mine")
     assert controller._store.deployments() == []
+
+
+DEEP = '{"a":' * 5000
+
+
+@pytest.mark.parametrize("stored", [DEEP, "[1", "null", "\u00e9"])
+async def test_a_damaged_request_is_shown_as_one_in_whichever_way_it_is_damaged(
+    controller: Controller, stored: str
+) -> None:
+    controller._store.add_deployment("mine", stored)
+    await controller.start()
+    restored = controller.deployment("mine")
+    assert isinstance(restored, BrokenDeployment) and restored.problem.code == "unreadable_row"
+
+
+@pytest.mark.parametrize("uid", ["", "\0", "../x", "a/b", "x" * 101])
+async def test_a_stored_uid_that_no_launch_may_have_is_shown_and_not_started(controller: Controller, uid: str) -> None:
+    controller._store.add_deployment(uid, msgspec.json.encode(LaunchRequest(model_name="smollm2-instruct")).decode())
+    await controller.start()
+    restored = controller.deployment(uid)
+    assert isinstance(restored, BrokenDeployment) and restored.problem.code == "unreadable_row"
+    assert repr(uid) in restored.problem.cause

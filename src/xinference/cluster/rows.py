@@ -64,7 +64,7 @@ class ClusterRows:
         rows = self._store.read(
             "SELECT node_id, name, labels, drained, added, removed FROM cluster_nodes ORDER BY added, node_id"
         )
-        return [NodeRow(row[0], row[1], json.loads(row[2]), bool(row[3]), row[4], row[5]) for row in rows]
+        return [NodeRow(row[0], row[1], _labels(row[2]), bool(row[3]), row[4], row[5]) for row in rows]
 
     def node_of_key(self, key_hash: str) -> str | None:
         """The node with this key; None: there is none."""
@@ -101,8 +101,8 @@ class ClusterRows:
 
     def given_back(self) -> list[str]:
         """The removed nodes whose machines have left Ray, oldest first."""
-        found: list[str] = json.loads(self._value("given_back") or "[]")
-        return found
+        found = _decoded(self._value("given_back") or "[]")
+        return [each for each in found if isinstance(each, str)] if isinstance(found, list) else []
 
     def give_back(self, node_id: str) -> None:
         """Store that a node is removed because its machine has left Ray: the machine may join anew.
@@ -156,3 +156,18 @@ class ClusterRows:
 def new_node_id() -> str:
     """An id that no node has."""
     return f"n{secrets.token_hex(6)}"
+
+
+def _labels(text: str) -> Mapping[str, str]:
+    """The labels of a node; none if the row is damaged: the node says them again when it connects."""
+    found = _decoded(text)
+    return {str(name): str(value) for name, value in found.items()} if isinstance(found, dict) else {}
+
+
+def _decoded(text: str) -> object:
+    """A stored JSON value; None: it is damaged."""
+    try:
+        decoded: object = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return decoded

@@ -10,7 +10,7 @@ import msgspec
 
 from xinference.error_codes import Code
 from xinference.errors import Problem
-from xinference.launch.request import LaunchRequest
+from xinference.launch.request import LaunchRequest, decode_request
 from xinference.store.database import DeploymentRow
 
 #: Fields that follow from others: a request has the name by which the model was asked for instead.
@@ -59,8 +59,8 @@ def stored_request(row: DeploymentRow) -> LaunchRequest:
         Problem: 500 ``unreadable_row``.
     """
     try:
-        return msgspec.json.decode(row.request, type=LaunchRequest)
-    except msgspec.MsgspecError as error:
+        return decode_request(row.request)
+    except ValueError as error:
         raise Problem(
             Code.UNREADABLE_ROW, f"The stored request of {row.uid} can't be read: {error}.", hint="Launch it again."
         ) from None

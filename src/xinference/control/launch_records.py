@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from xinference.launch.comparison import asked_fields
-from xinference.launch.request import LaunchRequest
+from xinference.launch.request import decode_request
 from xinference.store.launch_history import LaunchRow
 
 HIDDEN = "***"
@@ -37,8 +37,8 @@ def launch_record(row: LaunchRow) -> dict[str, Any]:
 def launch_fields(row: LaunchRow) -> dict[str, Any]:
     """The fields of the same launch as a body of ``POST /v1/models``; empty if the row is damaged."""
     try:
-        request = msgspec.json.decode(row.request, type=LaunchRequest)
-    except msgspec.MsgspecError:
+        request = decode_request(row.request)
+    except ValueError:
         return {}
     fields = {name: value for name, value in asked_fields(request).items() if name not in ("family", "options")}
     if "envs" in fields:

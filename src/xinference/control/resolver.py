@@ -19,7 +19,7 @@ from xinference.errors import Problem
 from xinference.hardware.devices import Host, read_host
 from xinference.hubs.base import Hub
 from xinference.launch.name_tag import without_tag
-from xinference.launch.request import LaunchRequest
+from xinference.launch.request import LaunchRequest, decode_request
 from xinference.planning.memory import USABLE_SHARE
 from xinference.weights.derivation import DerivedRequest, derive, requested_reference
 from xinference.work_threads import HubQuestions
@@ -160,6 +160,6 @@ def _with_derived_fields(request: LaunchRequest, resolved: LaunchRequest) -> Lau
 def _read(path: Path) -> LaunchRequest | None:
     """Read the file of a look-up; None: there is none, or it is damaged."""
     try:
-        return msgspec.json.decode(path.read_bytes(), type=LaunchRequest)
-    except (OSError, msgspec.MsgspecError):
+        return decode_request(path.read_bytes())
+    except (OSError, ValueError):
         return None

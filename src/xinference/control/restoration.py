@@ -11,10 +11,12 @@ import msgspec
 from xinference.config import Settings
 from xinference.control.deployment_registry import DeploymentRegistry
 from xinference.control.kept_launches import stored_request
+from xinference.control.model_names import is_valid
 from xinference.control.planner import Planner
 from xinference.deployments.adoption import adopt_running, end_adopted, launch_of
 from xinference.deployments.context import DeploymentContext
 from xinference.deployments.deployment import BrokenDeployment, Deployment
+from xinference.error_codes import Code
 from xinference.errors import Problem, defect
 from xinference.launch.plan import ResolvedLaunch
 from xinference.nodes.node import ReplicaLike
@@ -89,6 +91,10 @@ class Restoration:
             self._history.ended(row.uid)
             self._store.remove_deployment(row.uid)
             return
+        if not is_valid(row.uid):  # names of files and of routes contain it
+            raise Problem(
+                Code.UNREADABLE_ROW, f"The stored model UID {row.uid!r} is invalid.", hint="Launch the model again."
+            )
         if row.problem is not None:  # the earlier server was killed while it stopped the engines
             await end_adopted(adopted.values(), "terminate")
             adopted = {}

@@ -63,3 +63,15 @@ class LaunchRequest(msgspec.Struct, frozen=True, kw_only=True):
     """A model of lower priority is unloaded first."""
     options: dict[str, Any] = {}
     """Engine options, by the engine's own names."""
+
+
+def decode_request(stored: str | bytes) -> LaunchRequest:
+    """A request that was stored as JSON.
+
+    Raises:
+        ValueError: it is damaged.
+    """
+    try:
+        return msgspec.json.decode(stored, type=LaunchRequest)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise ValueError(str(error)) from None

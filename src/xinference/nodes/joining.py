@@ -69,7 +69,7 @@ class WorkerHome:
             return msgspec.json.decode(file.read_bytes(), type=Membership)
         except FileNotFoundError:
             return None
-        except (OSError, msgspec.DecodeError) as error:
+        except (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise Problem(
                 Code.CLUSTER_IDENTITY_DAMAGED,
                 f"{file} cannot be read: {error}.",
