@@ -43,7 +43,9 @@ def test_each_device_has_its_owners_with_planned_and_measured_bytes() -> None:
 def test_saved_states_are_a_part_of_the_plan_that_is_not_there_when_the_engine_is_ready() -> None:
     held = [Owner("chat", number, sizing(4 * GIB, state_bytes=GIB, later_bytes=2 * GIB), (), 1) for number in (0, 1)]
     answer = view(HOST, held, [MemoryUse(2 * GIB, None)] * 2, [], 5.0, states={"chat": GIB})
-    for owner in answer["host"]["owners"]:
+    owners = answer["host"]["owners"]
+    assert len(owners) == 2
+    for owner in owners:
         assert (owner["planned"], owner["planned_loaded"], owner["planned_states"]) == (5 * GIB, 2 * GIB, GIB)
         # The replicas of a model share its states.
         assert (owner["measured"], owner["measured_states"]) == (2 * GIB + GIB // 2, GIB // 2)

@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from tests.deployments.doubles import SIZING, FakeReplica, launch_of, turns
+from tests.support.polling import until_async
 from xinference.control import restoration as module
 from xinference.control.controller import Controller
 from xinference.deployments.deployment import BrokenDeployment, Deployment
@@ -172,8 +173,5 @@ async def test_engines_that_no_row_names_are_logged(
     engines.leave("known")
     monkeypatch.setattr(module, "keepers_of", lambda run_dir: {"r-known": [1, 2], "rlost": [3, 4]})
     await controller.start()
-    for _ in range(100):
-        await asyncio.sleep(0.01)
-        if "engines run that the database does not name" in caplog.text:
-            break
+    await until_async("they are logged", lambda: "engines without a row in the database run" in caplog.text)
     assert "rlost (pids 3, 4)" in caplog.text and "r-known" not in caplog.text

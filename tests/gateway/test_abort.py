@@ -49,7 +49,11 @@ async def test_a_stream_ends_with_an_error_and_the_engine_stops() -> None:
         asked = asyncio.create_task(ask(gateway, STREAM | {"request_id": "mine"}))
         await at_the_engine(engine)
         await until_async("one request is in flight", lambda: gateway.gateway.balancer.total == 1)
-        await asyncio.sleep(0.1)
+
+        async def begun() -> bool:
+            return (await engine.stats())["chunks_sent"] > 0
+
+        await until_async("the answer has begun", begun)
         assert gateway.gateway._running.abort("m", "mine")
         status, answer = await asked
         assert status == 200 and b"request_aborted" in answer.rpartition(b"data: ")[2]

@@ -109,7 +109,7 @@ def test_no_minute_of_the_clock_has_more_requests_than_allowed(limit: int, steps
         now += step
         if taken(limits, key, now) is None:
             let_through[int(now // 60)] = let_through.get(int(now // 60), 0) + 1
-    assert all(count <= limit for count in let_through.values())
+    assert bool(let_through) == bool(steps) and max(let_through.values(), default=0) <= limit
 
 
 @given(

@@ -159,7 +159,7 @@ def test_detailed_registrations_have_their_specs(request: pytest.FixtureRequest,
         why = "AsyncClient.list_model_registrations of 4.1.0 takes no `detailed`, which its Client does"
         request.applymarker(pytest.mark.xfail(strict=True, raises=TypeError, reason=why))
     listed = client.list_model_registrations("LLM", detailed=True)
-    assert all(registration["model_specs"] for registration in listed)
+    assert listed and all(registration["model_specs"] for registration in listed)
 
 
 def test_one_registration_is_read(client: Any) -> None:
