@@ -87,7 +87,7 @@ def test_an_ipv6_address_is_in_brackets_in_a_url_only(host: str, url: str) -> No
 
 @pytest.mark.parametrize("host", ["http://127.0.0.1", "127.0.0.1:9997", "a/b", "localhost:80"])
 def test_a_url_is_no_host(host: str) -> None:
-    with pytest.raises(Problem, match="not an address"):
+    with pytest.raises(Problem, match="must be an address"):
         Settings.from_env({}, host=host)
 
 

@@ -88,7 +88,7 @@ def parse_host(text: str) -> str:
         return host[1:-1]
     if "/" in host or host.count(":") == 1:
         raise bad_request(
-            f"The host {text!r} is a URL or has a port, and not an address.",
+            f"The host {text!r} is a URL or has a port, but it must be an address.",
             hint="Use an address, such as 127.0.0.1 or ::1, and give the port with --port.",
             code=Code.BAD_SETTING,
         )

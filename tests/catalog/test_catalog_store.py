@@ -57,7 +57,7 @@ def test_an_update_is_there_at_once_after_a_restart_and_rolled_back(tmp_path: Pa
     for each in (store, opened(tmp_path)):
         assert dict(each.families) == dict(builtin_families()) and each.version == BUILTIN_VERSION
     assert [*files(tmp_path)] == ["state.json"]
-    with pytest.raises(Problem, match="none before it"):
+    with pytest.raises(Problem, match="no earlier one"):
         store.rollback()
 
 

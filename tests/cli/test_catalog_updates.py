@@ -74,7 +74,7 @@ def test_without_a_server_the_home_is_updated_listed_compared_and_rolled_back(ho
     assert "removed: new-chat" in run("catalog", "rollback").stdout
     assert "new-chat" not in run("registrations", "new-").stdout
     result = run("catalog", "rollback")
-    assert result.exit_code == 1 and "none before it" in result.stderr
+    assert result.exit_code == 1 and "no earlier one" in result.stderr
 
 
 def test_without_a_source_nothing_is_fetched(home: Path, run: Run) -> None:

@@ -73,7 +73,7 @@ def test_the_installers_last_words_are_shown(run: Run, tiny: FakeEngine) -> None
 def test_what_is_not_installed_is_said_with_what_is(run: Run, tiny: FakeEngine, command: str) -> None:
     result = run("env", command, "tiny")
     assert result.exit_code == 1
-    assert "No environment is installed for tiny." in result.stderr
+    assert "No environment for tiny is installed." in result.stderr
     assert "Installed: none." in result.stderr
 
 

@@ -69,7 +69,7 @@ def _problem(error: BaseException) -> Problem:
         Code.MANAGEMENT_NOT_LOADED,
         f"The management API can't be loaded: {_reason(error)}.",
         hint="The server's log has the details. "
-        "If the package is being upgraded, wait until that is complete, and restart the server; its models go on. "
+        "If the package is being upgraded, wait for the end, and restart the server; its models keep running. "
         "Otherwise the installation is incomplete: install it again.",
     )
 

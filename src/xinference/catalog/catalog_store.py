@@ -205,7 +205,7 @@ class CatalogStore:
             if not self.entries:
                 raise Problem(
                     Code.NO_EARLIER_CATALOG,
-                    f"The built-in catalog {BUILTIN_VERSION} is in use, and there is none before it.",
+                    f"The built-in catalog {BUILTIN_VERSION} is in use, and there is no earlier one.",
                     hint="`xinference catalog update` fetches another one.",
                 )
             earlier = self.entries[:-1]

@@ -25,7 +25,7 @@ async def upgrade(members: Members, member: Member, seconds: float = UPGRADE_SEC
     """
     state = members.state_of(member)
     if state not in _WORKING:
-        cause = f"The node {member.node_id} ({member.name}) is {state}, so its worker can't be told to restart."
+        cause = f"The node {member.node_id} ({member.name}) is {state}, so its worker can't be restarted."
         raise Problem(Code.NODE_GONE, cause, hint="`xinference cluster info` shows its state.")
     if member.is_upgrading:
         raise Problem(Code.NODE_BUSY, f"The node {member.node_id} ({member.name}) is being upgraded already.")
@@ -38,8 +38,8 @@ async def upgrade(members: Members, member: Member, seconds: float = UPGRADE_SEC
     except TimeoutError:
         raise Problem(
             Code.NODE_TIMEOUT,
-            f"The worker of the node {member.node_id} ({member.name}) is not back after {seconds:g} s.",
-            hint="Start `xinference-worker` there: its engines wait for XINFERENCE_GRACE_SECONDS. Its log says why.",
+            f"The worker of the node {member.node_id} ({member.name}) has not reconnected after {seconds:g} s.",
+            hint="Start `xinference-worker` there: its engines wait for XINFERENCE_GRACE_SECONDS. See its log.",
         ) from None
     finally:
         member.is_upgrading = False

@@ -206,7 +206,7 @@ def _local_last(node_id: str) -> tuple[bool, str]:
 def _no_access(launch: ResolvedLaunch, source: Source) -> Problem:
     return Problem(
         Code.OFFLINE,
-        f"No machine of the cluster that may connect to {source.hub} has {launch.version.version_id}.",
+        f"{launch.version.version_id} is on no machine of the cluster, and no machine may connect to {source.hub}.",
         stage="fetch",
         hint="Unset XINFERENCE_OFFLINE on one machine, or put the weights into the shared folder "
         "(XINFERENCE_SHARED_CACHE).",

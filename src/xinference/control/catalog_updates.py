@@ -137,8 +137,8 @@ class CatalogUpdates:
         named = request.source or self._settings.catalog_source
         if not named:
             raise bad_request(
-                "No source of a catalog is named, and XINFERENCE_CATALOG_SOURCE is not set.",
-                hint="`xinference catalog update --from FILE|URL|PACKAGE`.",
+                "The request names no source of a catalog, and XINFERENCE_CATALOG_SOURCE is not set.",
+                hint="Name one: `xinference catalog update --from FILE|URL|PACKAGE`.",
                 code=Code.NO_CATALOG_SOURCE,
             )
         source = read_source(named, request.sha256)

@@ -68,7 +68,7 @@ def _path_nowhere(path: Path) -> Problem:
         Code.MODEL_PATH_NOT_FOUND,
         f"No node has the path {path}.",
         stage="plan",
-        hint="Make it readable under the same name on the machines that may run the model.",
+        hint="Make it readable under the same path on the machines that may run the model.",
     )
 
 

@@ -30,7 +30,7 @@ def not_a_weight_file(path: Path) -> Problem:
     """The problem of a path whose file name is not that of a model: the same for existing and missing files."""
     return bad_weight_file(
         path,
-        "is not a weight file that the server can read",
+        "is not a readable weight file",
         f"Pass the path of an existing file whose name ends in {', '.join(MODEL_ENDINGS[:3])}, or of a model's folder.",
     )
 

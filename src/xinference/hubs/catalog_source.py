@@ -63,7 +63,7 @@ def read_source(text: str, sha256: str | None) -> CatalogSource:
     if source.is_address and digest is None:
         raise bad_request(
             f"The catalog at {address[:200]} is not pinned by a hash.",
-            hint="Pass its --sha256, which its publisher tells you; or use a package.",
+            hint="Pass --sha256 with the hash from the publisher of the catalog, or use a package.",
             code=Code.NO_CATALOG_SOURCE,
         )
     if not source.is_address and not _REQUIREMENT.fullmatch(address):

@@ -25,7 +25,7 @@ def peer_refused(what: str) -> Problem:
     """A machine of the cluster offers something that cannot be what is wanted."""
     return Problem(
         Code.PEER_REFUSED,
-        f"A machine of the cluster offers {what}, which is not what was asked for.",
+        f"A machine of the cluster offers {what}, which was not requested.",
         hint="Install the same version of Xinference on all machines.",
     )
 

@@ -75,7 +75,7 @@ def _require_regular_file(source: Path) -> None:
     if source.is_file():
         return
     if not source.is_dir():
-        raise bad_request(f"{source} is no regular file.", hint=_ONLY, code=Code.BAD_WEIGHT_FILE)
+        raise bad_request(f"{source} is not a regular file.", hint=_ONLY, code=Code.BAD_WEIGHT_FILE)
     files = [file for file in islice(_files(source), _FILES_READ) if _is_ggml(file)]
     hint = (
         f"Name the ggmlv3 file in it: {', '.join(str(file) for file in sorted(files)[:3])}."

@@ -119,7 +119,7 @@ def _unknown(name: str, near: list[EnvironmentEntry], installed: bool) -> Proble
     known = [entry for entry in near if entry.python] if installed else near
     names = ", ".join(f"{entry.spec.engine}=={entry.spec.version} ({entry.spec.accelerator})" for entry in known)
     return not_found(
-        f"No environment {'is installed' if installed else 'is known'} for {name}.",
-        hint=f"{'Installed' if installed else 'Known'}: {names or 'none'}.",
+        f"No environment for {name} {'is installed' if installed else 'exists'}.",
+        hint=f"{'Installed' if installed else 'Available'}: {names or 'none'}.",
         code=Code.ENVIRONMENT_MISSING if installed else Code.ENVIRONMENT_UNKNOWN,
     )

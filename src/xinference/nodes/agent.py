@@ -186,7 +186,7 @@ class Agent:
             Problem: the process can't be restarted.
         """
         if self.restart is None:
-            raise Problem(Code.NODE_MESSAGE_REFUSED, "This node is no process of its own, so it can't be restarted.")
+            raise Problem(Code.NODE_MESSAGE_REFUSED, "This node is not a separate process, so it can't be restarted.")
         asyncio.get_running_loop().call_later(RESTART_DELAY_SECONDS, self.restart)
 
     def _work_of(
@@ -211,7 +211,7 @@ def _launch(uid: str, stored: dict[str, Any]) -> ResolvedLaunch:
     if launch is None:
         raise Problem(
             Code.NODE_MESSAGE_REFUSED,
-            f"The launch of {uid} is in the form of another release.",
+            f"The launch of {uid} has the form of another release.",
             hint="Install the same version of Xinference on the server and on its nodes.",
         )
     return launch

@@ -121,7 +121,7 @@ def invitation_of(endpoint: str) -> Invitation:
         return msgspec.json.decode(answer.content, type=Invitation)
     except (ValueError, KeyError, TypeError, msgspec.DecodeError):
         raise Problem(
-            Code.NOT_OUR_SERVER, f"The server at {url} is not a supervisor of Xinference, or one of an earlier release."
+            Code.NOT_OUR_SERVER, f"The server at {url} is not a supervisor of Xinference, or has an earlier release."
         ) from None
 
 
@@ -178,9 +178,9 @@ def _check_authority(invitation: Invitation, expected: str, endpoint: str) -> No
     if found != expected:
         raise Problem(
             Code.WRONG_CLUSTER,
-            f"The cluster at {endpoint} is not the one that made the token: its authority is {found}, and the token "
-            f"is for {expected}.",
-            hint="Use the URL that the token was printed with. If it is that one, somebody may be between you and it.",
+            f"The token is not from the cluster at {endpoint}: its certificate authority is {found}, and the token is "
+            f"for {expected}.",
+            hint="Use the URL that was printed with the token. With that URL, somebody may intercept the connection.",
         )
 
 
@@ -199,7 +199,7 @@ async def connect(
         raise Problem(
             Code.SERVER_UNREACHABLE,
             f"The supervisor is not reached at {host}:{port}: {error or type(error).__name__}.",
-            hint="Open the port in its firewall; XINFERENCE_SUPERVISOR_PORT is its number.",
+            hint="Open the port in its firewall. XINFERENCE_SUPERVISOR_PORT sets its number.",
         ) from None
     NODE.set_on(stream[1].get_extra_info("socket"))
     return stream
@@ -226,4 +226,6 @@ async def ask(stream: tuple[asyncio.StreamReader, asyncio.StreamWriter], message
 
 
 def _closed(cause: str) -> Problem:
-    return Problem(Code.SERVER_UNREACHABLE, f"The supervisor does not answer: {cause}.", hint="Its log may say why.")
+    return Problem(
+        Code.SERVER_UNREACHABLE, f"The supervisor does not answer: {cause}.", hint="Its log may have the reason."
+    )

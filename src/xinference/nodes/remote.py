@@ -283,7 +283,7 @@ class RemoteNode:
         except TimeoutError:
             asked = type(ask).__name__
             cause = f"The node {self.node_id} did not answer {asked} within {seconds:g} s, although its link is up."
-            raise Problem(Code.NODE_TIMEOUT, cause, hint="The log of its worker may show why.") from None
+            raise Problem(Code.NODE_TIMEOUT, cause, hint="The log of its worker may have the reason.") from None
         answer = decode_answer(data)
         if isinstance(answer, messages.Refused):
             raise Problem.from_dict(answer.problem)

@@ -126,7 +126,11 @@ def folder_facts(source: FileSource) -> ModelFacts:
         pickles = [name for name in source.files if name.endswith(_PICKLES) and "/" not in name]
         raise bad_request(
             f"{source.title} has no safetensors"
-            + (f", and {pickles[0]} is a pickle, i.e. a program, which is not opened." if pickles else " at all."),
+            + (
+                f", and {pickles[0]} is a pickle. A pickle can run code, so it is not opened."
+                if pickles
+                else " at all."
+            ),
             hint="Convert the weights to safetensors or GGUF, or name a repository that has them.",
             code=Code.BAD_WEIGHT_FILE,
         )

@@ -43,7 +43,7 @@ def inspect_file(path: Path) -> Inspection:
             model_format="pytorch",
             size_bytes=size,
             files=((path.name, size),),
-            notes=("a PyTorch checkpoint is a pickle, i.e. a program, so it is not opened",),
+            notes=("a PyTorch checkpoint is a pickle, which can run code, so it is not opened",),
             no_engine="an engine needs the folder with its config.json, not one file",
         )
     return _of_ggml(path) if path.suffix == ".bin" else _of_gguf(path)

@@ -227,10 +227,10 @@ async def test_the_number_of_followers_is_limited(monkeypatch: pytest.MonkeyPatc
         readers.append(follower(watch, viewer))
         await readers[-1].next()
         if viewer is not two and len(readers) == 2:
-            with pytest.raises(Problem, match="of one key") as raised:
+            with pytest.raises(Problem, match="for one key") as raised:
                 watch.check_room(one)
             assert raised.value.code == Code.TOO_MANY_FOLLOWERS
-    with pytest.raises(Problem, match="of a server"):
+    with pytest.raises(Problem, match="for a server"):
         watch.check_room(two)
     await readers[0].close()
     watch.check_room(two)

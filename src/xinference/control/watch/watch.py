@@ -106,10 +106,10 @@ class Watch:
         """
         of_key = self._followers[_key_id(viewer)] if viewer.key is not None else 0
         if self.followers >= MAX_FOLLOWERS or of_key >= MAX_OF_KEY:
-            number, whose = (MAX_OF_KEY, "of one key") if of_key >= MAX_OF_KEY else (MAX_FOLLOWERS, "of a server")
+            number, whose = (MAX_OF_KEY, "for one key") if of_key >= MAX_OF_KEY else (MAX_FOLLOWERS, "for a server")
             raise Problem(
                 Code.TOO_MANY_FOLLOWERS,
-                f"There are {number} followers already, the most {whose}.",
+                f"{number} clients follow GET /v1/watch already, which is the maximum {whose}.",
                 hint="Close a page or a program that follows the server, or read GET /v1/models/instances.",
             )
 

@@ -77,5 +77,5 @@ def hash_mismatch(cause: str) -> Problem:
     return Problem(
         Code.HASH_MISMATCH,
         cause,
-        hint="The file differs from that of the model's entry: its source replaced it, or a mirror changed it.",
+        hint="The file differs from the one in the model's entry: its source replaced it, or a mirror changed it.",
     )
