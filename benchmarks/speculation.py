@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.shared_beginnings import Server, engine_clock, engine_pid
+from benchmarks.shared_beginnings import text as random_words
 from benchmarks.startup import call, free_port, wait_for
 
 WITHOUT = "without"
@@ -45,6 +46,8 @@ _CODE = """def sum_of_squares(numbers):
 PROMPTS = {
     "repeated": "The colours are red, green, blue, yellow, purple and orange.\n" * 4,
     "edit": f"The code:\n{_CODE}\nThe same code, with total in place of result:\ndef sum_of_squares(numbers):\n",
+    # Drafts from these lines are mostly wrong: the model does not continue them exactly.
+    "random lines": f"{random_words('speculation', 18)}.\n" * 3,
     "story": "Once upon a time, in a village by the sea,",
     "letter": "Dear Sir or Madam, I am writing to you because the lamp that I bought last week",
     "history": "The main causes of the French Revolution of 1789 were the debts of the crown, and",
