@@ -30,12 +30,12 @@ def weights() -> Iterator[Path]:
 
 
 @contextmanager
-def one_machine(file: Path, **script: Any) -> Iterator[ScriptedHome]:
-    """A server on one machine with one replica."""
+def one_machine(file: Path, lanes: int | None = None, **script: Any) -> Iterator[ScriptedHome]:
+    """A server on one machine with one replica; `lanes` is the number of requests that it computes at one time."""
     home = ScriptedHome(Path(tempfile.mkdtemp(dir=file.parent)), free_port(), {}, file)
     home.start()
     try:
-        answer = home.post_launch(UID, script=script)
+        answer = home.post_launch(UID, lanes=lanes, script=script)
         answer.raise_for_status()
         yield home
     finally:
@@ -65,9 +65,9 @@ def _started(file: Path, workers: int, lost_seconds: float, hosts: list[Host]) -
         made.close()
 
 
-def launch(made: ClusterProcesses, file: Path, replica: int = 1, **script: Any) -> None:
-    """Launch the model, and wait until it is ready."""
-    body = scripted_launch(file, UID, replica=replica, script=script)
+def launch(made: ClusterProcesses, file: Path, replica: int = 1, lanes: int | None = None, **script: Any) -> None:
+    """Launch the model, and wait until it is ready; `lanes` is the number of requests of a replica at one time."""
+    body = scripted_launch(file, UID, replica=replica, lanes=lanes, script=script)
     httpx2.post(f"{made.home.url}/v1/models", json=body, timeout=90).raise_for_status()
 
 

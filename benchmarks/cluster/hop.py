@@ -41,8 +41,8 @@ def _first_token(file: Path) -> Figure:
 
 def _chunk(file: Path) -> Figure:
     # All on loopback: a packet through the switch between two hosts of a network namespace each costs its sender 10 us.
-    with one_machine(file, chunks=CHUNKS, interval=INTERVAL) as alone, cluster(file, 1, cables=False) as made:
-        launch(made, file, chunks=CHUNKS, interval=INTERVAL)
+    with one_machine(file, STREAMS, chunks=CHUNKS, interval=INTERVAL) as alone, cluster(file, 1, cables=False) as made:
+        launch(made, file, lanes=STREAMS, chunks=CHUNKS, interval=INTERVAL)
         assert alone.server is not None and made.server is not None and made.workers[0].process is not None
         sides: list[tuple[Callable[[], Client], list[int]]] = [
             (lambda: Client("127.0.0.1", alone.port), [alone.server.pid]),
