@@ -10,7 +10,6 @@ import ssl
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -24,9 +23,9 @@ from xinference.hosts import node_name
 from xinference.hubs.listing import ListedFile
 from xinference.hubs.transfer.parallel import Report
 from xinference.hubs.transfer.partial_file import PartialFile, git_sha1
+from xinference.hubs.transfer.piece_queue import PieceQueue
 from xinference.nodes.node import Peer, PeerWeights
 from xinference.tcp_keepalive import NODE
-from xinference.work_threads import start_thread
 
 log = logging.getLogger(__name__)
 #: Maximum time for a connection to a peer, and between two pieces of its answer, in seconds.
@@ -34,8 +33,6 @@ CONNECT_SECONDS, SILENT_SECONDS = 3.0, 15.0
 #: Maximum time until a peer begins to answer, in seconds: it sends a few files at a time. A peer that has gone is
 #: noticed by TCP.
 TURN_SECONDS = 600.0
-#: Bytes that are read at once.
-PIECE_BYTES = 1 << 20
 
 
 class _PeerError(Exception):
@@ -115,24 +112,17 @@ class PeerCopy:
 
 
 def _append_all(answer: http.client.HTTPResponse, opened: PartialFile, size: int) -> None:
-    """Append an answer to a file: one piece is hashed and written in a thread while the next one is decrypted."""
-    this, other = memoryview(bytearray(PIECE_BYTES)), memoryview(bytearray(PIECE_BYTES))
-    begun: Future[None] | None = None
+    """Append an answer to a file."""
     length = opened.length
-    try:
+    with PieceQueue(opened) as pieces:
         while length < size:
+            buffer = pieces.buffer()
             with _peer_errors():
-                count = answer.readinto(this[: size - length])
+                count = answer.readinto(buffer[: size - length])
             if count == 0:
                 raise _PeerError(f"its answer ended after {length} of {size} bytes")
             length += count
-            if begun is not None:
-                begun.result()
-            begun = start_thread("append", opened.append, this[:count])
-            this, other = other, this
-    finally:
-        if begun is not None:
-            begun.result()
+            pieces.append(buffer, count)
 
 
 def _failed(file: ListedFile, reasons: Sequence[str]) -> Problem:

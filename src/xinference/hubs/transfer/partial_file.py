@@ -55,7 +55,15 @@ class PartialFile:
     def append(self, chunk: bytes | memoryview) -> None:
         if self.length + len(chunk) > self.size:
             raise TooLong
+        self.write(chunk)
+        self.add_to_hash(chunk)
+
+    def write(self, chunk: bytes | memoryview) -> None:
+        """Write bytes; `add_to_hash` of the same bytes must follow, and may run in another thread."""
         self._file.write(chunk)
+
+    def add_to_hash(self, chunk: bytes | memoryview) -> None:
+        """Hash and count bytes that have been written."""
         self._hash(chunk)
         self._report(len(chunk))
 
