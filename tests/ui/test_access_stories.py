@@ -26,7 +26,7 @@ def test_a_key_is_made_and_revoked(own_home: ScriptedHome, open_page: Open) -> N
 
     def make(name: str, scope: str) -> str:
         page.get_by_label("Name", exact=True).fill(name)
-        page.get_by_role("combobox", name="May").select_option(scope)
+        page.get_by_role("combobox", name="Permissions").select_option(scope)
         page.get_by_role("button", name="Create").click()
         page.get_by_text(f"The key {name} is shown only now").wait_for()
         key: str = page.locator(".made code").inner_text()

@@ -154,5 +154,5 @@ def test_a_model_that_thinks_has_a_rate_and_its_thoughts_are_folded(home: Script
     rate = re.search(r"([\d.]+) tokens/s", figures)
     assert rate is not None and float(rate[1]) > 0, figures
     assert not answer.get_by_text("thought 0 thought 1").is_visible()
-    answer.get_by_text("Thinking").click()
+    answer.get_by_text("Reasoning").click()
     answer.get_by_text("thought 0 thought 1").wait_for()

@@ -83,7 +83,7 @@ def test_a_download_is_paused_and_goes_on_after_a_restart_of_the_server(
     page.get_by_role("progressbar", name=VERSION).wait_for()
     page.get_by_text(re.compile(r"\d+(\.\d+)? MiB of 12(\.0)? MiB.*per second.*left.*%")).wait_for()
     page.get_by_role("button", name="Pause").click()
-    page.get_by_role("button", name="Go on").wait_for()
+    page.get_by_role("button", name="Resume").wait_for()
     assert cached(home) == [(VERSION, False)]
     # Another server of the same home: the download is still there, and its bytes are not sent again.
     watch.expected += RESTART
@@ -94,8 +94,8 @@ def test_a_download_is_paused_and_goes_on_after_a_restart_of_the_server(
     page.get_by_text(re.compile("stopped at .* MiB")).wait_for()
     del hub.faults[FILE]
     before = len(hub.counters.of(FILE))
-    page.get_by_role("button", name="Go on").click()
-    page.get_by_text("Nothing is downloaded now.").wait_for()
+    page.get_by_role("button", name="Resume").click()
+    page.get_by_text("No downloads are running.").wait_for()
     until("the weights are here", lambda: cached(home) == [(VERSION, True)])
     page.get_by_role("row", name=re.compile(VERSION)).wait_for()
     first = [each[2] for each in hub.counters.of(FILE)[before:] if each[2]]
@@ -115,7 +115,7 @@ def test_a_download_of_a_repository_goes_on_after_a_restart_of_the_server(
     page, _ = open_page(home, "#/downloads")
     page.get_by_text(re.compile("stopped at .* [KM]iB")).wait_for()
     del hub.faults[FILE]
-    page.get_by_role("button", name="Go on").click()
+    page.get_by_role("button", name="Resume").click()
     until("the weights are here", lambda: cached(home) == [(version, True)])
 
 
@@ -134,7 +134,7 @@ def test_an_earlier_answer_that_comes_later_does_not_replace_the_weights(home: S
 
     page.route("**/v1/cache/models", hold_first)
     page.get_by_role("link", name="Downloads", exact=True).click()
-    page.get_by_text("Nothing is downloaded now.").wait_for()
+    page.get_by_text("No downloads are running.").wait_for()
     until("the first answer is held", lambda: (page.evaluate("0"), bool(held))[1])
     asked = {"model_name": "qwen2.5-instruct", "model_format": "ggufv2", "quantization": "q4_0"}
     assert httpx2.post(f"{home.url}/v1/cache/models", json=asked, timeout=60).is_success
@@ -163,7 +163,7 @@ def test_a_download_that_ends_between_two_reports_of_the_server_is_not_left_as_s
     page.route("**/v1/cache/models", answer)
     page.get_by_role("link", name="Downloads", exact=True).click()
     page.get_by_text(re.compile("stopped at")).wait_for()
-    page.get_by_text("Nothing is downloaded now.").wait_for()
+    page.get_by_text("No downloads are running.").wait_for()
 
 
 def test_a_download_is_removed_from_the_list_and_its_part_from_the_disk(
@@ -176,7 +176,7 @@ def test_a_download_is_removed_from_the_list_and_its_part_from_the_disk(
     page.get_by_role("button", name="Remove from the list").click()
     page.get_by_text(re.compile("stopped at")).wait_for()
     page.get_by_role("row", name=re.compile(VERSION)).get_by_role("button", name="Remove").click()
-    page.get_by_text("None yet. A launch downloads what it needs.").wait_for()
+    page.get_by_text("No weights yet. A launch downloads the weights that it needs.").wait_for()
     assert "This frees" in watch.dialogs[-1]
     assert cached(home) == []
 

@@ -94,7 +94,7 @@ def test_thoughts_are_folded_and_calls_of_tools_are_shown_as_such(home: Scripted
     assert thinking.get_attribute("open") is None
     thinking.locator("summary").click()
     page.get_by_text("thought 0 thought 1").wait_for()
-    call = page.get_by_role("region", name="Call of the tool look_up")
+    call = page.get_by_role("region", name="Call of tool look_up")
     assert "{}" in call.locator("pre").inner_text()
 
 

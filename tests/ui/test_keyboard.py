@@ -62,7 +62,7 @@ def test_a_launch_a_chat_a_stop_and_a_key_by_the_keyboard(own_home: ScriptedHome
     page.get_by_text("What will happen").wait_for()
     reach(page, "Options of the engine by name")
     page.keyboard.press("Enter")
-    reach(page, "One option a line.*")
+    reach(page, "One option per line.*")
     page.get_by_role("button", name="Launch", exact=True, disabled=False).wait_for()
     press(page, "Launch")
     page.get_by_role("link", name="Chat", exact=True).nth(1).wait_for()
@@ -92,7 +92,7 @@ def test_a_launch_a_chat_a_stop_and_a_key_by_the_keyboard(own_home: ScriptedHome
     page.get_by_role("heading", name="Running models").wait_for()
     press(page, "slow")
     page.get_by_role("heading", name="slow").wait_for()
-    press(page, "End")
+    press(page, "Terminate")
     until("the model has ended", lambda: own_home.status("slow") == "GONE")
     # A key.
     page.evaluate("document.querySelector('nav a').focus()")
@@ -102,4 +102,4 @@ def test_a_launch_a_chat_a_stop_and_a_key_by_the_keyboard(own_home: ScriptedHome
     page.keyboard.type("by-keyboard")
     press(page, "Create")
     page.get_by_text("The key by-keyboard is shown only now").wait_for()
-    assert any("End slow?" in each for each in watch.dialogs)
+    assert any("Terminate slow?" in each for each in watch.dialogs)

@@ -123,16 +123,16 @@ def test_adapters_of_a_launch_are_lines_of_the_form_and_come_back_with_it(home: 
     choices = {"engine": "Fifth", "format": "ggufv2", "size": "7", "quantization": "Q8_0", "uid": "adapted"}
     query = httpx2.QueryParams({**choices, "path": request["model_path"]})
     page, _ = open_page(home, f"#/launch/LLM/llama-2-chat?{query}")
-    box = page.get_by_label("LoRA adapters, one a line: name=folder")
+    box = page.get_by_label("LoRA adapters, one per line: name=folder")
     box.fill("not an adapter")
     page.get_by_role("button", name="Launch", exact=True, disabled=True).wait_for()
     box.fill("short=/adapters/short\nlong one=/adapters/long")
     command = page.locator("section[aria-label=Plan] pre").last
     command.get_by_text("--lora-modules short /adapters/short --lora-modules 'long one' /adapters/long").wait_for()
     page.get_by_role("button", name="Launch", exact=True, disabled=False).click()
-    page.get_by_role("button", name="End", exact=True).wait_for()
+    page.get_by_role("button", name="Terminate", exact=True).wait_for()
     [launched] = [each for each in httpx2.get(f"{home.url}/v1/launch_history").json() if each["model_uid"] == "adapted"]
     assert launched["data"]["lora_modules"] == {"short": "/adapters/short", "long one": "/adapters/long"}
-    page.get_by_role("button", name="End", exact=True).click()
+    page.get_by_role("button", name="Terminate", exact=True).click()
     page.get_by_role("link", name="Launch again: adapted").click()
     assert box.input_value() == "short=/adapters/short\nlong one=/adapters/long"

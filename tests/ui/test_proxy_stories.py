@@ -125,7 +125,7 @@ def test_the_page_works_behind_a_proxy_with_tls_and_a_path(proxied: Proxied, ope
     assert (cookie["secure"], cookie["httpOnly"], cookie["sameSite"]) == (True, True, "Strict")
     launch(home, key, "second")
     page.get_by_role("link", name="second", exact=True).wait_for()
-    assert page.get_by_text("Updates each 5 s").count() == int(buffers)
+    assert page.get_by_text("Updates every 5 s").count() == int(buffers)
     page.get_by_role("link", name="Chat", exact=True).click()
     page.get_by_label("Message", exact=True).fill("Hello")
     page.keyboard.press("Enter")

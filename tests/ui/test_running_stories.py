@@ -23,13 +23,13 @@ def test_a_launch_is_seen_after_a_reload_cancelled_and_repeated(home: ScriptedHo
     page.get_by_role("button", name="Cancel the launch").wait_for()
     page.reload()
     page.get_by_role("button", name="Cancel the launch").click()
-    page.get_by_text("No model of this name runs.").wait_for()
+    page.get_by_text("No model with this name is running.").wait_for()
     page.get_by_role("link", name=re.compile("^Running")).first.click()
     page.get_by_role("link", name="Launch again: slow-to-start").click()
     page.get_by_text("What will happen").wait_for()
     assert page.get_by_label("Name in requests").input_value() == "slow-to-start"
     assert page.get_by_role("radio", name="Fifth").is_checked()
-    options = page.get_by_label("One option a line: name=value")
+    options = page.get_by_label("One option per line: name=value")
     assert '"health_delay":600' in options.input_value()
     options.fill('script={"text": "again "}')
     page.get_by_role("button", name="Launch", exact=True).click()
@@ -83,7 +83,7 @@ def test_a_model_with_a_long_name_is_scaled_and_ended(home: ScriptedHome, open_p
     page.get_by_role("link", name="Logs").nth(1).wait_for()
     wide = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
     assert wide <= 0
-    page.get_by_role("button", name="End", exact=True).click()
+    page.get_by_role("button", name="Terminate", exact=True).click()
     page.get_by_role("heading", name="Running models").wait_for()
     until("the model has ended", lambda: home.status(uid) == "GONE")
     assert httpx2.get(f"{home.url}/v1/models/instances").is_success

@@ -59,9 +59,9 @@ def test_the_page_asks_where_a_proxy_holds_the_stream_back(home: ScriptedHome, o
     page.reload()
     uid = launch(home, "behind-a-buffer")
     listed(page, uid)
-    page.get_by_text("Updates each 5 s").wait_for()
+    page.get_by_text("Updates every 5 s").wait_for()
     assert held
     page.context.unroute_all(behavior="ignoreErrors")
     page.reload()
     listed(page, uid)
-    page.get_by_text("Updates each 5 s").wait_for(state="detached")
+    page.get_by_text("Updates every 5 s").wait_for(state="detached")
