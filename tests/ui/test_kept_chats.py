@@ -87,7 +87,7 @@ def test_a_message_is_edited_and_a_chat_branches(home: ScriptedHome, open_page: 
 
 def test_thoughts_are_folded_and_calls_of_tools_are_shown_as_such(home: ScriptedHome, open_page: Open) -> None:
     shape = {"engine": "vLLM", "thoughts": 2, "calls": 1}
-    uid = launched(home, "thinker", shape=shape, chunks=3)
+    uid = launched(home, "caller", shape=shape, chunks=3)
     page, _ = open_page(home, f"#/chat?model={uid}")
     ask(page, "Weather?")
     thinking = page.locator("details.thinking")
