@@ -7,7 +7,8 @@ from tests.support.cases import in_one_test
 from xinference.engines.dialect import UNCHANGED, Dialect, EngineError
 from xinference.engines.dialects import DIALECTS, dialect_of
 from xinference.engines.registry import all_engines
-from xinference.protocol.requests import Chat, ChatMessage
+from xinference.protocol.message_forms import ChatMessage
+from xinference.protocol.requests import Chat
 
 
 def test_each_engine_has_a_dialect_under_its_display_name() -> None:

@@ -16,12 +16,12 @@ from xinference.gateway.canonical_messages import canonical_messages
 from xinference.gateway.legacy_functions import replace_functions
 from xinference.gateway.request_document import RequestDocument
 from xinference.protocol import exact_requests
+from xinference.protocol.field_types import Opaque
 from xinference.protocol.requests import (
     AnthropicMessages,
     Chat,
     Completion,
     CountTokens,
-    Opaque,
     Request,
     Template,
     Tokenize,

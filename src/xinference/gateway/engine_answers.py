@@ -13,7 +13,13 @@ from xinference.error_codes import Code
 from xinference.gateway.legacy_functions import answer_with_function, events_with_function
 from xinference.protocol import exact_requests
 from xinference.protocol.errors import Refusal
-from xinference.protocol.requests import Chat, Request, Rerank, is_on, text_of
+from xinference.protocol.field_types import is_on
+from xinference.protocol.requests import (
+    Chat,
+    Request,
+    Rerank,
+    text_of,
+)
 from xinference.routing.table import Route
 
 #: Maximum number of bytes that are read of an engine's error answer.

@@ -17,10 +17,9 @@ from msgspec import Meta, Struct, UnsetType
 from xinference.protocol import exact_requests
 from xinference.protocol.constraint_limits import MAX_ALTERNATIVES, MAX_BYTES
 from xinference.protocol.exact_requests import PlainSchema
-from xinference.protocol.requests import (
+from xinference.protocol.field_types import (
     Bias,
     Choices,
-    DataUri,
     Effort,
     Name,
     Penalty,
@@ -29,6 +28,7 @@ from xinference.protocol.requests import (
     Share,
     Temperature,
 )
+from xinference.protocol.message_forms import DataUri
 
 #: The type of a field that a common chat does not have.
 Absent = UnsetType

@@ -15,9 +15,11 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from xinference.protocol import requests
+from xinference.protocol import message_forms, requests
 from xinference.protocol.constraint_limits import MAX_ALTERNATIVES, MAX_VALUES
-from xinference.protocol.requests import DataUri, Request, TokenId
+from xinference.protocol.field_types import TokenId
+from xinference.protocol.message_forms import DataUri
+from xinference.protocol.requests import Request
 
 #: JSON that engines read as text or ignore.
 Skipped = msgspec.Raw | UnsetType
@@ -72,19 +74,19 @@ class CacheControl(Struct, forbid_unknown_fields=True):
     ttl: str | None = None
 
 
-class Link(requests.Link, forbid_unknown_fields=True):
+class Link(message_forms.Link, forbid_unknown_fields=True):
     detail: str | None = None
 
 
-class Recording(requests.Recording, forbid_unknown_fields=True):
+class Recording(message_forms.Recording, forbid_unknown_fields=True):
     pass
 
 
-class MediaSource(requests.MediaSource, forbid_unknown_fields=True):
+class MediaSource(message_forms.MediaSource, forbid_unknown_fields=True):
     media_type: str | None = None
 
 
-class Part(requests.Part, forbid_unknown_fields=True):
+class Part(message_forms.Part, forbid_unknown_fields=True):
     image_url: Link | DataUri | None = None
     audio_url: Link | None = None
     input_audio: Recording | None = None
@@ -107,12 +109,12 @@ class Part(requests.Part, forbid_unknown_fields=True):
     logprobs: Skipped = UNSET
 
 
-class BlockSource(requests.BlockSource, forbid_unknown_fields=True):
+class BlockSource(message_forms.BlockSource, forbid_unknown_fields=True):
     content: str | list[Part] | None = None
     media_type: str | None = None
 
 
-class Block(requests.Block, forbid_unknown_fields=True):
+class Block(message_forms.Block, forbid_unknown_fields=True):
     image_url: Link | DataUri | None = None
     audio_url: Link | None = None
     input_audio: Recording | None = None
@@ -138,17 +140,17 @@ class Block(requests.Block, forbid_unknown_fields=True):
     logprobs: Skipped = UNSET
 
 
-class CalledFunction(requests.CalledFunction, forbid_unknown_fields=True):
+class CalledFunction(message_forms.CalledFunction, forbid_unknown_fields=True):
     pass
 
 
-class ToolCall(requests.ToolCall, forbid_unknown_fields=True):
+class ToolCall(message_forms.ToolCall, forbid_unknown_fields=True):
     function: CalledFunction | None = None
     type: str | None = None
     index: int | None = None
 
 
-class ChatMessage(requests.ChatMessage, forbid_unknown_fields=True):
+class ChatMessage(message_forms.ChatMessage, forbid_unknown_fields=True):
     content: str | list[Part] | None = None
     tool_calls: list[ToolCall] | None = None
     annotations: Skipped = UNSET
@@ -156,7 +158,7 @@ class ChatMessage(requests.ChatMessage, forbid_unknown_fields=True):
     function_call: Plain = None
 
 
-class AnthropicMessage(requests.AnthropicMessage, forbid_unknown_fields=True):
+class AnthropicMessage(message_forms.AnthropicMessage, forbid_unknown_fields=True):
     content: str | list[Block] | None = None
     tool_calls: list[ToolCall] | None = None
     annotations: Skipped = UNSET
@@ -164,12 +166,12 @@ class AnthropicMessage(requests.AnthropicMessage, forbid_unknown_fields=True):
     function_call: Plain = None
 
 
-class Function(requests.Function, forbid_unknown_fields=True):
+class Function(message_forms.Function, forbid_unknown_fields=True):
     parameters: PlainSchema | None = None
     strict: bool | None = None
 
 
-class Tool(requests.Tool, forbid_unknown_fields=True):
+class Tool(message_forms.Tool, forbid_unknown_fields=True):
     function: Function | None = None
     parameters: PlainSchema | None = None
     input_schema: PlainSchema | None = None

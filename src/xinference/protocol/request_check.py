@@ -20,18 +20,20 @@ from xinference.protocol.constraint_limits import (
 )
 from xinference.protocol.errors import Refusal
 from xinference.protocol.exact_requests import EXACT
+from xinference.protocol.field_types import JsonObject
 from xinference.protocol.grammar_limits import check_grammar
 from xinference.protocol.literal_values import literal_values
+from xinference.protocol.message_forms import (
+    PartType,
+    Tool,
+)
 from xinference.protocol.regex_limits import check_regex
 from xinference.protocol.requests import (
     Chat,
     Completion,
     Embeddings,
     Generation,
-    JsonObject,
-    PartType,
     Request,
-    Tool,
 )
 from xinference.protocol.schema_limits import SchemaLimits
 

@@ -8,160 +8,34 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal
 
-import msgspec
-from msgspec import UNSET, Meta, Struct, UnsetType
+from msgspec import UNSET, Meta, Struct
 
 from xinference.error_codes import Code
 from xinference.protocol.constraint_limits import MAX_VALUES
 from xinference.protocol.errors import Refusal
-
-Name = Annotated[str, Meta(min_length=1)]
-#: The largest number that all engines read: some keep numbers of tokens and token ids in 32 bits.
-MOST = 2**31 - 1
-Positive = Annotated[int, Meta(ge=1, le=MOST)]
-TokenId = Annotated[int, Meta(ge=-MOST - 1, le=MOST)]
-Seed = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
-Penalty = Annotated[float, Meta(ge=-2, le=2)]
-#: Engines multiply and divide by it in 32 bits.
-Repetition = Annotated[float, Meta(ge=1e-3, le=1e3)]
-Share = Annotated[float, Meta(ge=0, le=1)]
-Temperature = Annotated[float, Meta(ge=0, le=2)]
-UpTo20 = Annotated[int, Meta(ge=0, le=20)]
-Choices = Annotated[int, Meta(ge=1, le=128)]
-#: A text that ends an answer.
-StopText = Annotated[str, Meta(max_length=1024)]
-Stops = StopText | Annotated[list[StopText], Meta(max_length=64)]
-#: OpenAI's bounds; `false`: the token never appears.
-TokenBias = Annotated[float, Meta(ge=-100, le=100)] | bool
-Bias = Annotated[dict[Annotated[str, Meta(max_length=1024)], TokenBias], Meta(max_length=1024)]
-#: How much a model thinks, in the words of all APIs.
-Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
-#: JSON that is not decoded here; `schema_limits` checks its size and complexity.
-JsonObject = Annotated[msgspec.Raw | UnsetType, Meta(extra_json_schema={"type": ["object", "null"]})]
-JsonOrText = Annotated[msgspec.Raw | UnsetType, Meta(extra_json_schema={"type": ["object", "string", "null"]})]
-
-
-class Opaque(Struct):
-    """Any JSON object."""
-
-
-#: A URI that contains the media itself: engines would fetch any other address from this machine's network.
-DataUri = Annotated[str, Meta(pattern="^data:")]
-#: The types of content that are passed on; other types may be files or media that the gateway cannot check.
-PartType = Literal[
-    "text", "input_text", "output_text", "refusal", "image_url", "image", "input_image", "audio_url", "input_audio",
-    "tool_use", "tool_result", "thinking", "redacted_thinking", "reasoning", "reasoning_text", "summary_text",
-]  # fmt: skip
-
-
-class Link(Struct):
-    """A data URI with media."""
-
-    url: DataUri
-
-
-class Recording(Struct):
-    """Audio as base64, in OpenAI's form."""
-
-    data: Annotated[str, Meta(pattern="^(data:|[A-Za-z0-9+/=_\\s-]*$)")]
-    format: str | None = None
-
-
-class MediaSource(Struct):
-    """Media in Anthropic's form."""
-
-    type: str | None = None
-    url: DataUri | None = None
-    data: Annotated[str, Meta(pattern="^(data:|[A-Za-z0-9+/=_\\s-]*$)")] | None = None
-
-
-class Part(Struct):
-    """One piece of a message's content: text, an image, a tool's result."""
-
-    type: PartType
-    text: str | None = None
-    image_url: Link | DataUri | None = None
-    image: DataUri | None = None
-    audio_url: Link | None = None
-    input_audio: Recording | None = None
-    source: MediaSource | None = None
-    content: str | list[Part] | None = None
-    """The content of a tool's result."""
-
-
-#: The types of content of messages in Anthropic's form.
-BlockType = Literal[PartType, "document", "search_result"]
-
-
-class BlockSource(Struct):
-    """Media in Anthropic's form, or a document: its data is a text, and its content has parts."""
-
-    type: str | None = None
-    url: DataUri | None = None
-    data: str | None = None
-    content: str | list[Part] | None = None
-
-
-class Block(Struct):
-    """One piece of a message's content in Anthropic's form. `gateway.canonical_messages` checks its media."""
-
-    type: BlockType
-    text: str | None = None
-    image_url: Link | DataUri | None = None
-    image: DataUri | None = None
-    audio_url: Link | None = None
-    input_audio: Recording | None = None
-    source: BlockSource | str | None = None
-    """An image, a document, or the name of the source of a search result."""
-    content: str | list[Block] | None = None
-    """The content of a tool's result, or of a search result."""
-
-
-class CalledFunction(Struct):
-    name: str | None = None
-    arguments: str | dict[str, Any] | None = None
-
-
-class ToolCall(Struct):
-    id: str | None = None
-    function: CalledFunction | None = None
-
-
-class ChatMessage(Struct):
-    role: Literal["system", "developer", "user", "assistant", "tool", "function"]
-    content: str | list[Part] | None = None
-    name: str | None = None
-    tool_calls: list[ToolCall] | None = None
-    tool_call_id: str | None = None
-    reasoning_content: str | None = None
-    reasoning: str | None = None
-    refusal: str | None = None
-
-
-class Function(Struct):
-    name: str | None = None
-    description: str | None = None
-    parameters: JsonObject = UNSET
-
-
-class Tool(Struct):
-    """A tool, in the form of OpenAI's chats, of OpenAI's responses, or of Anthropic's messages."""
-
-    type: str | None = None
-    function: Function | None = None
-    name: str | None = None
-    description: str | None = None
-    parameters: JsonObject = UNSET
-    input_schema: JsonObject = UNSET
-
-
-class AnthropicMessage(ChatMessage):
-    content: str | list[Block] | None = None  # type: ignore[assignment]  # never assigned
-
-
-Messages = Annotated[list[ChatMessage], Meta(min_length=1)]
-#: Text, several texts, token ids, or several lists of token ids.
-Tokens = str | Annotated[list[str | TokenId | list[TokenId]], Meta(min_length=1)]
+from xinference.protocol.field_types import (
+    MAX_INT32,
+    Bias,
+    Choices,
+    Effort,
+    JsonObject,
+    JsonOrText,
+    Name,
+    Opaque,
+    Penalty,
+    Positive,
+    Repetition,
+    Seed,
+    Share,
+    Stops,
+    StopText,
+    Switch,
+    Temperature,
+    TokenId,
+    Tokens,
+    UpTo20,
+)
+from xinference.protocol.message_forms import AnthropicMessage, Messages, Part, Tool
 
 
 class Named(Struct):
@@ -327,7 +201,7 @@ class CountTokens(AnthropicCommon, kw_only=True):
 class AnthropicMessages(AnthropicCommon, kw_only=True):
     max_tokens: Positive
     stop_sequences: Annotated[list[StopText], Meta(max_length=64)] | None = None
-    top_k: Annotated[int, Meta(ge=0, le=MOST)] | None = None
+    top_k: Annotated[int, Meta(ge=0, le=MAX_INT32)] | None = None
     betas: Any = None
     container: Any = None
     inference_geo: Any = None
@@ -343,23 +217,7 @@ class Embeddings(Request, kw_only=True):
     input: str | Annotated[list[str | TokenId | list[TokenId] | Document], Meta(min_length=1)]
     dimensions: Positive | None = None
     encoding_format: Literal["float", "base64"] | None = None
-    truncate_prompt_tokens: Annotated[int, Meta(ge=-1, le=MOST)] | None = None
-
-
-#: A switch in each form that pydantic, which other servers use, reads as a boolean: clients send texts and numbers.
-Switch = (
-    bool
-    | Literal[
-        0, 1, "0", "1", "true", "false", "True", "False", "TRUE", "FALSE", "yes", "no", "Yes", "No", "YES", "NO", "on",
-        "off", "On", "Off", "ON", "OFF", "t", "f", "T", "F", "y", "n", "Y", "N",
-    ]
-)  # fmt: skip
-_ON = frozenset({"1", "true", "yes", "on", "t", "y"})
-
-
-def is_on(switch: Switch | None) -> bool:
-    """Whether a switch is on; an absent one is off."""
-    return switch.lower() in _ON if isinstance(switch, str) else bool(switch)
+    truncate_prompt_tokens: Annotated[int, Meta(ge=-1, le=MAX_INT32)] | None = None
 
 
 class Rerank(Request, kw_only=True):
