@@ -120,8 +120,15 @@ async def test_a_pin_is_a_pin(name: str) -> None:
 
 
 async def test_a_pin_to_no_node_is_refused_with_its_name() -> None:
-    with pytest.raises(Problem, match="box9 is no node of this cluster"):
+    with pytest.raises(Problem, match="box9 is not a node of this cluster"):
         await Place().nodes_of(worker_ip="box9")
+
+
+async def test_a_ready_node_that_the_launch_does_not_name_is_refused_with_this_reason() -> None:
+    place = Place()
+    view = await place.placer.view(launch_of("one"))
+    with pytest.raises(Problem, match=r"\(box1\) is not one of the nodes that the launch names; .*box9 is not a node"):
+        place.placer.best(view, replace(launch_of("one").request, worker_ip="box9"))
 
 
 async def test_only_workers_with_the_labels_are_used_and_a_refusal_names_the_label() -> None:
@@ -223,7 +230,9 @@ async def test_a_replica_on_two_nodes_takes_half_of_the_memory_of_each() -> None
 
 
 async def test_an_engine_that_needs_one_machine_is_refused_with_its_reason() -> None:
-    with pytest.raises(Problem, match=r"llama\.cpp can't compute a replica on 2 machines: .*encrypt nothing"):
+    with pytest.raises(
+        Problem, match=r"llama\.cpp can't compute a replica on 2 machines: .*neither keys nor encryption"
+    ):
         await Place(labels=PRIVATE).plan_of(n_worker=2)
 
 

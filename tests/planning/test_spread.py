@@ -95,7 +95,7 @@ def test_a_refusal_says_of_each_node_what_it_lacks() -> None:
     assert refused.value.cause == (
         "m needs 4 replicas, and 2 have room: "
         "a has room for 2 of them, and for one more: It needs 9 MiB, and 2 MiB are free; "
-        "b has no room: It needs 9 MiB, and 0 MiB are free; c is DRAINING; z is no node of this cluster."
+        "b has no room: It needs 9 MiB, and 0 MiB are free; c is DRAINING; z is not a node of this cluster."
     )
     with pytest.raises(Problem, match="there is no node") as empty:
         spread([], Demand("m", 1), fitting())

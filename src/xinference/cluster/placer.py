@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 
 import msgspec
@@ -200,9 +200,9 @@ class Placer:
 
     def _no_node(self, request: LaunchRequest) -> Problem:
         pins = self._pins(request)
-        states = [f"{each.node_id} ({each.name}) {self._lack(each, request)}" for each in self._members]
+        states = [f"{each.node_id} ({each.name}) {self._lack(each, request, pins)}" for each in self._members]
         known = {each.node_id for each in self._members} | {LOCAL_NODE}
-        states += [f"{pin} is no node of this cluster" for pin in pins if pin not in known]
+        states += [f"{pin} is not a node of this cluster" for pin in pins if pin not in known]
         listed = "; ".join(states) or "no worker has joined"
         return Problem(
             Code.NO_NODE,
@@ -211,7 +211,9 @@ class Placer:
             hint="`xinference cluster info` shows the nodes.",
         )
 
-    def _lack(self, member: Member, request: LaunchRequest) -> str:
+    def _lack(self, member: Member, request: LaunchRequest, pins: Collection[str]) -> str:
+        if pins and member.node_id not in pins:
+            return "is not one of the nodes that the launch names"
         lack = lack_of_labels(member.labels, request.labels)
         return lack or f"is {self._members.state_of(member)}"
 
@@ -233,7 +235,7 @@ def _check_ranks(request: LaunchRequest, engine: Engine, engines: Iterable[Engin
         raise bad_request(
             f"{engine.table.engine} can't compute a replica on {request.n_worker} machines: "
             f"{engine.table.ranks_refusal}.",
-            hint=f"{join_names(able)} can. Without --n-worker, each of the --replica copies is on one machine.",
+            hint=f"{join_names(able)} can do this. Without --n-worker, each of the --replica copies is on one machine.",
             code=Code.ENGINE_UNSUPPORTED,
         )
 

@@ -172,7 +172,7 @@ class _Spreader:
         demand = self._demand
         lines = [f"{each.node_id} {self._lack(each) or self._lack_of_room(each)}" for each in self._candidates]
         known = {each.node_id for each in self._candidates}
-        lines += [f"{pin} is no node of this cluster" for pin in demand.pins if pin not in known]
+        lines += [f"{pin} is not a node of this cluster" for pin in demand.pins if pin not in known]
         what = f"{demand.replicas} replicas" if demand.replicas > 1 else "one replica"
         each_of = f", each on {demand.ranks} nodes with the same labels and number of GPUs" if demand.ranks > 1 else ""
         room = f"{placed} have room" if placed else "none has room" if demand.replicas > 1 else "it has no room"

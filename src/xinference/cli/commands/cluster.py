@@ -193,7 +193,7 @@ def create(target: Target, hours: float, uses: int, any_number: bool, as_json: b
         print_json(made)
         return
     note("Run this on the machine that is to join:")
-    write(made["command"])
+    write(f"{made['command']}\n")
     if "HOST:" in made["command"]:
         note("Replace HOST by the address at which that machine reaches the supervisor.")
 

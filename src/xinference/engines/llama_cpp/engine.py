@@ -113,8 +113,8 @@ class LlamaCpp(SetsThinking):
         engine="llama.cpp",
         formats={"ggufv2": None, "ggmlv3": None},
         model_types=("LLM", "embedding", "rerank"),
-        ranks_refusal="its servers for further machines check no key and encrypt nothing, so that its authors advise "
-        "against them on a network",
+        ranks_refusal="its servers for further machines use neither keys nor encryption, and its authors advise "
+        "against their use on a network",
     )
     memory = MEMORY
     thinking = ThinkingOption("default_template_kwargs", json.dumps)
