@@ -10,6 +10,7 @@ import msgspec
 from xinference.engines.dialect import BytesRewrite, EngineError, Exchange
 from xinference.engines.dialects import dialect_of
 from xinference.error_codes import Code
+from xinference.gateway.choice_order import ChoiceOrder
 from xinference.gateway.legacy_functions import answer_with_function, events_with_function
 from xinference.protocol import exact_requests
 from xinference.protocol.errors import Refusal
@@ -56,6 +57,8 @@ def events_rewrite(request: Request, exchange: Exchange) -> BytesRewrite | None:
         return rewrite
     if request.functions:
         rewrite = chained(rewrite, events_with_function)
+    if request.n is not None and request.n > 1:
+        rewrite = chained(rewrite, ChoiceOrder(request.n))
     return fill_deltas if rewrite is None else lambda chunk: rewrite(fill_deltas(chunk))
 
 
