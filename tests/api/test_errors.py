@@ -3,7 +3,9 @@ from __future__ import annotations
 import json
 
 import pytest
+from fastapi.testclient import TestClient
 
+from xinference.api.app import build_routes
 from xinference.api.errors import problem_response
 from xinference.error_codes import Code
 from xinference.errors import Problem
@@ -18,3 +20,18 @@ def test_an_error_on_a_path_of_openai_has_openais_form_too(path: str) -> None:
 def test_another_error_has_the_form_of_management_alone() -> None:
     answer = json.loads(bytes(problem_response(Problem(Code.MODEL_NOT_FOUND, "There is none."), "/v1/keys").body))
     assert answer.keys() == {"detail", "problem"}
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allow"),
+    [
+        ("PUT", "/v1/keys", "DELETE, GET, HEAD, POST"),
+        ("POST", "/v1/keys/k", "DELETE, PATCH"),
+        ("DELETE", "/v1/models/m/reload", "GET, HEAD, POST"),
+        ("TRACE", "/v1/usage", "GET, HEAD"),
+    ],
+)
+def test_a_wrong_method_is_answered_with_all_methods_of_the_path(method: str, path: str, allow: str) -> None:
+    answer = TestClient(build_routes({})).request(method, path)
+    assert (answer.status_code, answer.headers["allow"]) == (405, allow)
+    assert answer.json()["problem"]["code"] == "method_not_allowed" and allow in answer.json()["detail"]

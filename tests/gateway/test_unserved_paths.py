@@ -25,6 +25,15 @@ UNSERVED = [
     ("GET", "/v1/files", "no store of files"),
     ("DELETE", "/v1/vector_stores/a", "no store of vectors"),
     ("POST", "/v1/batches", "no batches"),
+    ("GET", "/v1/skills", "no store of skills"),
+    ("POST", "/v1/live/calls", "no realtime sessions"),
+    ("GET", "/v1/chat/completions/chatcmpl-1", "no store of chat completions"),
+    ("DELETE", "/v1/chat/completions/chatcmpl-1", "no store of chat completions"),
+    ("GET", "/v1/chat/completions/chatcmpl-1/messages", "no store of chat completions"),
+    ("POST", "/v1/responses/compact", "no compaction"),
+    ("POST", "/v1/responses/input_tokens", "/v1/messages/count_tokens"),
+    ("POST", "/v1/responses/resp_1/cancel", "no background responses"),
+    ("GET", "/v1/responses/resp_1/input_items", "GET /v1/responses/ID"),
     ("POST", "/chat/completions", "The path is /v1/chat/completions: add /v1"),
     ("POST", "/embeddings", "The path is /v1/embeddings: add /v1"),
     ("GET", "/models", "The path is /v1/models: add /v1"),
@@ -83,3 +92,27 @@ def test_served_paths_are_not_refused(path: str) -> None:
 
 def test_no_path_of_the_data_path_is_refused() -> None:
     assert not [path for path in DATA_PATHS if path.startswith("/v1/") and unserved(path) is not None]
+
+
+async def test_batches_of_messages_are_refused_in_anthropics_form() -> None:
+    async with gateway_of(HandMadeRouter()) as gateway:
+        for path in ("/v1/messages/batches", "/anthropic/v1/messages/batches/b"):
+            said = await call(gateway, path, method="GET")
+            assert (said.status, said.json["type"], said.json["error"]["type"]) == (404, "error", "not_found_error")
+            assert "no batches" in said.json["error"]["message"]
+
+
+@in_one_test(
+    ("method", "path", "allow"),
+    [
+        ("POST", "/metrics", b"GET, HEAD"),
+        ("OPTIONS", "/metrics", b"GET, HEAD"),
+        ("PUT", "/v1/models", b"GET, HEAD, POST"),
+        ("DELETE", "/anthropic/v1/models", b"GET, HEAD"),
+        ("PATCH", "/anthropic/v1/models/m", b"GET, HEAD"),
+    ],
+)
+async def test_a_method_that_a_path_for_reading_lacks_is_405_with_allow(method: str, path: str, allow: bytes) -> None:
+    async with gateway_of(HandMadeRouter()) as gateway:
+        said = await call(gateway, path, method=method)
+    assert (said.status, said.headers[b"allow"]) == (405, allow)

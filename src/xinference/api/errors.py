@@ -9,6 +9,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from xinference.error_codes import Code
 from xinference.errors import Problem
@@ -116,6 +117,8 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def on_http(request: Request, error: HTTPException) -> JSONResponse:
+        if error.status_code == 405:
+            return _wrong_method(request)
         cause = f"{request.method} {request.url.path}: {error.detail}."
         problem = Problem(Code.HTTP_ERROR, cause, status=error.status_code, hint="See /docs for the routes.")
         return problem_response(problem, request.url.path, openai=request.url.path.startswith("/v1/"))
@@ -123,3 +126,27 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(Exception)
     async def on_defect(request: Request, error: Exception) -> JSONResponse:
         return problem_response(INTERNAL)  # Starlette logs the error itself
+
+
+_METHODS = ("DELETE", "GET", "PATCH", "POST", "PUT")
+
+
+def _wrong_method(request: Request) -> JSONResponse:
+    """The answer to a method that no route of the path has, with those that it has."""
+    routes, scope = request.app.routes, request.scope
+    methods = [
+        method
+        for method in _METHODS
+        if any(route.matches({**scope, "method": method})[0] is Match.FULL for route in routes)
+    ]
+    if "GET" in methods:
+        methods.append("HEAD")  # answered like GET
+    names = ", ".join(sorted(methods))
+    problem = Problem(
+        Code.METHOD_NOT_ALLOWED,
+        f"{request.url.path[:200]} accepts {names}, not {request.method}.",
+        hint="See /docs for the routes.",
+    )
+    response = problem_response(problem, request.url.path, openai=request.url.path.startswith("/v1/"))
+    response.headers["Allow"] = names
+    return response

@@ -30,6 +30,7 @@ from xinference.gateway.http.scope_entries import (
 from xinference.gateway.http.server import trust_proxy
 from xinference.gateway.limited_forward import LimitedForwarder
 from xinference.gateway.metrics import CONTENT_TYPE, Metrics
+from xinference.gateway.path_methods import refused_method
 from xinference.gateway.probes import answer_probe
 from xinference.gateway.rate_limits import LocalQuota, Quota
 from xinference.gateway.refusal_counter import RefusalCounter
@@ -191,13 +192,17 @@ class Gateway:
         path, method = scope["path"], scope["method"]
         if path in PROBES:
             await answer_probe(Reply(send), method, path, is_stopping=self._shutdown.begun)
-        elif path == "/metrics" and method in READ_METHODS:
+        elif (refusal := refused_method(method, path)) is not None:
+            await refuse(Reply(send, anthropic=path.startswith("/anthropic/")), refusal)
+        elif path == "/metrics":
             self.recorder.flush()
             text = await self.metrics.scrape()
             await Reply(send).whole(200, text, kind=(b"content-type", CONTENT_TYPE), head=method == "HEAD")
         elif path == "/v1/models" and method in READ_METHODS:
             listing = self._views.for_reading(key, self._router.table).listing
             await Reply(send).whole(200, listing, head=method == "HEAD")
+        elif (unknown := unserved(path)) is not None:
+            await refuse(Reply(send, anthropic=path.startswith(("/anthropic/", "/v1/messages/"))), unknown)
         elif path.startswith(RESPONSES):
             await self._responses.answer(
                 Reply(send), method, path.removeprefix(RESPONSES), None if key is None else key.key_id
@@ -205,8 +210,6 @@ class Gateway:
         elif path.startswith(anthropic.MODELS) and method in READ_METHODS:
             table = self._views.for_reading(key, self._router.table)
             await _anthropic_models(table, path, Reply(send, anthropic=True), head=method == "HEAD")
-        elif (unknown := unserved(path)) is not None:
-            await refuse(Reply(send), unknown)
         else:
             scope[SCOPE_KEY] = key
             if path in READ_PAUSES:

@@ -5,6 +5,8 @@ Without this, a client would read only "404", or a key for models would be told 
 
 from __future__ import annotations
 
+import re
+
 from xinference.error_codes import Code
 from xinference.gateway.routes import DATA_PATHS
 from xinference.protocol.errors import Refusal
@@ -29,7 +31,30 @@ LACKS = {
     "/v1/assistants": "assistants",
     "/v1/threads": "assistants",
     "/v1/conversations": "store of conversations",
+    "/v1/agents": "agents",
+    "/v1/chatkit": "chat sessions",
+    "/v1/live": "realtime sessions",
+    "/v1/organization": "organizations",
+    "/v1/projects": "projects",
+    "/v1/safety": "safety checks",
+    "/v1/skills": "store of skills",
+    "/v1/vaults": "store of secrets",
+    "/v1/webhook_endpoints": "webhooks",
 }
+#: Paths below those of the API -> what the server lacks, and what to use instead.
+_BELOW = (
+    (re.compile(r"/v1/chat/completions/.+"), "store of chat completions", "Keep the answer in the client."),
+    (re.compile(r"(/anthropic)?/v1/messages/batches(/.*)?"), "batches", "Send each message on /v1/messages."),
+    (re.compile(r"/v1/responses/compact"), "compaction of responses", "Ask for a summary in a response."),
+    (
+        re.compile(r"/v1/responses/input_tokens"),
+        "count of a response's tokens",
+        "/v1/messages/count_tokens counts the tokens of messages.",
+    ),
+    (re.compile(r"/v1/responses/[^/]+/cancel"), "background responses", "Close the connection to stop a response."),
+    (re.compile(r"/v1/responses/[^/]+/.+"), "list of a response's parts", "GET /v1/responses/ID has the response."),
+)
+_BELOW_FIRST = ("/v1/chat/", "/v1/messages/", "/anthropic/v1/messages/", "/v1/responses/")
 SERVED = "It serves language, embedding and rerank models, such as on /v1/chat/completions and /v1/embeddings."
 OLLAMA = "/api/"
 TWICE = "/v1/v1/"
@@ -45,9 +70,14 @@ def unserved(path: str) -> Refusal | None:
 
     It does not depend on the method: nothing on such a path is served.
     """
+    if path in DATA_PATHS:
+        return None
     first = "/".join(path.split("/", 3)[:3])
     if first in LACKS:
         return _refusal(f"This server has no {LACKS[first]}: {path[:200]} is not served.", SERVED)
+    for below, lacks, hint in _BELOW if path.startswith(_BELOW_FIRST) else ():
+        if below.fullmatch(path):
+            return _refusal(f"This server has no {lacks}: {path[:200]} is not served.", hint)
     if f"/v1{path}" in DATA_PATHS or path == "/models":
         return _refusal(f"{path[:200]} is not served.", f"The path is /v1{path}: add /v1 to the base URL.")
     if path.startswith(TWICE):
