@@ -128,7 +128,7 @@ async def test_a_ready_node_that_the_launch_does_not_name_is_refused_with_this_r
     place = Place()
     view = await place.placer.view(launch_of("one"))
     with pytest.raises(Problem, match=r"\(box1\) is not one of the nodes that the launch names; .*box9 is not a node"):
-        place.placer.best(view, replace(launch_of("one").request, worker_ip="box9"))
+        place.placer.best(view, msgspec.structs.replace(launch_of("one").request, worker_ip="box9"))
 
 
 async def test_only_workers_with_the_labels_are_used_and_a_refusal_names_the_label() -> None:
