@@ -7,8 +7,9 @@ import contextlib
 import logging
 import signal
 import socket
+import threading
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -83,6 +84,20 @@ class Server(uvicorn.Server):
             log.error("%s was deleted and cannot be created again: %s", path, error.strerror)
         else:
             log.warning("%s was deleted, and is created again", path)
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Handle SIGHUP, too, which a terminal sends when it closes; a server under `nohup` goes on."""
+        handled = threading.current_thread() is threading.main_thread()
+        handled = handled and signal.getsignal(signal.SIGHUP) is signal.SIG_DFL
+        if handled:
+            signal.signal(signal.SIGHUP, self.handle_exit)
+        try:
+            with super().capture_signals():
+                yield
+        finally:
+            if handled:
+                signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         # uvicorn's handler raises the signal again at the end: the process would die before its engines are stopped.
