@@ -18,6 +18,7 @@ from typing import NoReturn
 import huggingface_hub
 import pytest
 
+from tests.fakes.hub.loopback import LoopbackHub
 from tests.fakes.hub.repositories import Fault
 from tests.hubs.loopback_fetch import BYTES, CHOSEN, COMMIT, FOLDER, Fetching, version_of
 from tests.support.polling import until
@@ -348,3 +349,38 @@ def test_a_known_size_is_checked_of_a_file_that_another_tool_brought(fetching: F
     shutil.rmtree(fetching.home)
     assert fetching.cached(version) == path
     assert fetching.cached(fetching.version("tiny.bin", facts={"none": FileFacts(size=7)})) is None
+
+
+#: Answers that are no list of files: of Hugging Face's form, and of ModelScope's.
+ODD_LISTS = (
+    *(b"[]", b"null", b"7", b'"text"', b"<html>", b"", b'{"a":' * 20_000),
+    b'{"id": "o/m", "sha": 5, "siblings": []}',
+    *(
+        b'{"id": "o/m", "sha": "%s", "siblings": %s}' % (COMMIT.encode(), siblings)
+        for siblings in (
+            *(b'{"a": 1}', b'"text"', b"[7]", b'[{"rfilename": 5, "size": 1}]', b'[{"rfilename": null, "size": 1}]'),
+            b'[{"rfilename": "a.bin", "size": "12"}]',
+            b'[{"rfilename": "a.bin", "size": -5}]',
+            b'[{"rfilename": "a.bin", "size": 1%s}]' % (b"0" * 30),
+            b'[{"rfilename": "a.bin", "size": 5, "lfs": 7}]',
+        )
+    ),
+    *(
+        b'{"Code": 200, "Success": true, "Data": %s}' % data
+        for data in (
+            *(b"7", b"null", b'{"Files": 7}', b'{"Files": [7]}', b'{"Files": [{"Path": 5, "Size": 1}]}'),
+            b'{"Files": [{"Path": "a.bin", "Type": "blob", "Size": "x"}]}',
+            b'{"Files": [{"Path": "a.bin", "Type": "blob", "Size": -5}]}',
+        )
+    ),
+)
+
+
+@pytest.mark.parametrize("answer", ODD_LISTS, ids=range(len(ODD_LISTS)))
+def test_an_answer_that_is_no_list_of_files_is_a_problem_of_the_hub(
+    fetching: Fetching, server: LoopbackHub, answer: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("modelscope_hub._legacy_api.REPO_TREE_PAGE_MAX_ATTEMPTS", 1)
+    server.odd_answer = answer
+    problem = fetching.problem(fetching.version("tiny.bin"))
+    assert problem.code in ("hub_unreachable", "file_not_found", "repo_not_found", "revision_not_found")

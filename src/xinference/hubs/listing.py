@@ -17,6 +17,10 @@ _MODEL_ID = re.compile(r"[A-Za-z0-9_][\w.-]*(?:/[A-Za-z0-9_][\w.-]*)?", re.ASCII
 _REVISION = re.compile(r"[A-Za-z0-9_][\w.+-]*(?:/[A-Za-z0-9_][\w.+-]*)*", re.ASCII)
 
 
+#: No file is larger.
+MAX_FILE_BYTES = 1 << 60
+
+
 class ListedFile(msgspec.Struct, frozen=True):
     """One file of a repository."""
 
@@ -51,6 +55,11 @@ def is_inside(name: str) -> bool:
     parts = name.split("/")
     plain = all(part not in ("", ".", "..") for part in parts)
     return plain and not any(c in name for c in "\\\0:") and name.isprintable()
+
+
+def is_listed(file: ListedFile) -> bool:
+    """Whether the values of a file have their types: the hub's answer may have others."""
+    return isinstance(file.name, str) and type(file.size) is int and 0 <= file.size < MAX_FILE_BYTES
 
 
 def check_source(source: Source) -> None:

@@ -32,6 +32,8 @@ class LoopbackHub:
         self.modelscope = {r.model_id: r for r in modelscope}
         self.faults: dict[str, Fault] = {}
         self.counters = Counters()
+        self.odd_answer: bytes | None = None
+        """The JSON of every answer of the APIs, in place of the right one."""
         self.lock = threading.Lock()
         self.url = ""
 
@@ -82,6 +84,8 @@ class _Handler(BaseHTTPRequestHandler):
         parts = [unquote(part) for part in url.path.strip("/").split("/")]
         query = {key: values[0] for key, values in parse_qs(url.query).items()}
         match parts:
+            case ["api", *_] if self.hub.odd_answer is not None:
+                self._raw(self.hub.odd_answer)
             case ["api", "v1", "models", owner, name, *rest]:
                 self._modelscope(f"{owner}/{name}", rest, query)
             case ["api", "models", owner, name, *rest]:
@@ -94,6 +98,13 @@ class _Handler(BaseHTTPRequestHandler):
                 self._bytes(stored, "/".join(file), {})
             case _:
                 self._json(404, {})
+
+    def _raw(self, body: bytes) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
 
     # -- Hugging Face -----------------------------------------------------------------------------------------
 

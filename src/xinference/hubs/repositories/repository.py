@@ -25,7 +25,7 @@ from xinference.hubs import problems
 from xinference.hubs.base import FetchPreview, RemoteFile
 from xinference.hubs.cached_files import CachedFile, delete
 from xinference.hubs.completeness import is_whole_file, is_whole_folder
-from xinference.hubs.listing import ListedFile, Listing, Listings, check_source
+from xinference.hubs.listing import ListedFile, Listing, Listings, check_source, is_listed
 from xinference.hubs.offer import Copy, Offer, are_inside, offer_of
 from xinference.hubs.selection import choose_files, joined_name, must_join, wanted_names
 from xinference.hubs.transfer.join_parts import join
@@ -131,7 +131,7 @@ class RepositoryHub(ABC):
         listing = next((each for each in listings if each is not None), None)
         if listing is None:
             self._check_online(version)
-            listing = self._list(source.model_id, source.revision)
+            listing = self._read_list(source.model_id, source.revision)
         chosen = choose_files(version, source, listing.files)
         return [RemoteFile(file.name, file.size, file.sha256) for file in chosen]
 
@@ -185,7 +185,7 @@ class RepositoryHub(ABC):
     def preview(self, version: ModelVersion, source: Source) -> FetchPreview:
         check_source(source)
         self._check_online(version)
-        listing = self._list(source.model_id, source.revision)
+        listing = self._read_list(source.model_id, source.revision)
         files = choose_files(version, source, listing.files)
         by_name = {file.name: file for file in files}
         return FetchPreview(
@@ -199,7 +199,9 @@ class RepositoryHub(ABC):
         if path := self.find_cached(version, source):
             return path
         self._check_online(version)
-        listing = run_cancellable(lambda: self._list(source.model_id, source.revision), cancelled, version.version_id)
+        listing = run_cancellable(
+            lambda: self._read_list(source.model_id, source.revision), cancelled, version.version_id
+        )
         files = choose_files(version, source, listing.files)
         with self._disk_problems(version, source, listing):
             return self._fetch_files(version, source, listing, files, progress, cancelled)
@@ -225,7 +227,24 @@ class RepositoryHub(ABC):
         check_source(Source(hub=self.name, model_id=model_id, revision=revision))
         if variable := self.offline_setting():
             raise problems.offline(self.terms, model_id, variable)
-        return self._list(model_id, revision)
+        return self._read_list(model_id, revision)
+
+    def _read_list(self, model_id: str, revision: str | None) -> Listing:
+        """The file list from the hub, whose answer may be anything, and fails in the hub's client anywhere.
+
+        Raises:
+            Problem: as `_list`; 503 ``hub_unreachable``: the answer is not a list of files.
+        """
+        try:
+            listing = self._list(model_id, revision)
+        except (ValueError, TypeError, AttributeError, LookupError, ArithmeticError, RecursionError) as error:
+            raise self._odd_list(model_id, str(error) or type(error).__name__) from error
+        if odd := next((file for file in listing.files if not is_listed(file)), None):
+            raise self._odd_list(model_id, f"a file has the name {odd.name!r:.80} and the size {odd.size!r:.40}")
+        return listing
+
+    def _odd_list(self, model_id: str, reason: str) -> Problem:
+        return problems.unreachable(self.terms, f"its list of the files of {model_id} cannot be read ({reason:.200})")
 
     def small_file(self, model_id: str, listing: Listing, name: str, max_bytes: int) -> bytes | None:
         """A file of a listing, stored in the cache; None if it is not listed or larger than `max_bytes`.
