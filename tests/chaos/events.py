@@ -28,6 +28,8 @@ class Chaos(Clients):
         self.disk = disk
         self.clock = clock
         self.trail: list[str] = []
+        #: A second server would wait for the home of the first one, and own it after a later stop.
+        self._one_server = threading.Lock()
 
     def step(self) -> None:
         """Do one random thing, sometimes two at once, and let the server settle."""
@@ -45,15 +47,17 @@ class Chaos(Clients):
     # -- faults -----------------------------------------------------------------------------------------------
 
     def kill_server(self) -> None:
-        self.home.kill()
-        self.home.start()
+        with self._one_server:
+            self.home.kill()
+            self.home.start()
 
     def terminate_server(self) -> None:
-        server = self.home.server
-        assert server is not None
-        server.terminate()
-        server.wait(60)
-        self.home.start()
+        with self._one_server:
+            server = self.home.server
+            assert server is not None
+            server.terminate()
+            server.wait(60)
+            self.home.start()
 
     def kill_one(self) -> None:
         """Kill a keeper or an engine."""

@@ -80,4 +80,5 @@ def test_no_sequence_of_faults_breaks_an_invariant(chaos: Chaos) -> None:
     chaos.check()
     log = (chaos.home.weights.parent / "server.log").read_text(errors="replace")
     assert "A defect in xinference" not in log and "Traceback" not in log, log[-4000:]
+    assert "Another server uses" not in log, "the run has started a server beside another one"
     chaos.stop()
