@@ -56,7 +56,8 @@ ANNOUNCE_SECONDS = 10.0
 def run(options: ServerOptions) -> int:
     """Serve until SIGINT, SIGTERM or a stop request to the API; returns the exit status.
 
-    After SIGTERM, the engines run on for their grace period, for the next server; SIGINT and a stop request stop them.
+    After SIGTERM, the engines keep running for their grace period, for the next server. SIGINT and a stop request stop
+    them.
 
     Raises:
         Problem: a setting is wrong, or the server would be exposed without keys.

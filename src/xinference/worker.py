@@ -230,7 +230,7 @@ class _Worker:
             asyncio.create_task(self._end_orphans(), name="time without a supervisor"),
         ]
         log.info(
-            "xinference %s works as node %s, with its data port at %s (home %s)",
+            "xinference %s runs as node %s, with its data port at %s (home %s)",
             __version__,
             self._membership.node_id,
             self._front_door,
@@ -257,7 +257,7 @@ class _Worker:
 
     def _restart(self) -> None:
         """End this program, and start it again with the package that is installed by then."""
-        log.info("the supervisor asks for a restart: the engines run on")
+        log.info("the supervisor requests a restart; the engines keep running")
         self._restarts = True
         self._server.stop(signal.SIGTERM)
 

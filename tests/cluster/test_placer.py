@@ -241,7 +241,7 @@ async def test_nodes_talk_in_clear_text_only_over_a_private_network_or_if_allowe
     place.engines["llama.cpp"] = OnSeveral()
     with pytest.raises(Problem, match="no label fabric=private") as raised:
         await place.plan_of(n_worker=2)
-    assert raised.value.cause.count("clear text") == 2
+    assert raised.value.cause.count("without encryption") == 2
     assert len((await place.plan_of(n_worker=2, allow_plain_gang=True)).places[0].nodes) == 2
 
 

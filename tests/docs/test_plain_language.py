@@ -61,6 +61,13 @@ DIALECT = (
     r"of each prompt anew",
     r"is not a part of the question",
     r"breaks? off its answer",
+    r"server is one machine",
+    r"brings back the",
+    r"(may|will) say why",
+    r"as prompts come",
+    r"talk in clear text",
+    r"wait so long for it",
+    r"takes it in again",
     # phrases with two readings
     r"tokens a second",
     r"answers? a second",

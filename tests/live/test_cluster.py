@@ -110,7 +110,7 @@ def test_a_worker_is_restarted_by_an_upgrade_and_its_engines_run_on(
     assert "its 1 engines ran on" in done.stderr
     assert cluster.state(worker) == "READY" and cluster.ready_on(UID) == spread
     _, _, after = (worker.home.path / "process.log").read_text().rpartition("the supervisor asks for a restart")
-    assert "works as node" in after
+    assert "runs as node" in after
     assert worker.process is not None and worker.process.poll() is None, "the process is the same"
     assert _ask(cluster) == {200}
     keeper = cluster.instance_keeper(UID, worker)

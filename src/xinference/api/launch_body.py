@@ -100,7 +100,8 @@ class LaunchBody(BaseModel):
         default=1, description="Number of nodes of a cluster that compute each replica together"
     )
     allow_plain_gang: bool = Field(
-        default=False, description="Let the nodes of a replica talk in clear text over a network that is not private"
+        default=False,
+        description="Let the nodes of a replica connect without encryption over a network that is not private",
     )
     worker_ip: Text | None = Field(
         default=None,

@@ -91,7 +91,7 @@ def launch_model(
         on_demand: load the model by its first request, and unload it when it is idle.
         n_worker: number of workers of a cluster that compute each replica together.
         labels: use only the workers of a cluster that have these labels.
-        allow_plain_gang: let these workers talk in clear text, even if they lack the label ``fabric=private``.
+        allow_plain_gang: let these workers connect without encryption, even without the label ``fabric=private``.
         ttl: seconds without a request until an on-demand model is unloaded; 0: only when its memory is needed.
         keep_alive: `ttl` in Ollama's form, such as ``5m``.
         pin: never unload an on-demand model for another one.

@@ -264,8 +264,8 @@ def _rank_refusal(request: LaunchRequest, labels: Mapping[str, str]) -> str | No
     if request.n_worker == 1 or request.allow_plain_gang or labels.get("fabric") == "private":
         return None
     return (
-        "has no label fabric=private, and the nodes of one replica talk in clear text (label the workers of a private "
-        "network by --label fabric=private, or launch with --allow-plain-gang)"
+        "has no label fabric=private, and the nodes of one replica connect without encryption (start the workers of a "
+        "private network with --label fabric=private, or launch with --allow-plain-gang)"
     )
 
 

@@ -57,7 +57,7 @@ class Share:
     planned_loaded: int | None = None
     """The part of `planned` that is in memory when the engine is ready, and pages of its file."""
     planned_states: int | None = None
-    """The part of `planned` for saved states of prompts, which are written as prompts come."""
+    """The part of `planned` for saved states of prompts, which are written as prompts arrive."""
     measured: int | None = None
     measured_states: int | None = None
     """The part of `measured` that saved states of prompts take."""

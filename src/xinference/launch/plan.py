@@ -45,7 +45,7 @@ class Sizing(msgspec.Struct, frozen=True):
     correction_bytes: int = 0
     """Part of the overhead that comes from an earlier measurement; may be negative."""
     state_bytes: int = 0
-    """Maximum size of the saved states of prompts, which are files in the host's memory; written as prompts come."""
+    """Maximum size of the saved states of prompts, which are files in the host's memory; written as prompts arrive."""
 
     @property
     def engine_bytes(self) -> int:

@@ -30,7 +30,7 @@ class LaunchRequest(msgspec.Struct, frozen=True, kw_only=True):
     n_worker: int = 1
     """Number of nodes of the cluster that compute each replica together."""
     allow_plain_gang: bool = False
-    """The nodes of a replica may talk in clear text over a network that is not labelled as private."""
+    """The nodes of a replica may connect without encryption over a network that is not labelled as private."""
     worker_ip: str | None = None
     """The only nodes of the cluster that may be used, by id, name or address, separated by commas; None: all."""
     labels: dict[str, str] = {}

@@ -121,9 +121,9 @@ class SupervisorLink:
             self._is_reached = False
             self._changed.set()
             await self._connection.serve()
-            log.warning("the link to the supervisor has ended; the engines run on")
+            log.warning("the link to the supervisor has ended")
         except OSError as error:
-            log.warning("the link to the supervisor broke (%s); the engines run on", error)
+            log.warning("the link to the supervisor broke (%s); the engines keep running", error)
         finally:
             if self._connection is not None:
                 self._down_since = time.monotonic()
