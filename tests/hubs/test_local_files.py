@@ -6,7 +6,7 @@ import pytest
 
 from tests.formats.gguf_writer import Gguf
 from xinference.errors import Problem
-from xinference.hubs.local_files import resolve_local
+from xinference.hubs.local_files import missing_parts, resolve_local
 
 
 def refused(path: Path, model_format: str, quantization: str | None = None) -> Problem:
@@ -58,6 +58,16 @@ def test_a_split_model_is_its_first_part(tmp_path: Path) -> None:
 def test_missing_parts_are_listed(tmp_path: Path) -> None:
     ggufs(tmp_path, "m-00001-of-00003.gguf")
     assert "m-00002-of-00003.gguf, m-00003-of-00003.gguf" in refused(tmp_path, "ggufv2").cause
+
+
+@pytest.mark.parametrize(("claimed", "missing"), [("00999", 998), ("01000", 0), ("99999", 0)])
+def test_a_name_that_claims_a_thousand_parts_is_no_parts_name(claimed: str, missing: int) -> None:
+    """Each of the claimed parts costs time, and a repository may have a thousand such names."""
+    assert len(missing_parts([f"m-00001-of-{claimed}.gguf"])) == missing
+
+
+def test_missing_parts_in_a_subfolder_have_its_name() -> None:
+    assert missing_parts(["q8/m-00002-of-00002.gguf", "README.md"]) == ("q8/m-00001-of-00002.gguf",)
 
 
 def test_a_damaged_gguf_is_refused(tmp_path: Path) -> None:

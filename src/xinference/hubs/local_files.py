@@ -13,8 +13,9 @@ from xinference.formats.gguf import read_header
 from xinference.formats.sniff import SNIFF_BYTES, describe
 from xinference.formats.weight_file import weight_file
 
-#: llama.cpp's names for the parts of one model (`llama_split_path`).
-_PART = re.compile(r"(?P<stem>.+)-(?P<index>\d{5})-of-(?P<count>\d{5})\.gguf", re.IGNORECASE)
+#: llama.cpp's names for the parts of one model (`llama_split_path`). A name that claims a thousand parts or more is no
+#: part's: anybody can give a file such a name, and each part costs time.
+PART = re.compile(r"(?P<stem>.+)-(?P<index>\d{5})-of-(?P<count>00\d{3})\.gguf", re.IGNORECASE)
 _SHOWN = 8
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth")
 _WEIGHT_SUFFIXES = frozenset({*_WEIGHTS, ".gguf", ".ggml"})
@@ -89,9 +90,14 @@ def near_files_hint(path: Path) -> str | None:
 def missing_parts(names: Iterable[str]) -> tuple[str, ...]:
     """The names of the parts that are missing of the models of which `names` has at least one part."""
     present = set(names)
-    models = {parts_of(Path(name))[0]: name for name in sorted(present)}
-    every = (part.as_posix() for name in models.values() for part in parts_of(Path(name)))
+    matches = (PART.fullmatch(name) for name in present)
+    models = sorted({(match["stem"], int(match["count"])) for match in matches if match is not None})
+    every = (_part_name(stem, index, count) for stem, count in models for index in range(1, count + 1))
     return tuple(name for name in every if name not in present)
+
+
+def _part_name(stem: str, index: int, count: int) -> str:
+    return f"{stem}-{index:05}-of-{count:05}.gguf"
 
 
 def shown_names(names: Sequence[str]) -> str:
@@ -134,11 +140,11 @@ def _gguf(path: Path, quantization: str | None) -> Path:
 
 def parts_of(file: Path) -> list[Path]:
     """All parts of the model that `file` belongs to, in order; only `file` if the model is not split."""
-    match = _PART.fullmatch(file.name)
+    match = PART.fullmatch(file.name)
     if match is None:
         return [file]
     count = int(match["count"])
-    return [file.with_name(f"{match['stem']}-{i:05}-of-{count:05}.gguf") for i in range(1, count + 1)] or [file]
+    return [file.with_name(_part_name(match["stem"], i, count)) for i in range(1, count + 1)] or [file]
 
 
 def _ggml(path: Path, quantization: str | None) -> Path:
@@ -185,7 +191,7 @@ def _one_of(folder: Path, suffixes: tuple[str, ...], quantization: str | None) -
 
 def _is_first_of_a_model(file: Path) -> bool:
     """Whether the file is neither a later part nor the projector of a vision model in the same folder."""
-    match = _PART.fullmatch(file.name)
+    match = PART.fullmatch(file.name)
     return (match is None or int(match["index"]) == 1) and "mmproj" not in file.name.lower()
 
 

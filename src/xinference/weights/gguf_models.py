@@ -9,11 +9,10 @@ from pathlib import PurePosixPath
 
 from xinference.error_codes import Code
 from xinference.errors import Problem, bad_request
-from xinference.hubs.local_files import shown_names
+from xinference.hubs.local_files import PART, shown_names
 from xinference.launch.quantization_order import USUAL, nearest_first, same_quantization
 from xinference.units import GIB
 
-_PARTED = re.compile(r"(?P<stem>.+)-(?P<index>\d{5})-of-(?P<count>\d{5})\.gguf", re.IGNORECASE)
 #: llama.cpp's names of quantizations, with the prefixes that publishers add.
 _QUANTIZATION = re.compile(
     r"(?<![A-Za-z0-9])(?P<name>(?:UD-)?(?:Q\d_0_\d_\d|I?Q\d_(?:K_(?:XXL|XL|S|M|L)|K|XXS|XS|NL|S|M|[01])|TQ\d_0"
@@ -39,7 +38,7 @@ def gguf_models(files: Mapping[str, int]) -> list[GgufModel]:
     for name in sorted(files):
         if not name.lower().endswith(".gguf") or is_projector(name) or _is_calibration(name):
             continue
-        match = _PARTED.fullmatch(name)
+        match = PART.fullmatch(name)
         key = (match["stem"], int(match["count"])) if match else (name, 1)
         parts.setdefault(key, {})[int(match["index"]) if match else 1] = name
     models = []
@@ -93,7 +92,7 @@ def choose_model(
         named = [model for model in every if file in model.files]
         if named:
             return named[0]
-        if _PARTED.fullmatch(file):
+        if PART.fullmatch(file):
             absent = [name for name in missing if _stem_of_part(name) == _stem_of_part(file)]
             raise bad_request(
                 f"{file} of {title} is one part of a model, and these parts are missing: {shown_names(absent)}.",
@@ -155,13 +154,13 @@ def default_model(models: Iterable[GgufModel], usable_bytes: int | None) -> Defa
 def _stem(model: GgufModel) -> str:
     """The file's name without its quantization, which is the same for all quantizations of a model."""
     name = PurePosixPath(model.files[0]).name.lower()
-    parted = _PARTED.fullmatch(name)
+    parted = PART.fullmatch(name)
     stem = parted["stem"] if parted else name.removesuffix(".gguf")
     return stem.replace(str(model.quantization).lower(), "").strip("-._")
 
 
 def _stem_of_part(name: str) -> str | None:
-    match = _PARTED.fullmatch(name)
+    match = PART.fullmatch(name)
     return match["stem"] if match else None
 
 

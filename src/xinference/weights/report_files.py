@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,15 +14,14 @@ from xinference.formats.model_config import MAX_CONFIG, read_config
 from xinference.formats.packing import QUANT_CONFIG_FILE, packing_of_types
 from xinference.formats.safetensors import read_safetensors
 from xinference.formats.weight_file import weight_file
+from xinference.hubs.local_files import PART
 from xinference.weights.folder_template import read_template, small_json
 from xinference.weights.report import PICKLES, Inspection, from_config
-
-_PART = re.compile(r"(?P<stem>.+)-(?P<index>\d{5})-of-(?P<count>\d{5})\.gguf")
 
 
 def is_later_part(name: str) -> bool:
     """Whether a GGUF file of this name is a part of a model, but not the first."""
-    match = _PART.fullmatch(name)
+    match = PART.fullmatch(name)
     return match is not None and int(match["index"]) != 1
 
 
@@ -92,11 +90,11 @@ def _no_gguf_engine(header: GgufHeader, missing: int) -> str | None:
 
 def parts_of(path: Path) -> list[Path]:
     """The existing parts of a split model in the part's folder, in order."""
-    match = _PART.fullmatch(path.name)
+    match = PART.fullmatch(path.name)
     if match is None:
         return [path]
     count = int(match["count"])
-    names = [path.with_name(f"{match['stem']}-{i:05}-of-{count:05}.gguf") for i in range(1, min(count, 9999) + 1)]
+    names = [path.with_name(f"{match['stem']}-{i:05}-of-{count:05}.gguf") for i in range(1, count + 1)]
     return [name for name in names if name.is_file()]
 
 
