@@ -24,10 +24,10 @@ from xinference.files.progress import Progress
 from xinference.hubs import problems
 from xinference.hubs.base import FetchPreview, RemoteFile
 from xinference.hubs.cached_files import CachedFile, delete
-from xinference.hubs.completeness import is_whole_file, is_whole_folder
 from xinference.hubs.listing import ListedFile, Listing, Listings, check_source, is_listed
 from xinference.hubs.offer import Copy, Offer, are_inside, offer_of
-from xinference.hubs.selection import choose_files, joined_name, must_join, wanted_names
+from xinference.hubs.repositories.cached_version import CachedVersion, has_size
+from xinference.hubs.selection import choose_files, must_join, wanted_names
 from xinference.hubs.transfer.join_parts import join
 from xinference.hubs.transfer.parallel import Report, fetch_all, run_cancellable
 from xinference.hubs.transfer.range_reader import HeaderFile
@@ -142,7 +142,7 @@ class RepositoryHub(ABC):
         """
         if self._has_folder(source):
             for revision in self._cached_revisions(source.model_id, source.revision):
-                if path := self._find_cached_at(version, source, revision):
+                if path := self._at(version, source, revision).find():
                     return path
         if self.shared is None or not self.shared.may_have_cached(source):
             return None
@@ -157,12 +157,12 @@ class RepositoryHub(ABC):
     def offer(self, version: ModelVersion, source: Source) -> Offer | None:
         roots = (self._root, self._joined)
         for revision in self._cached_revisions(source.model_id, source.revision) if self._has_folder(source) else ():
-            if self._find_cached_at(version, source, revision) is None:
+            cached = self._at(version, source, revision)
+            if cached.find() is None:
                 continue
-            files = self._version_files(version, source, revision)
-            listing = self._stored_listing(source.model_id, revision) or Listing(revision, files, is_whole=False)
-            folder = self._folder(source.model_id, revision)
-            if files and (offered := offer_of(listing, files, folder, roots)) is not None:
+            files = cached.files()
+            listing = cached.listing or Listing(revision, files, is_whole=False)
+            if files and (offered := offer_of(listing, files, cached.folder, roots)) is not None:
                 return offered
         return None if self.shared is None else self.shared.offer(version, source)
 
@@ -271,7 +271,7 @@ class RepositoryHub(ABC):
         Reading it raises `Problem`, as `Hub.fetch` does.
         """
         path = self._folder(model_id, listing.revision) / file.name
-        if _has_size(path, file.size):
+        if has_size(path, file.size):
             return path.open("rb")
         return BufferedReader(
             HeaderFile(file.size, lambda start, count: self._fetch_range(model_id, listing, file, start, count))
@@ -285,11 +285,12 @@ class RepositoryHub(ABC):
             return ()
         last = self._listings.last_revision(source.model_id, source.revision)
         files: dict[Path, CachedFile] = {}
-        cached = self._cached_revisions(source.model_id, source.revision)
-        for revision in dict.fromkeys((*cached, *((last,) if last else ()))):
-            for file in self._list_cached(source.model_id, revision, self._version_files(version, source, revision)):
+        revisions = self._cached_revisions(source.model_id, source.revision)
+        for revision in dict.fromkeys((*revisions, *((last,) if last else ()))):
+            cached = self._at(version, source, revision)
+            for file in self._list_cached(source.model_id, revision, cached.files()):
                 files[file.path] = file
-            joined = self._joined_path(version, source, revision)
+            joined = cached.joined
             for path in (joined, joined.with_name(f".{joined.name}.partial")):
                 if path.is_file():
                     files[path] = CachedFile(path, path, self._joined)
@@ -310,19 +311,6 @@ class RepositoryHub(ABC):
             shared = tuple(f"/{name}" for name in source.projectors)
             return tuple(file for file in files if not file.path.as_posix().endswith(shared))
         return files
-
-    def _version_files(self, version: ModelVersion, source: Source, revision: str) -> tuple[ListedFile, ...]:
-        """The version's files at a revision, according to the lists and files on this machine."""
-        listing = self._stored_listing(source.model_id, revision)
-        listed = listing.files if listing else _files_in(self._folder(source.model_id, revision))
-        names = wanted_names(version, source)
-        if names is not None:
-            by_name = {file.name: file for file in listed}
-            return tuple(by_name[name] for name in (*names, *source.projectors) if name in by_name)
-        try:
-            return choose_files(version, source, listed)
-        except Problem:  # not the folder of a model
-            return ()
 
     def _fetch_files(
         self,
@@ -352,7 +340,7 @@ class RepositoryHub(ABC):
         folder = self._folder(source.model_id, listing.revision)
         if join_them:
             parts = [folder / file.name for file in files]
-            return join(parts, self._joined_path(version, source, listing.revision), progress, cancelled)
+            return join(parts, self._at(version, source, listing.revision).joined, progress, cancelled)
         return folder if names is None else folder / names[0]
 
     def _has_folder(self, source: Source) -> bool:
@@ -363,26 +351,15 @@ class RepositoryHub(ABC):
         folders = (f"{self._joined}/{name}", *self._cache_folders(model_id))
         return any(isdir(folder) for folder in folders)  # noqa: PTH112 -- a `Path` costs more than the question
 
-    def _find_cached_at(self, version: ModelVersion, source: Source, revision: str) -> Path | None:
-        folder = self._folder(source.model_id, revision)
-        names = wanted_names(version, source)
-        listing = self._stored_listing(source.model_id, revision)
-        if listing is None:
-            return _find_unlisted(folder, names, source, version.quantization)
-        try:
-            files = choose_files(version, source, listing.files)
-        except Problem:  # the hub does not have the version at this revision
-            return None
-        if names is not None and must_join(names):
-            path = self._joined_path(version, source, revision)
-            return path if _has_size(path, sum(file.size for file in files)) else None
-        if not all(_has_size(folder / file.name, file.size) for file in files):
-            return None
-        return folder if names is None else folder / names[0]
-
-    def _joined_path(self, version: ModelVersion, source: Source, revision: str) -> Path:
-        folder = self._joined / source.model_id.replace("/", "--") / revision.replace("/", "--")
-        return folder / joined_name(version, source)
+    def _at(self, version: ModelVersion, source: Source, revision: str) -> CachedVersion:
+        """The version's files at a revision, as they are on this machine."""
+        return CachedVersion(
+            version,
+            source,
+            self._stored_listing(source.model_id, revision),
+            self._folder(source.model_id, revision),
+            self._joined / source.model_id.replace("/", "--") / revision.replace("/", "--"),
+        )
 
     def _check_online(self, version: ModelVersion) -> None:
         if variable := self.offline_setting():
@@ -404,29 +381,3 @@ class RepositoryHub(ABC):
         same_disk = folder.stat().st_dev == joined.stat().st_dev
         whole = sum(file.size for file in files)
         return {folder: missing + whole} if same_disk else {folder: missing, joined: whole}
-
-
-def _find_unlisted(folder: Path, names: tuple[str, ...] | None, source: Source, quantization: str) -> Path | None:
-    """Weights from another tool, if they are complete by their own headers and indexes."""
-    if names is None:
-        return folder if is_whole_folder(folder) else None
-    if must_join(names):
-        return None  # the number of parts is unknown; a fetch gets the list and joins them
-    facts = source.facts.get(quantization)
-    if facts is not None and facts.size is not None and not _has_size(folder / names[0], facts.size):
-        return None
-    projectors = source.projectors if len(source.projectors) == 1 else ()
-    return folder / names[0] if all(is_whole_file(folder / name) for name in (*names, *projectors)) else None
-
-
-def _files_in(folder: Path) -> tuple[ListedFile, ...]:
-    """A file list from the content of a folder that another tool fetched."""
-    paths = [path for path in folder.rglob("*") if path.is_file()]
-    return tuple(ListedFile(path.relative_to(folder).as_posix(), path.stat().st_size) for path in paths)
-
-
-def _has_size(path: Path, size: int) -> bool:
-    try:
-        return path.is_file() and path.stat().st_size == size
-    except OSError:
-        return False
