@@ -106,9 +106,9 @@ def test_a_pinned_model_on_demand_says_what_unloads_it(home: ScriptedHome, open_
     query = httpx2.QueryParams({**choices, "path": request["model_path"]})
     page, _ = open_page(home, f"#/launch/LLM/llama-2-chat?{query}")
     page.get_by_label("Load at the first request, unload when idle").check()
-    page.get_by_label("Do not unload it for another model").check()
+    page.get_by_label("Do not unload the model for another one").check()
     page.get_by_label("Unload after idle seconds").fill("600")
-    page.get_by_label("Priority of its memory").fill("3")
+    page.get_by_label("Priority for memory").fill("3")
     command = page.locator("section[aria-label=Plan] pre").last
     command.get_by_text("--on-demand").wait_for()
     assert "--pin" in command.inner_text() and "--ttl 600" in command.inner_text()
