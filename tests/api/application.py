@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from fastapi import FastAPI
 
+from tests.support.no_requests import NoRequests
 from xinference.api.app import build_routes
 from xinference.api.dependencies import provide
 from xinference.api.request_log import RequestLog
@@ -19,7 +20,7 @@ from xinference.gateway.openapi import document as data_path
 from xinference.keys.keyring import Keyring
 from xinference.records.hub import RecordHub
 from xinference.routing.abortable_requests import AbortableRequests
-from xinference.routing.active_requests import ActiveRequests, NoRequests
+from xinference.routing.active_requests import ActiveRequests
 from xinference.store.database import Store
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from tests.support.no_requests import NoRequests
 from xinference.control.stats import Sampler
 from xinference.records.totals import Totals
-from xinference.routing.active_requests import NoRequests
 
 
 async def test_a_sample_has_the_load_of_each_gpu() -> None:

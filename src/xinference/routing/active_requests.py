@@ -62,16 +62,3 @@ class ActiveRequests(Protocol):
     async def collect(self) -> None:
         """Wait until the records of all requests that have ended are here."""
         ...
-
-
-class NoRequests:
-    """The requests of a server without a gateway."""
-
-    async def active(self) -> list[ActiveRequest]:
-        return []
-
-    async def abort_request(self, request_id: str) -> bool:
-        return False
-
-    async def collect(self) -> None:
-        """There is nothing to wait for."""

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests.records.samples import record
+from tests.support.no_requests import NoRequests
 from xinference.config import Settings
 from xinference.control.controller import Controller
 from xinference.control.devices import DeviceReader
@@ -25,7 +26,7 @@ from xinference.keys.keyring import Keyring
 from xinference.records.hub import RecordHub
 from xinference.records.rates import Counts, Rates, Snapshot
 from xinference.records.totals import Totals
-from xinference.routing.active_requests import ActiveRequest, NoRequests
+from xinference.routing.active_requests import ActiveRequest
 from xinference.store.database import Store
 
 
