@@ -403,6 +403,13 @@ def test_the_commands_of_a_conversation(talk: Chat, tmp_path: Path, capsys: pyte
     assert "temperature" not in talk.config
 
 
+def test_the_help_of_a_conversation_fits_80_columns(talk: Chat, capsys: pytest.CaptureFixture[str]) -> None:
+    run_command(talk, "/help")
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) > len(HELP)
+    assert max(map(len, lines)) <= 80
+
+
 def test_a_file_that_cannot_be_written_ends_no_conversation(
     talk: Chat, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -14,10 +14,10 @@ from xinference.errors import near
 
 HELP = {
     "/help": "show these commands",
-    "/exit, /bye": "leave (also Ctrl-D, or an empty line)",
+    "/exit, /bye": "leave the conversation (also Ctrl-D, or an empty line)",
     "/clear": "delete the conversation, but not the system message",
     "/system [TEXT]": "set the system message; without TEXT show it",
-    "/set [NAME VALUE]": "set a request field, such as temperature 0.2; without it: show all",
+    "/set [NAME VALUE]": "set a request field, such as temperature 0.2, or show all",
     "/save FILE": "write the conversation to a JSON file",
 }
 

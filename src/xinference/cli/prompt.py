@@ -34,7 +34,7 @@ class Prompt:
                 if interrupted:
                     raise SystemExit(INTERRUPTED) from None
                 interrupted = True
-                note("Ctrl-C again, Ctrl-D or /exit leaves.")
+                note("Ctrl-C again, Ctrl-D or /exit leaves the conversation.")
                 continue
             interrupted = False
             if not text:

@@ -224,7 +224,7 @@ def banner(uid: str, model: Json) -> str:
         f"{context} tokens of context" if context else None,
     ]
     known = ", ".join(str(fact) for fact in facts if fact and fact != "none")
-    return f"{uid}{f' ({known})' if known else ''}\n/help shows the commands; /exit or Ctrl-D leaves."
+    return f"{uid}{f' ({known})' if known else ''}\n/help lists the commands; /exit or Ctrl-D leaves the conversation."
 
 
 def choose_model(client: Client, words: Sequence[str], model_uid: str | None) -> tuple[str, str | None, Json]:
