@@ -29,9 +29,8 @@ def main() -> int:
     try:
         say("start a supervisor that runs no models itself")
         cluster.start()
-        for number in range(NODES):
-            worker = cluster.add_worker()
-            say(f"worker {number + 1} has joined as {worker.node_id}")
+        for number, worker in enumerate(cluster.add_workers(NODES), 1):
+            say(f"worker {number} has joined as {worker.node_id}")
         say(f"launch {UID} with {NODES} replicas")
         answer = cluster.home.launch(**MODEL, model_size_in_billions="0_135", replica=NODES, n_ctx=512, n_parallel=1)
         if answer.status_code != 200:

@@ -16,6 +16,7 @@ import psutil
 from tests.support.home import Home, send_signal
 from tests.support.polling import until
 from tests.support.ports import free_port
+from xinference.nodes.joining import WorkerHome as Membership
 
 SUPERVISOR = "from xinference.cli.main import supervisor; supervisor()"
 WORKER = "from xinference.cli.main import worker; worker()"
@@ -92,15 +93,11 @@ class ClusterProcesses:
 
     def add_worker(self, *words: str) -> WorkerHome:
         """Let another worker join, and wait until it is READY; `words` are further options."""
-        token = self.post("/v1/cluster/tokens")["token"]
-        worker = WorkerHome(self._make_home(f"worker{len(self.workers)}"))
-        self.workers.append(worker)
-        known = {node["node_id"] for node in self.nodes()}
-        self.start_worker(worker, "-e", self.home.url, "--token", token, *words)
-        until("the worker has joined", lambda: self._new_node(known) is not None, 60)
-        worker.node_id = self._new_node(known) or ""
-        self.wait_for(worker, "READY")
-        return worker
+        return self._wait_joined(self._begin_worker(*words))
+
+    def add_workers(self, count: int) -> list[WorkerHome]:
+        """Let several workers join at the same time, and wait until all are READY."""
+        return [self._wait_joined(worker) for worker in [self._begin_worker() for _ in range(count)]]
 
     def kill_server(self) -> None:
         """End the supervisor without a chance to say anything."""
@@ -171,8 +168,21 @@ class ClusterProcesses:
             for worker in self.workers
         }
 
-    def _new_node(self, known: set[str]) -> str | None:
-        return next((node["node_id"] for node in self.nodes() if node["node_id"] not in known), None)
+    def _begin_worker(self, *words: str) -> WorkerHome:
+        token = self.post("/v1/cluster/tokens")["token"]
+        worker = WorkerHome(self._make_home(f"worker{len(self.workers)}"))
+        self.workers.append(worker)
+        self.start_worker(worker, "-e", self.home.url, "--token", token, *words)
+        return worker
+
+    def _wait_joined(self, worker: WorkerHome) -> WorkerHome:
+        membership = Membership(worker.home.path / "cluster")
+        until("the worker has joined", lambda: membership.load() is not None, 60)
+        joined = membership.load()
+        assert joined is not None
+        worker.node_id = joined.node_id
+        self.wait_for(worker, "READY")
+        return worker
 
     def _make_home(self, name: str) -> Home:
         path = self.folder / name
