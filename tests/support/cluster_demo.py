@@ -32,7 +32,9 @@ def main() -> int:
         for number, worker in enumerate(cluster.add_workers(NODES), 1):
             say(f"worker {number} has joined as {worker.node_id}")
         say(f"launch {UID} with {NODES} replicas")
-        answer = cluster.home.launch(**MODEL, model_size_in_billions="0_135", replica=NODES, n_ctx=512, n_parallel=1)
+        # All nodes have the same processors: more threads of each engine would only wait for each other.
+        options = {"n_ctx": 512, "n_parallel": 1, "n_threads": 1}
+        answer = cluster.home.launch(**MODEL, model_size_in_billions="0_135", replica=NODES, **options)
         if answer.status_code != 200:
             say(f"it was refused: {answer.text}")
             return 1
