@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from xinference.fabric.fabric import MAX_MESSAGE
-from xinference.fabric.frames import Answer, Call, FrameError, Table, Tell, read_frame, to_frame
+from xinference.fabric.frames import Answer, Call, FrameBuffer, FrameError, Table, Tell, read_frame, to_frame
 
 DECODER = msgspec.msgpack.Decoder(Call | Tell | Table)
 
@@ -55,6 +55,16 @@ async def test_a_stream_that_ends_within_a_frame_has_ended() -> None:
 async def test_what_is_no_expected_message_is_refused(data: bytes) -> None:
     with pytest.raises(FrameError):
         await read_frame(_stream(data), DECODER)
+    with pytest.raises(FrameError):
+        FrameBuffer(DECODER).take(data)
+
+
+@pytest.mark.parametrize("size", [1, 3, 5, 1000, 200_000])
+def test_messages_that_arrive_in_pieces_of_any_size_are_complete_and_in_order(size: int) -> None:
+    messages = [Call(1, "n1", b"a", 2.5), Tell("n1", b""), Table(b"x" * 10_000), Tell("n2", b"b")]
+    data, frames = b"".join(map(to_frame, messages)), FrameBuffer(DECODER)
+    pieces = [data[start : start + size] for start in range(0, len(data), size)]
+    assert [message for piece in pieces for message in frames.take(piece)] == messages
 
 
 async def test_a_field_of_a_newer_version_is_ignored() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
@@ -161,3 +161,40 @@ async def test_what_is_no_frame_ends_the_link() -> None:
         links = site.fabric.links()
         assert [(await anext(links)).is_up, (await anext(links)).is_up] == [True, False]
         writer.close()
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    async with asyncio.timeout(30):
+        while not holds():
+            await asyncio.sleep(0)
+
+
+async def test_events_and_links_are_handed_over_in_order_also_those_from_before() -> None:
+    async with a_site() as site:
+        first = await site.dial(Program())
+        events = site.fabric._events
+        await until(lambda: events.qsize() == 1)
+        first.connection.send_event(b"before")
+        await until(lambda: events.qsize() == 2)
+        taken: list[object] = []
+        handing = asyncio.create_task(site.fabric.hand_over(lambda _, event: taken.append(event.body), taken.append))
+        await first.hang_up()
+        second = await site.dial(Program())
+        await until(lambda: taken.count(b"state") == 2)
+        second.connection.send_event(b"after")
+        await until(lambda: b"after" in taken)
+        handing.cancel()
+    assert taken == [Link("n1", True), b"state", b"before", Link("n1", False), Link("n1", True), b"state", b"after"]
+
+
+async def test_a_change_of_a_link_is_not_handed_over_within_the_call_that_makes_it() -> None:
+    async with a_site() as site:
+        await site.dial(Program())
+        taken: list[Link] = []
+        handing = asyncio.create_task(site.fabric.hand_over(lambda node, event: None, taken.append))
+        await until(lambda: bool(taken))
+        site.fabric.cut("n1")
+        assert taken == [Link("n1", True)]
+        await until(lambda: len(taken) == 2)
+        handing.cancel()
+    assert taken == [Link("n1", True), Link("n1", False)]

@@ -192,8 +192,10 @@ class Members:
     async def _tick(self) -> None:
         while True:
             await asyncio.sleep(TICK_SECONDS)
+            now, lost_seconds = self._clock(), self._lost_seconds
             for member in self:
-                self._compute(member)
+                if node_state(member.known, now, lost_seconds) is not member.state:
+                    self._compute(member)
 
     def _note_link(self, link: Link) -> None:
         if (member := self._members.get(link.node)) is not None:
@@ -202,12 +204,12 @@ class Members:
 
     def _note_event(self, node_id: str, event: messages.ReceivedEvent) -> None:
         member = self._members[node_id]
-        if isinstance(event, messages.WholeState):
+        if isinstance(event, messages.HostReport):  # the most frequent one
+            member.known = member.known.with_status(self._clock())
+        elif isinstance(event, messages.WholeState):
             # It is the first event of a link, and may be read before the link's own change.
             member.known = member.known.with_link(is_up=True, now=self._clock()).with_replicas()
             member.node.end_unknown(event, self._is_known)
-        elif isinstance(event, messages.HostReport):
-            member.known = member.known.with_status(self._clock())
         else:
             if isinstance(event, messages.Wanted):
                 self.wanted(event.uid)

@@ -6,7 +6,7 @@ over it in small pieces.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -87,6 +87,10 @@ class Fabric(Protocol):
 
     def links(self) -> AsyncIterator[Link]:
         """Each change of a link, in order. There is one reader."""
+        ...
+
+    async def hand_over(self, take_event: Callable[[str, Event], None], take_link: Callable[[Link], None]) -> None:
+        """Call a function with each event and one with each change of a link, until cancelled: the reader of both."""
         ...
 
     async def reserve(self, shares: Sequence[Share]) -> Reservation:

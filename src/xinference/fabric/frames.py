@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 import msgspec
 
@@ -145,6 +145,47 @@ async def read_frame(
         body = await reader.readexactly(length)
     except (asyncio.IncompleteReadError, ConnectionError):
         return None
+    return _decoded(decoder, body)
+
+
+class FrameBuffer(Generic[T]):
+    """The messages in bytes that arrive piece by piece."""
+
+    def __init__(self, decoder: msgspec.msgpack.Decoder[T], max_bytes: int = MAX_MESSAGE + _OVERHEAD) -> None:
+        self._decoder = decoder
+        self._max_bytes = max_bytes
+        self._rest = bytearray()
+        """The beginning of a frame that is not complete."""
+
+    def take(self, data: bytes | bytearray) -> list[T]:
+        """Add bytes; returns the messages that are complete now.
+
+        Raises:
+            FrameError: see `read_frame`.
+        """
+        rest = self._rest
+        if rest:
+            rest += data
+            data = rest
+        messages: list[T] = []
+        start = 0
+        while len(data) - start >= _LENGTH:
+            body = start + _LENGTH
+            length = int.from_bytes(data[start:body], "big")
+            if length > self._max_bytes:
+                raise FrameError(f"a frame of {length} bytes")
+            if len(data) - body < length:
+                break
+            start = body + length
+            messages.append(_decoded(self._decoder, data[body:start]))
+        if data is rest:
+            del rest[:start]
+        else:
+            rest += data[start:]
+        return messages
+
+
+def _decoded(decoder: msgspec.msgpack.Decoder[T], body: bytes | bytearray) -> T:
     try:
         return decoder.decode(body)
     except msgspec.DecodeError as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 from xinference.fabric.fabric import Event, Link
 
@@ -24,6 +24,20 @@ class Inbox:
         """See `fabric.Fabric.links`."""
         while True:
             yield await self._links.get()
+
+    async def hand_over(self, take_event: Callable[[str, Event], None], take_link: Callable[[Link], None]) -> None:
+        """See `fabric.Fabric.hand_over`."""
+        async with asyncio.TaskGroup() as readers:
+            readers.create_task(self._hand_over_events(take_event))
+            readers.create_task(self._hand_over_links(take_link))
+
+    async def _hand_over_events(self, take: Callable[[str, Event], None]) -> None:
+        async for node, event in self.events():
+            take(node, event)
+
+    async def _hand_over_links(self, take: Callable[[Link], None]) -> None:
+        async for link in self.links():
+            take(link)
 
     def add_event(self, node: str, event: Event) -> None:
         """Take an event of a node."""

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
 
-from xinference.fabric.fabric import Event, NodeGoneError, NoReservationError, Share
-from xinference.fabric.frames import Answer, Call, Failure, FrameError, NodeEvent, Table, Tell, read_frame, write_frame
+from xinference.fabric.fabric import Event, Link, NodeGoneError, NoReservationError, Share
+from xinference.fabric.frames import Answer, Call, Failure, FrameBuffer, FrameError, NodeEvent, Table, Tell, write_frame
 from xinference.fabric.inbox import Inbox
 from xinference.fabric.questions import Questions
 
@@ -27,6 +27,41 @@ class StreamFabric(Inbox):
         self._ends: dict[str, _End] = {}
         self._table: bytes | None = None
         self._questions = Questions()
+        self._take_event: Callable[[str, Event], None] | None = None
+        self._take_link: Callable[[Link], None] | None = None
+
+    # -- for the reader of events and links -------------------------------------------------------------------
+
+    async def hand_over(self, take_event: Callable[[str, Event], None], take_link: Callable[[Link], None]) -> None:
+        """See `fabric.Fabric.hand_over`. Events are handed over as they arrive: a task would double their cost."""
+        self._take_event, self._take_link = take_event, take_link
+        self._hand_over_changes()
+        while not self._events.empty():
+            take_event(*self._events.get_nowait())
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self._take_event = self._take_link = None
+
+    def add_event(self, node: str, event: Event) -> None:
+        """Take an event of a node."""
+        if self._take_event is None:
+            super().add_event(node, event)
+        else:
+            self._hand_over_changes()  # what came before
+            self._take_event(node, event)
+
+    def add_link(self, node: str, *, is_up: bool) -> None:
+        """Take a change of a link; it is not handed over at once, because the caller is changing the links."""
+        super().add_link(node, is_up=is_up)
+        if self._take_link is not None:
+            asyncio.get_running_loop().call_soon(self._hand_over_changes)
+
+    def _hand_over_changes(self) -> None:
+        while self._take_link is not None and not self._links.empty():
+            self._take_link(self._links.get_nowait())
+
+    # -- the links --------------------------------------------------------------------------------------------
 
     async def serve(self, node: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Use a stream as the link of `node` until it ends; an earlier link of the same node is closed."""
@@ -37,17 +72,30 @@ class StreamFabric(Inbox):
         try:
             if self._table is not None:
                 end.write(Table(self._table))
-            while (message := await read_frame(reader, _DECODER)) is not None and self._ends.get(node) is end:
-                if isinstance(message, NodeEvent):
-                    self.add_event(node, Event(message.number, message.body))
-                else:
-                    self._questions.answer(message, node)
-        except FrameError as error:
-            log.warning("the node %s sent what is no message: %s", node, error)
+            await self._read(node, end, reader)
         except OSError as error:  # the kernel has given the connection up: the node's machine is gone
             log.info("the link to the node %s broke: %s", node, error)
         finally:
             self._end(node, end)
+
+    async def _read(self, node: str, end: _End, reader: asyncio.StreamReader) -> None:
+        """Take the messages of a node until its link ends."""
+        frames = _NodeFrames(self._take, node, end)
+        end.writer.transport.set_protocol(frames)
+        if not end.writer.is_closing():
+            reader.feed_eof()  # it gets nothing more
+            frames.data_received(await reader.read())
+            await end.ended.wait()
+
+    def _take(self, node: str, end: _End, messages: Sequence[Answer | Failure | NodeEvent]) -> None:
+        """Take messages of a node, and nothing from a link that has ended."""
+        for message in messages:
+            if self._ends.get(node) is not end:
+                return
+            if isinstance(message, NodeEvent):
+                self.add_event(node, Event(message.number, message.body))
+            else:
+                self._questions.answer(message, node)
 
     async def wait_ended(self, nodes: Collection[str]) -> None:
         """Wait until no node of these is linked."""
@@ -109,3 +157,32 @@ class _End:
 
     def write(self, message: Call | Tell | Table) -> None:
         write_frame(self.writer, message)
+
+
+class _NodeFrames(asyncio.Protocol):
+    """The messages of a node: without a task that reads them, a status costs two turns of the event loop less."""
+
+    def __init__(
+        self,
+        take: Callable[[str, _End, Sequence[Answer | Failure | NodeEvent]], None],
+        node: str,
+        end: _End,
+    ) -> None:
+        self._take = take
+        self._node = node
+        self._end = end
+        self._frames = FrameBuffer(_DECODER)
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            messages = self._frames.take(data)
+        except FrameError as error:
+            log.warning("the node %s sent what is no message: %s", self._node, error)
+            self._end.ended.set()
+            return
+        self._take(self._node, self._end, messages)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if exc is not None:  # the kernel has given the connection up: the node's machine is gone
+            log.info("the link to the node %s broke: %s", self._node, exc)
+        self._end.ended.set()

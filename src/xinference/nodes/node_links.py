@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Callable, Mapping
 
-from xinference.fabric.fabric import Fabric, Link
+from xinference.fabric.fabric import Event, Fabric, Link
 from xinference.nodes.messages import ReceivedEvent
 from xinference.nodes.remote import RemoteNode
 
@@ -36,20 +35,15 @@ class NodeLinks:
 
     async def run(self) -> None:
         """Read until the task is cancelled."""
-        async with asyncio.TaskGroup() as readers:
-            readers.create_task(self._read_events())
-            readers.create_task(self._read_links())
+        await self._fabric.hand_over(self._take_event, self._take_link)
 
-    async def _read_events(self) -> None:
-        async for node_id, event in self._fabric.events():
-            if (node := self._nodes.get(node_id)) is not None:
-                if (body := node.receive(event)) is not None:
-                    self._note_event(node_id, body)
-            else:
-                log.warning("an event of %s, which is no node of this cluster", node_id)
+    def _take_event(self, node_id: str, event: Event) -> None:
+        if (node := self._nodes.get(node_id)) is None:
+            log.warning("an event of %s, which is no node of this cluster", node_id)
+        elif (body := node.receive(event)) is not None:
+            self._note_event(node_id, body)
 
-    async def _read_links(self) -> None:
-        async for link in self._fabric.links():
-            if (node := self._nodes.get(link.node)) is not None:
-                node.note_link(is_up=link.is_up)
-                self._note_link(link)
+    def _take_link(self, link: Link) -> None:
+        if (node := self._nodes.get(link.node)) is not None:
+            node.note_link(is_up=link.is_up)
+            self._note_link(link)
