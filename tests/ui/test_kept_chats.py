@@ -111,3 +111,22 @@ def test_the_same_message_goes_to_four_models_side_by_side(home: ScriptedHome, o
         column = page.get_by_role("region", name=f"Chat with {uid}")
         column.get_by_text(f"from{n} from{n}").wait_for()
         column.get_by_text("5 out").wait_for()
+
+
+def test_a_reload_opens_the_chat_of_the_tab_again(home: ScriptedHome, open_page: Open) -> None:
+    uid = launched(home, "reloaded")
+    page, _ = open_page(home, f"#/chat?model={uid}")
+    ask(page, "A question before the reload")
+    page.reload()
+    page.get_by_role("heading", name="A question before the reload").wait_for()
+    page.get_by_text("word word word").wait_for()
+    page.get_by_role("button", name="New chat").click()
+    page.reload()
+    page.get_by_role("heading", name="New chat").wait_for()
+
+
+def test_a_link_to_a_chat_with_a_model_that_is_gone_says_so(home: ScriptedHome, open_page: Open) -> None:
+    launched(home, "another")
+    page, _ = open_page(home, "#/chat?model=gone")
+    page.get_by_text("The model gone does not run.").wait_for()
+    assert page.get_by_role("link", name="Show its last launch").get_attribute("href") == "#/running/gone"

@@ -2,6 +2,7 @@ import { describe, expect, test } from 'vitest';
 import { addressOf, body, chosenBy, commandLine, python } from './command';
 import { completionTokens } from './completion';
 import { bytes, seconds, size } from './format';
+import { directionOf } from './direction';
 import { tree, type Node } from './markdown';
 import { csv } from './records';
 import { codeOf } from './session.svelte';
@@ -114,6 +115,40 @@ test.each([
 
 test('a link shows its host', () => {
   expect(all(tree('[a](https://example.com/x)'))).toContainEqual(expect.objectContaining({ kind: 'link', host: 'example.com' }));
+});
+
+test('a link whose text is its address does not repeat its host', () => {
+  expect(all(tree('https://example.com/x'))).toContainEqual(expect.objectContaining({ kind: 'link', host: '' }));
+});
+
+test.each([
+  ['\\(a_1 * b_2 * c\\)', 'code', 'a_1 * b_2 * c'],
+  ['$a_1 + b_1 = c_1$', 'code', 'a_1 + b_1 = c_1'],
+  ['So:\n\\[ \\int_0^1 x\\,dx \\]\nDone.', 'block', '\\int_0^1 x\\,dx'],
+  ['$$\nx \\* y\n$$', 'block', 'x \\* y'],
+])('the formula %s keeps its marks', (text, kind, formula) => {
+  expect(all(tree(text))).toContainEqual(expect.objectContaining({ kind, text: formula }));
+});
+
+test.each(['It costs $5 and $10.', 'from $5-$10', '\\$a_1\\$', 'a line with \\[ and no end', '$$'])('%s is no formula', (text) => {
+  expect(all(tree(text)).filter((node) => node.kind === 'code' || node.kind === 'block')).toEqual([]);
+});
+
+test.each([
+  ['Hello שלום', 'ltr'],
+  ['', 'ltr'],
+  ['12. שלום hello', 'rtl'],
+  ['«مرحبا»', 'rtl'],
+])('the direction of %s is %s', (text, direction) => {
+  expect(directionOf(text)).toBe(direction);
+});
+
+test('the boxes of a list of tasks are ticked or empty', () => {
+  expect(JSON.stringify(tree('- [x] done\n- [ ] open'))).toMatch(/☑ .*done.*☐ .*open/);
+});
+
+test('a table keeps the alignment of its columns', () => {
+  expect(tree('|a|b|\n|:-:|--:|\n|1|2|')).toContainEqual(expect.objectContaining({ kind: 'table', align: ['center', 'right'] }));
 });
 
 test('a table for spreadsheets has no formula and keeps its commas', () => {
