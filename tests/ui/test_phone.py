@@ -92,3 +92,28 @@ def test_the_chosen_tab_is_seen(home: ScriptedHome, open_page: Open, language: s
         visit(page, name)
         box = page.locator("main nav a[aria-current=page]").bounding_box()
         assert box is not None and box["x"] >= 0 and box["x"] + box["width"] <= 360, (name, box)
+
+
+#: Controls that are lower or narrower than 44 px; links in a text are as high as its lines.
+SMALL = """() => {
+  const found = [];
+  for (const each of document.querySelectorAll(
+      "main :is(button, select, summary, label.inline, nav a, input:not([type=checkbox], [type=radio]))")) {
+    const box = each.getBoundingClientRect();
+    if (box.height && (box.height < 44 || box.width < 24))
+      found.push(`${each.tagName} ${box.width} x ${box.height} ${each.textContent.trim().slice(0, 40)}`);
+  }
+  return [...new Set(found)].slice(0, 5);
+}"""
+
+
+def test_controls_are_large_enough_for_a_finger(home: ScriptedHome, open_page: Open) -> None:
+    assert home.post_launch("shown").status_code == 200
+    page, _ = open_page(home, viewport={"width": 390, "height": 740}, has_touch=True)
+    page.locator("main h1").wait_for()
+    found = {}
+    for name in PAGES:
+        visit(page, name)
+        if small := page.evaluate(SMALL):
+            found[name] = small
+    assert not found, "\n".join(f"{name}: {small}" for name, small in found.items())
