@@ -136,3 +136,15 @@ def test_adapters_of_a_launch_are_lines_of_the_form_and_come_back_with_it(home: 
     page.get_by_role("button", name="Terminate", exact=True).click()
     page.get_by_role("link", name="Launch again: adapted").click()
     assert box.input_value() == "short=/adapters/short\nlong one=/adapters/long"
+
+
+def test_the_way_back_from_a_model_leads_to_the_same_search(home: ScriptedHome, open_page: Open) -> None:
+    page, _ = open_page(home, "#/models")
+    page.get_by_role("searchbox", name="Name").fill("qwen3-rerank")
+    page.get_by_role("button", name="Rerank").click()
+    page.locator("ul.list a").first.click()
+    page.get_by_role("heading", name="Launch Qwen3-Reranker").wait_for()
+    page.go_back()
+    page.get_by_role("heading", name="Models").wait_for()
+    assert page.get_by_role("searchbox", name="Name").input_value() == "qwen3-rerank"
+    assert page.get_by_role("button", name="Rerank").get_attribute("aria-pressed") == "true"
