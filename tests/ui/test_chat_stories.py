@@ -156,3 +156,38 @@ def test_a_model_that_thinks_has_a_rate_and_its_thoughts_are_folded(home: Script
     assert not answer.get_by_text("thought 0 thought 1").is_visible()
     answer.get_by_text("Reasoning").click()
     answer.get_by_text("thought 0 thought 1").wait_for()
+
+
+#: Whether the end of the messages of each column is in view.
+ENDS = """() => [...document.querySelectorAll("section.column .messages")].map((each) => {
+  const {bottom} = each.getBoundingClientRect();
+  return each.scrollTop + each.clientHeight > each.scrollHeight - 2 && bottom <= innerHeight;
+})"""
+
+
+def test_the_end_of_each_column_is_in_view_however_long_the_others_are(home: ScriptedHome, open_page: Open) -> None:
+    long = launched(home, "long-answer", chunks=1, text="A line.\n\n" * 200)
+    short = launched(home, "short-answer", chunks=1, text="Short.")
+    page, _ = open_page(home, f"#/chat?model={long}")
+    page.get_by_role("button", name="Compare").click()
+    page.locator("section.column select").last.select_option(short)
+    page.get_by_label("Message", exact=True).fill("Hello")
+    page.keyboard.press("Enter")
+    page.get_by_text("Short.").wait_for()
+    page.get_by_role("button", name="Branch").nth(1).wait_for()
+    page.wait_for_function(f"() => ({ENDS})().every((each) => each)")
+    assert page.evaluate("document.documentElement.scrollHeight <= innerHeight")
+
+
+def test_a_formula_an_alignment_and_a_task_of_an_answer_are_shown(home: ScriptedHome, open_page: Open) -> None:
+    text = "So \\(a_1*b_1*c\\) is:\n\\[ \\frac{a}{b}\\,x \\]\n\n| n |\n|--:|\n| 1 |\n\n- [x] done\n\nשלום"
+    uid = launched(home, "formulas", chunks=1, text=text)
+    page, _ = open_page(home, f"#/chat?model={uid}")
+    page.get_by_label("Message", exact=True).fill("Hello")
+    page.keyboard.press("Enter")
+    answer = page.locator(".message.assistant")
+    answer.locator("code", has_text="a_1*b_1*c").wait_for()
+    assert answer.locator("pre").inner_text() == r"\frac{a}{b}\,x"
+    assert answer.locator("td").evaluate("(each) => getComputedStyle(each).textAlign") == "right"
+    assert "☑ done" in answer.locator("li").inner_text()
+    assert answer.locator("p", has_text="שלום").evaluate("(each) => getComputedStyle(each).direction") == "rtl"

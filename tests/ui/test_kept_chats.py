@@ -128,5 +128,5 @@ def test_a_reload_opens_the_chat_of_the_tab_again(home: ScriptedHome, open_page:
 def test_a_link_to_a_chat_with_a_model_that_is_gone_says_so(home: ScriptedHome, open_page: Open) -> None:
     launched(home, "another")
     page, _ = open_page(home, "#/chat?model=gone")
-    page.get_by_text("The model gone does not run.").wait_for()
+    page.get_by_text("The model gone is not running.").wait_for()
     assert page.get_by_role("link", name="Show its last launch").get_attribute("href") == "#/running/gone"

@@ -6,12 +6,43 @@ import { identifier } from './identifier';
 
 const FREE: Parameters = { system: '', temperature: '', maxTokens: '', topP: '', seed: '', schema: '', tools: '' };
 
+const OF_TAB = 'xinference.chat';
+
+/** The chat of this tab; empty where there is none, or the browser keeps nothing. */
+function ofTab(): string {
+  try {
+    return sessionStorage.getItem(OF_TAB) ?? '';
+  } catch {
+    return '';
+  }
+}
+
+function keepOfTab(id: string): void {
+  try {
+    sessionStorage.setItem(OF_TAB, id);
+  } catch {
+    // The browser keeps nothing: the chat is open until the page is reloaded.
+  }
+}
+
 class Desk {
   id = identifier();
   title = $state('');
   columns = $state<Conversation[]>([]);
   parameters = $state<Parameters>({ ...FREE });
   chats = $state.raw<Chat[]>([]);
+
+  /** Whether the chat that this tab had before a reload is open again, if there was one. */
+  isRestored = $state(false);
+
+  /** Open the chat that this tab had before a reload. */
+  async restore(): Promise<void> {
+    if (this.isRestored) return;
+    const id = ofTab();
+    const chat = id && !this.columns.length ? (await all()).find((each) => each.id === id) : undefined;
+    if (chat && !this.columns.length) this.open(chat);
+    this.isRestored = true;
+  }
 
   async list(): Promise<void> {
     this.chats = await all();
@@ -21,6 +52,7 @@ class Desk {
   fresh(): void {
     this.#leave();
     this.id = identifier();
+    keepOfTab('');
     this.title = '';
     this.columns = this.columns.map((each) => this.#column(each.model, []));
   }
@@ -28,6 +60,7 @@ class Desk {
   open(chat: Chat): void {
     this.#leave();
     this.id = chat.id;
+    keepOfTab(chat.id);
     this.title = chat.title;
     this.parameters = { ...FREE, ...chat.parameters };
     this.columns = chat.columns.map((each) => this.#column(each.model, each.messages));
@@ -59,6 +92,7 @@ class Desk {
     if (!first) return;
     this.title ||= titleOf(first.text);
     const columns = this.columns.map((each) => ({ model: each.model, messages: $state.snapshot(each.messages) as Message[] }));
+    keepOfTab(this.id);
     await keep({ id: this.id, title: this.title, updated: Date.now(), columns, parameters: $state.snapshot(this.parameters) });
     await this.list();
   }

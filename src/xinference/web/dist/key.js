@@ -1,1 +1,1 @@
-import{ae as c,af as f,ag as t}from"./app.js";const i=Symbol("NaN");function y(e,r,n){var o=new t(e),s=!c();f(()=>{var a=r();a!==a&&(a=i),s&&a!==null&&typeof a=="object"&&(a={}),o.ensure(a,n)})}export{y as k};
+import{ah as c,ai as i,aj as t}from"./app.js";const f=Symbol("NaN");function y(e,r,n){var o=new t(e),s=!c();i(()=>{var a=r();a!==a&&(a=f),s&&a!==null&&typeof a=="object"&&(a={}),o.ensure(a,n)})}export{y as k};
