@@ -104,7 +104,7 @@ async def test_a_wrong_shape_is_400_and_names_the_field() -> None:
         ("/v1/chat/completions", b'"response_format":{"a":[[1e999]],"pattern":1}'),
         ("/v1/chat/completions", b'"tools":[{"type":"function","function":{"name":"f","parameters":{"$ref":1e999}}}]'),
         ("/v1/chat/completions", b'"guided_json":{"allOf":1%b}' % (b"0" * 5000)),
-        ("/v1/completions", b'"prompt":"a","top_k":1e999'),
+        ("/v1/completions", b'"prompt":"a","typical_p":1e999'),
         ("/v1/responses", b'"input":"a","a":1e999'),
         ("/v1/messages", b'"max_tokens":1,"a":{"b":1e999}'),
         ("/v1/embeddings", b'"input":"a","a":1e999'),

@@ -134,6 +134,7 @@ def _common(body: bytes) -> CommonChat | None:
 COMMON = [
     CHAT,
     CHAT | {"temperature": 0.7, "max_tokens": 256, "seed": 1, "top_p": 0.9, "user": "u", "stream": True, "stop": ["a"]},
+    CHAT | {"temperature": 0.7, "top_k": 40, "min_p": 0.05},
     CHAT | {"messages": [{"role": "user", "content": [{"type": "text", "text": "a"}]}]},
     CHAT | {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": PIXEL}]}]},
     CHAT | {"tools": [TOOL], "tool_choice": "auto", "parallel_tool_calls": False},
@@ -156,7 +157,8 @@ def test_chats_of_usual_clients_are_common(body: dict[str, Any]) -> None:
 
 UNCOMMON = [
     CHAT | {"tool_choice": "auto"},
-    CHAT | {"top_k": 5},
+    CHAT | {"typical_p": 0.5},
+    CHAT | {"top_k": None},
     CHAT | {"user": None},
     CHAT | {"tools": None},
     CHAT | {"enable_thinking": True},
@@ -179,7 +181,7 @@ def test_a_common_chat_has_a_type_without_null_for_each_field_of_a_chat() -> Non
 
 def test_a_chat_with_a_field_that_no_form_has_is_not_decoded_by_the_exact_form(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(exact_requests.EXACT, requests.Chat, None)
-    assert check(DECODER, json.dumps(CHAT | {"top_k": 5}).encode()).has_further_fields
+    assert check(DECODER, json.dumps(CHAT | {"typical_p": 0.5}).encode()).has_further_fields
     with pytest.raises(AttributeError):
         check(DECODER, json.dumps(CHAT | {"user": None}).encode())
 

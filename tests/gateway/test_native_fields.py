@@ -16,6 +16,7 @@ from xinference.engines.dialects import DIALECTS
 from xinference.gateway.engine_requests import prepare
 from xinference.gateway.request_document import RequestDocument
 from xinference.gateway.routes import DATA_PATHS
+from xinference.protocol import requests
 from xinference.protocol.errors import Refusal
 from xinference.protocol.request_check import check
 from xinference.routing.table import RoutingTable
@@ -362,3 +363,30 @@ def test_a_choice_among_no_tools_is_removed_from_a_completion(engine: str) -> No
 def test_a_message_may_ask_for_a_text_in_the_words_of_a_chat(engine: str) -> None:
     sent = to_engine(engine, "/v1/messages", messages=CHAT["messages"], max_tokens=5, response_format={"type": "text"})
     assert "response_format" not in sent
+
+
+@in_one_test("engine", DIALECTS)
+def test_a_chat_with_sampling_fields_of_all_engines_is_decoded_once(
+    engine: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    body = json.dumps(CHAT | {"top_k": 40, "min_p": 0.05}).encode()
+    request, document = check(DATA_PATHS[CHATS].decoder, body), RequestDocument(body)
+    monkeypatch.setattr(RequestDocument, "fields", None)
+    assert request.is_common and prepare(RoutingTable(), route(engine=engine), request, document).body is body
+
+
+@in_one_test(("name", "values"), [("top_k", (-2, -1, 2**31 - 1, 2**31)), ("min_p", (-0.1, 0, 1, 1.1))])
+def test_every_engine_bounds_these_fields_as_a_chat_does(name: str, values: tuple[float, ...]) -> None:
+    chats = [accepts(requests.Chat, CHAT | {name: value}) for value in values]
+    assert chats == [False, True, True, False]
+    for dialect in DIALECTS.values():
+        assert [accepts(dialect.native.form, {name: value}) for value in values] == chats, dialect.engine
+
+
+def accepts(form: Any, value: Any) -> bool:
+    """Whether a value has this form."""
+    try:
+        msgspec.convert(value, form)
+    except msgspec.ValidationError:
+        return False
+    return True

@@ -46,6 +46,8 @@ VALUES: dict[str, list[Any]] = {
     "seed": [1],
     "response_format": [{}, {"type": "text"}, {"type": "json_schema"}, {"type": "other"}],
     "stream_options": [{"include_usage": True}],
+    "top_k": [40],
+    "min_p": [0.05],
     "repetition_penalty": [1.1],
     "stop_token_ids": [[], [1]],
     "ignore_eos": [True],

@@ -27,6 +27,7 @@ from xinference.protocol.field_types import (
     Seed,
     Share,
     Temperature,
+    TopK,
 )
 from xinference.protocol.message_forms import DataUri
 
@@ -118,6 +119,8 @@ class CommonChat(exact_requests.Chat, kw_only=True, forbid_unknown_fields=True):
     stop: Text | Annotated[list[Text], Meta(max_length=64)] = None
     seed: Seed = None
     stream_options: StreamOptions = None
+    top_k: TopK = None
+    min_p: Share = None
     ignore_eos: bool = None
     logprobs: bool = None
     tools: msgspec.Raw = None

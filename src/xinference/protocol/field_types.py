@@ -17,6 +17,8 @@ Penalty = Annotated[float, Meta(ge=-2, le=2)]
 #: Engines multiply and divide by it in 32 bits.
 Repetition = Annotated[float, Meta(ge=1e-3, le=1e3)]
 Share = Annotated[float, Meta(ge=0, le=1)]
+#: 0 or -1: all tokens.
+TopK = Annotated[int, Meta(ge=-1, le=MAX_INT32)]
 Temperature = Annotated[float, Meta(ge=0, le=2)]
 UpTo20 = Annotated[int, Meta(ge=0, le=20)]
 Choices = Annotated[int, Meta(ge=1, le=128)]

@@ -33,6 +33,7 @@ from xinference.protocol.field_types import (
     Temperature,
     TokenId,
     Tokens,
+    TopK,
     UpTo20,
 )
 from xinference.protocol.message_forms import AnthropicMessage, Messages, Part, Tool
@@ -85,6 +86,9 @@ class Generation(Sampling, kw_only=True):
     seed: Seed | None = None
     response_format: JsonObject = UNSET
     stream_options: StreamOptions | None = None
+    # Fields outside OpenAI's API that every engine reads, with the same meaning and bounds.
+    top_k: TopK | None = None
+    min_p: Share | None = None
     # Fields outside OpenAI's API that older clients of Xinference send; `gateway.engine_requests` rewrites them.
     repetition_penalty: Repetition | None = None
     stop_token_ids: Annotated[list[TokenId], Meta(max_length=1024)] | None = None
