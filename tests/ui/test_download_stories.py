@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -151,18 +150,31 @@ def test_a_download_that_ends_between_two_reports_of_the_server_is_not_left_as_s
 ) -> None:
     page, _ = open_page(home)
     page.get_by_role("heading", name="Home").wait_for()
-    asked_at: list[float] = []
     version = {"model_name": "m", "model_type": "LLM", "model_format": "ggufv2", "quantization": "q4_0"}
     version |= {"model_version": VERSION, "hub": "huggingface", "model_id": "a/m", "model_size_in_billions": "0_5"}
+    answered: list[bool] = []
+    shown: list[bool] = []
+    held: list[Route] = []
+
+    def fulfill(route: Route, *, complete: bool) -> None:
+        answered.append(complete)
+        route.fulfill(json={"list": [version | {"size_bytes": 1 << 20, "complete": complete}]})
 
     def answer(route: Route) -> None:
-        asked_at.append(time.monotonic())
-        whole = asked_at[-1] - asked_at[0] > 0.5
-        route.fulfill(json={"list": [version | {"size_bytes": 1 << 20, "complete": whole}]})
+        """The first list has a part; the later ones, which are held until the page has shown it, have the whole."""
+        if not answered:
+            fulfill(route, complete=False)
+        elif shown:
+            fulfill(route, complete=True)
+        else:
+            held.append(route)
 
     page.route("**/v1/cache/models", answer)
     page.get_by_role("link", name="Downloads", exact=True).click()
     page.get_by_text(re.compile("stopped at")).wait_for()
+    shown.append(True)
+    for route in held:
+        fulfill(route, complete=True)
     page.get_by_text("No downloads are running.").wait_for()
 
 
