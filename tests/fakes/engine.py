@@ -20,6 +20,7 @@ import tempfile
 import threading
 import time
 from dataclasses import dataclass, field
+from multiprocessing.shared_memory import SharedMemory
 from typing import Any
 
 DEFAULTS: dict[str, Any] = {
@@ -53,6 +54,7 @@ DEFAULTS: dict[str, Any] = {
     # -- process
     "ignore_sigterm": False,
     "leave_file": False,  # leave a file in the temporary folder, and print its path
+    "shared_memory": False,  # make shared memory by Python's multiprocessing, and print its path
     "children": 0,  # sleeping child processes in the engine's own process group
     "detached_children": 0,  # the same, each in a session of its own
     "print_lines": 0,  # lines printed at the start ...
@@ -394,6 +396,9 @@ def main() -> None:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     if script["leave_file"]:
         print(f"left {tempfile.mkstemp()[1]}", flush=True)
+    if script["shared_memory"]:
+        shared = SharedMemory(create=True, size=1)
+        print(f"shared /dev/shm/{shared.name}", flush=True)
     sleeper = [sys.executable, "-c", "import time; time.sleep(600)"]
     for number in range(script["children"] + script["detached_children"]):
         child = subprocess.Popen(sleeper, start_new_session=number >= script["children"])

@@ -6,6 +6,7 @@ import dataclasses
 import os
 import shutil
 import stat
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -65,6 +66,27 @@ async def test_the_temporary_folder_of_an_engine_that_is_killed_with_its_keeper_
     psutil.Process(replica.snapshot.keeper_pid).kill()
     await replica.wait_exited()
     assert not left.parent.exists()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="shared memory is a file on Linux only")
+@pytest.mark.process
+@pytest.mark.parametrize("how", ["stop", "kill", "hang"])
+async def test_an_engine_that_is_killed_leaves_no_shared_memory(home: EngineHome, how: str) -> None:
+    settings = dataclasses.replace(home.settings, stop_seconds=0.2)
+    replica = home.start(settings, shared_memory=True, ignore_sigterm=True, children=1, detached_children=1)
+    await replica.wait_ready()
+    await until_async("the memory is made", lambda: "shared /dev" in home.log_path.read_text())
+    line = next(line for line in home.log_path.read_text().splitlines() if "shared /dev" in line)
+    shared = Path(line.rpartition(" ")[2])
+    assert shared.exists() and replica.snapshot.engine_pid
+    if how == "kill":
+        psutil.Process(replica.snapshot.engine_pid).kill()
+    elif how == "hang":
+        replica._processes.kill_engine()
+    else:
+        await replica.stop()
+    await replica.wait_exited()
+    assert not shared.exists() and not home.living()
 
 
 @pytest.mark.process

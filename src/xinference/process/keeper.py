@@ -34,7 +34,7 @@ from xinference.process.memory import raise_oom_score
 from xinference.process.memory_watch import MemoryWatch, OomWatch
 from xinference.process.owner import Owner
 from xinference.process.scratch import make_scratch, remove_scratch
-from xinference.process.tree import become_subreaper, descendants, die_with_parent, kill
+from xinference.process.tree import become_subreaper, descendants, die_with_parent, frees_shared_memory, kill
 
 #: Time for the engine's children to exit after the engine, in seconds. Python's multiprocessing has helper processes
 #: that free shared memory in this time; if killed at once, they would leak it.
@@ -251,10 +251,11 @@ class Keeper:
     #
     # 1. SIGTERM to the engine's process group: it can finish its requests, free shared memory and device memory.
     # 2. Wait up to stop_seconds and continue to read its output: a full pipe would prevent its exit.
-    # 3. SIGKILL to the group: an engine that hangs in a driver call or ignores SIGTERM must not keep the device.
-    # 4. When its main process has ended, for any reason, its children get LINGER_SECONDS to end.
-    # 5. SIGKILL to every descendant, repeated until none runs: step 3 does not reach other sessions, and a process that
-    #    was forked during a scan is found by the next one. As the subreaper, the keeper inherits all orphans.
+    # 3. SIGKILL to every descendant: an engine that hangs in a driver call or ignores SIGTERM must not keep the device.
+    #    Python's helpers that free shared memory are left: they do so when the others have ended, and end then.
+    # 4. When its main process has ended, for any reason, its children get LINGER_SECONDS, and the helpers twice that.
+    # 5. SIGKILL to every descendant, repeated until none runs: a process that was forked during a scan is found by the
+    #    next one. As the subreaper, the keeper inherits all orphans.
     # 6. Reap all, read the last output, delete the temporary folder, report to the owner. Only now all memory is free.
 
     def _stop(self) -> None:
@@ -266,8 +267,13 @@ class Keeper:
     def _kill_for_memory(self, used: int) -> None:
         """End the engine without a grace period, in which it would go on taking memory."""
         self._excess = used
-        for target in (-self._engine_pid, *self._remaining()):
-            kill(target, signal.SIGKILL)
+        self._kill_engine()
+
+    def _kill_engine(self) -> None:
+        """SIGKILL every process of the engine, except the helpers that free its shared memory after that."""
+        for target in self._remaining():
+            if not frees_shared_memory(target):
+                kill(target, signal.SIGKILL)
 
     def _reap(self) -> None:
         with contextlib.suppress(ChildProcessError):
@@ -288,13 +294,15 @@ class Keeper:
             if self._engine_pid and (used := self._memory.excess(now)) is not None:
                 self._kill_for_memory(used)
             if self._kill_at is not None and now >= self._kill_at:
-                kill(-self._engine_pid, signal.SIGKILL)
+                self._kill_engine()
                 self._kill_at = now + 1.0
         elif not (remaining := self._remaining()):
             self._report()
-        elif now - self._ended_at >= LINGER_SECONDS:
+        elif now - self._ended_at >= 2 * LINGER_SECONDS:
             for target in remaining:
                 kill(target, signal.SIGKILL)
+        elif now - self._ended_at >= LINGER_SECONDS:
+            self._kill_engine()
 
     def _remaining(self) -> list[int]:
         return descendants(self._engine_pid) if self._engine_pid else []

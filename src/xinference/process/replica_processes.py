@@ -72,10 +72,10 @@ class ReplicaProcesses:
         return self._keeper.stderr_tail() if self._keeper else ()
 
     def kill_engine(self) -> None:
-        """Kill the engine and its process group."""
+        """Kill the engine's main process; the keeper ends the others."""
         if self._engine is not None and self._engine.alive():
             with contextlib.suppress(ProcessLookupError):
-                os.killpg(self._engine.pid, signal.SIGKILL)
+                os.kill(self._engine.pid, signal.SIGKILL)
 
     async def end(self) -> None:
         """Kill the keeper, the engine and their descendants, as far as they still run."""

@@ -48,6 +48,14 @@ def descendants(group: int) -> list[int]:
     return pids
 
 
+def frees_shared_memory(pid: int) -> bool:
+    """Whether a process is Python's helper that frees the shared memory of others when the last of them has ended."""
+    try:
+        return b"multiprocessing.resource_tracker" in Path("/proc", str(pid), "cmdline").read_bytes()
+    except OSError:
+        return False
+
+
 def kill(target: int, number: signal.Signals) -> None:
     """Send a signal to a process, or to a group if negative; a process that no longer exists is not an error."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
