@@ -96,8 +96,15 @@ class Chaos(Clients):
     def fill_disk(self) -> None:
         if self.disk is None:
             return
+        freed = threading.Event()
+        self.disk_fills.append(freed)
         self.disk.fill()
-        self._later(self.disk.free)
+        self._later(lambda: self._free(freed))
+
+    def _free(self, freed: threading.Event) -> None:
+        assert self.disk is not None
+        self.disk.free()
+        freed.set()
 
     def lock_store(self) -> None:
         def hold() -> None:
