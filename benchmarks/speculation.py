@@ -46,8 +46,8 @@ _CODE = """def sum_of_squares(numbers):
 PROMPTS = {
     "repeated": "The colours are red, green, blue, yellow, purple and orange.\n" * 4,
     "edit": f"The code:\n{_CODE}\nThe same code, with total in place of result:\ndef sum_of_squares(numbers):\n",
-    # Drafts from these lines are mostly wrong: the model does not continue them exactly.
-    "random lines": f"{random_words('speculation', 18)}.\n" * 3,
+    # The model need not continue such lines exactly: drafts from them may be wrong.
+    "numbered line": f"10. {random_words(('rep', 10), 18)}.\n" * 3,
     "story": "Once upon a time, in a village by the sea,",
     "letter": "Dear Sir or Madam, I am writing to you because the lamp that I bought last week",
     "history": "The main causes of the French Revolution of 1789 were the debts of the crown, and",
