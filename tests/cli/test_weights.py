@@ -96,6 +96,14 @@ def test_a_missing_file_is_said_to_be_missing(run: Run, tmp_path: Path) -> None:
         assert "Did you mean model.gguf" in result.stderr
 
 
+@pytest.mark.parametrize(("command", "names_repositories"), [("inspect", True), ("convert", False)])
+def test_the_hint_for_a_missing_file_names_repositories_where_they_are_accepted(
+    run: Run, tmp_path: Path, command: str, names_repositories: bool
+) -> None:
+    result = run(command, str(tmp_path / "x.gguf"), *([] if names_repositories else [str(tmp_path / "out.gguf")]))
+    assert ("owner/name" in result.stderr) is names_repositories
+
+
 def test_a_folder_is_converted_by_the_name_of_its_file(tmp_path: Path) -> None:
     folder = tmp_path / "my model"
     folder.mkdir()

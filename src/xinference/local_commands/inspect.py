@@ -27,7 +27,7 @@ def inspect(what: str) -> dict[str, Any]:
     else:
         named = None if path.exists() else reference(what)
         if named is None or named.model_id is None:
-            require_file(path)
+            require_file(path, or_repository=True)
             inspection = inspect_file(path)
         else:
             inspection = inspect_repository(named.model_id, revision=named.revision, file=named.file)

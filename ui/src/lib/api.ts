@@ -125,7 +125,8 @@ export interface ServerStatus {
   version: string;
   pid: number;
   uptime: number;
-  home: string;
+  /** Only for keys with `manage`. */
+  home?: string | null;
   workers: Record<
     string,
     { status: Record<string, { usage: number; total: number; memory_used: number; memory_total: number }> }

@@ -279,6 +279,7 @@ const words: Record<string, string> = {
   'Similarity (cosine)': '相似度(余弦)',
   Text: '文本',
   'Texts, one per line': '文本,每行一个',
+  '{file} cannot be read.': '无法读取 {file}。',
   'This is not JSON: {error}': '这不是 JSON:{error}',
   Tokens: 'Token',
   'Output tokens per second': '每秒输出 token',
