@@ -34,11 +34,15 @@ async def test_a_server_that_sleeps_ends_as_soon_as_it_is_told(
 
 
 async def test_a_closed_terminal_ends_a_server_as_sigterm_does() -> None:
-    async with gateway_of(router_of()) as gateway, listening(gateway) as (server, task, _):
-        os.kill(os.getpid(), signal.SIGHUP)
-        await asyncio.wait_for(task, 10)
-        assert server.ended_by == signal.SIGHUP
-        assert signal.getsignal(signal.SIGHUP) is signal.SIG_DFL
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the tests may run under nohup
+    try:
+        async with gateway_of(router_of()) as gateway, listening(gateway) as (server, task, _):
+            os.kill(os.getpid(), signal.SIGHUP)
+            await asyncio.wait_for(task, 10)
+            assert server.ended_by == signal.SIGHUP
+            assert signal.getsignal(signal.SIGHUP) is signal.SIG_DFL
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 async def test_a_server_under_nohup_goes_on_when_its_terminal_closes() -> None:
