@@ -127,6 +127,9 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     (CHATS, {"n": 129}, "n"),
     (CHATS, {"logit_bias": {"5": 101}}, "logit_bias[...]"),
     (TEXTS, {"logit_bias": {"5": -100.5}}, "logit_bias[...]"),
+    *((path, {"logit_bias": {key: 5}}, "logit_bias") for path in (CHATS, TEXTS)
+      for key in ("-1", "+1", " 5", "5 ", "", "2147483648", "99999999999")),
+    (CHATS, {"logit_bias": {"5": True}}, "logit_bias"),
     (CHATS, {"reasoning_effort": "much"}, "reasoning_effort"),
     (TEXTS, {"best_of": 3}, "best_of"),
     (TEXTS, {"best_of": 3, "n": 2}, "best_of"),

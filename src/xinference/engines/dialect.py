@@ -80,6 +80,8 @@ class Dialect:
     """Request field -> its rewrite. A field that is not here reaches the engine under its own name."""
     forces_calls: bool = True
     """A call that a request forces follows the function's schema, whatever the model's chat template writes."""
+    biases_texts: bool = False
+    """A key of `logit_bias` may be a text: the bias is that of each of its tokens."""
     has_stops_at_start: bool = False
     """The engine gets the model's stop texts when it starts, so a request does not need them."""
     computes_in_order: bool = False

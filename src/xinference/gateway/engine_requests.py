@@ -23,6 +23,7 @@ from xinference.gateway.engine_answers import answer_rewrite, events_rewrite
 from xinference.gateway.part_fields import other_members
 from xinference.gateway.priority import NORMAL
 from xinference.gateway.request_document import RequestDocument
+from xinference.gateway.token_biases import check_biases
 from xinference.gateway.tool_support import check_tools
 from xinference.protocol import exact_requests
 from xinference.protocol.constraint_fields import (
@@ -109,6 +110,7 @@ def prepare(
     is_common = request.is_common  # most requests, which need none of the steps below
     if not is_common:
         make_canonical(request, document)
+        check_biases(request, document, dialect)
     if route.tools_refused is not None:
         check_tools(route, request, document, forces_calls=dialect.forces_calls)
     exchange = dialect.exchange(request, route.uid)

@@ -18,7 +18,6 @@ from xinference.protocol import exact_requests
 from xinference.protocol.constraint_limits import MAX_ALTERNATIVES, MAX_BYTES
 from xinference.protocol.exact_requests import PlainSchema
 from xinference.protocol.field_types import (
-    Bias,
     Choices,
     Effort,
     Name,
@@ -35,6 +34,10 @@ from xinference.protocol.message_forms import DataUri
 Absent = UnsetType
 Text = Annotated[str, Meta(min_length=1, max_length=1024)]
 Scalar = str | int | float | bool
+#: `gateway.token_biases` checks other keys and values.
+TokenBiases = Annotated[
+    dict[Annotated[str, Meta(pattern="^[0-9]{1,9}$")], Annotated[float, Meta(ge=-100, le=100)]], Meta(max_length=1024)
+]
 
 
 class Link(Struct, forbid_unknown_fields=True, gc=False):
@@ -115,7 +118,7 @@ class CommonChat(exact_requests.Chat, kw_only=True, forbid_unknown_fields=True):
     n: Choices = None
     presence_penalty: Penalty = None
     frequency_penalty: Penalty = None
-    logit_bias: Bias = None
+    logit_bias: TokenBiases = None
     stop: Text | Annotated[list[Text], Meta(max_length=64)] = None
     seed: Seed = None
     stream_options: StreamOptions = None

@@ -226,6 +226,7 @@ def _make_states(limits: StateLimits) -> ModelStates:
 
 DIALECT = Dialect(
     engine=ENGINE,
+    biases_texts=True,
     fields={
         "text": text_as_content,
         "repetition_penalty": rename_field("repetition_penalty", "repeat_penalty"),
