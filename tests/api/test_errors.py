@@ -35,3 +35,11 @@ def test_a_wrong_method_is_answered_with_all_methods_of_the_path(method: str, pa
     answer = TestClient(build_routes({})).request(method, path)
     assert (answer.status_code, answer.headers["allow"]) == (405, allow)
     assert answer.json()["problem"]["code"] == "method_not_allowed" and allow in answer.json()["detail"]
+
+
+@pytest.mark.parametrize("method", ["GET", "DELETE"])
+@pytest.mark.parametrize("path", ["/v1/models/org/name", "/v1/models/org%2Fname", "/v1/models/org/name/files"])
+def test_a_model_whose_name_has_a_slash_is_an_unknown_model(method: str, path: str) -> None:
+    answer = TestClient(build_routes({})).request(method, path)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (404, "model_not_found")
+    assert "There is no running model 'org/name" in answer.json()["error"]["message"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -119,6 +120,8 @@ def install(app: FastAPI) -> None:
     async def on_http(request: Request, error: HTTPException) -> JSONResponse:
         if error.status_code == 405:
             return _wrong_method(request)
+        if error.status_code == 404 and (named := _MODEL.fullmatch(f"{request.method} {request.url.path}")):
+            return problem_response(_no_such_model(named["name"]), request.url.path)
         cause = f"{request.method} {request.url.path}: {error.detail}."
         problem = Problem(Code.HTTP_ERROR, cause, status=error.status_code, hint="See /docs for the routes.")
         return problem_response(problem, request.url.path, openai=request.url.path.startswith("/v1/"))
@@ -126,6 +129,18 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(Exception)
     async def on_defect(request: Request, error: Exception) -> JSONResponse:
         return problem_response(INTERNAL)  # Starlette logs the error itself
+
+
+#: What clients ask for a model whose name has a slash, such as the name of a repository.
+_MODEL = re.compile(r"(?:GET|HEAD|DELETE) /v1/models/(?P<name>[^/]+/.+)", re.DOTALL)
+
+
+def _no_such_model(name: str) -> Problem:
+    return Problem(
+        Code.MODEL_NOT_FOUND,
+        f"There is no running model {name[:200]!r}.",
+        hint="GET /v1/models lists the running models; no name has a slash.",
+    )
 
 
 _METHODS = ("DELETE", "GET", "PATCH", "POST", "PUT")
