@@ -159,7 +159,7 @@ def test_an_address_is_seen_however_json_writes_it(given: str, written: str) -> 
         (CHAT, {"type": "input_video", "input_video": {"data": "AAAA"}}, "input_video"),
         (CHAT, {"type": "video_url", "video_url": {"url": "data:video/mp4;base64,AAAA"}}, "video_url"),
         (CHAT, {"type": "image_embeds", "image_embeds": "AAAA"}, "image_embeds"),
-        (CHAT, {"type": "file", "file": {"file_data": "AAAA"}}, "file"),
+        (MESSAGES, {"type": "file", "file": {"file_data": "AAAA"}}, "file"),
         (CHAT, {"type": "document", "source": {"type": "text", "data": "AAAA"}}, "document"),
         (MESSAGES, {"type": "tool_result", "content": [{"type": "input_video"}]}, "input_video"),
     ],

@@ -16,6 +16,7 @@ from xinference.gateway.canonical_fields import (
     unsupported,
 )
 from xinference.gateway.request_document import RequestDocument
+from xinference.gateway.text_files import FILES, as_text
 from xinference.protocol.errors import Refusal
 
 TOOL_CHOICES = ("none", "auto", "required")
@@ -81,6 +82,8 @@ def _parts(document: RequestDocument, message: Body, parts: list[Any], at: str) 
             if isinstance(thought, str):
                 document.put(message, "reasoning_content", message.get("reasoning_content", "") + thought)
             continue
+        elif kind in FILES:
+            part = {"type": "text", "text": as_text(part, f"{at}[{n}]")}
         elif kind in IMAGE_PARTS:
             part = {"type": "image_url", "image_url": _image(document, part, f"{at}[{n}]")}
         elif kind in AUDIO_PARTS:

@@ -10,11 +10,13 @@ from xinference.protocol.field_types import JsonObject
 
 #: A URI that contains the media itself: engines would fetch any other address from this machine's network.
 DataUri = Annotated[str, Meta(pattern="^data:")]
-#: The types of content that are passed on; other types may be files or media that the gateway cannot check.
-PartType = Literal[
+#: The types of content of all APIs; other types may be media that the gateway cannot check.
+_CommonType = Literal[
     "text", "input_text", "output_text", "refusal", "image_url", "image", "input_image", "audio_url", "input_audio",
     "tool_use", "tool_result", "thinking", "redacted_thinking", "reasoning", "reasoning_text", "summary_text",
 ]  # fmt: skip
+#: The types of content of OpenAI's APIs. `gateway.text_files` reads the files.
+PartType = Literal[_CommonType, "file", "input_file"]
 
 
 class Link(Struct):
@@ -53,7 +55,7 @@ class Part(Struct):
 
 
 #: The types of content of messages in Anthropic's form.
-BlockType = Literal[PartType, "document", "search_result"]
+BlockType = Literal[_CommonType, "document", "search_result"]
 
 
 class BlockSource(Struct):

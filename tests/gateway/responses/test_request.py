@@ -280,7 +280,11 @@ def test_tools_are_functions() -> None:
         ({"of": [{"role": "user"}]}, "input[0].content"),
         ({"of": [{"role": "robot", "content": "a"}]}, "input[0].role"),
         ({"of": [{"role": "user", "content": [{"type": "input_text"}]}]}, "input[0].content[0].text"),
-        ({"of": [{"role": "user", "content": [{"type": "input_file", "file_id": "f"}]}]}, "input[0].content[0].type"),
+        (
+            {"of": [{"role": "user", "content": [{"type": "input_file", "file_id": "f"}]}]},
+            "input[0].content[0].file_id",
+        ),
+        ({"of": [{"role": "user", "content": [{"type": "file", "file": {}}]}]}, "input[0].content[0].type"),
     ],
 )
 def test_what_cannot_be_served_is_refused_by_name(fields: dict[str, Any], param: str) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 from xinference.error_codes import Code
 from xinference.gateway.canonical_fields import FORMATS, check_schema, invalid, not_one_of, required, unsupported
 from xinference.gateway.responses.tools import Tools, translate_choice
+from xinference.gateway.text_files import as_text
 from xinference.protocol.errors import Refusal
 
 Body = dict[str, Any]
@@ -35,6 +36,7 @@ _OWN = frozenset(
 _EFFORTS = {"minimal": "low", "low": "low", "medium": "medium", "high": "high", "xhigh": "high", "max": "high"}
 _ROLES = ("user", "assistant", "system", "developer")
 _TEXT = ("input_text", "output_text", "text")
+_FILE = "input_file"
 #: Records of a client or of a server's own tools. They have nothing that a model reads.
 _RECORDS = frozenset(
     {
@@ -305,7 +307,8 @@ def _parts(parts: Any, at: str) -> Any:
         raise invalid(at, "each part is an object.")
     taken = [_part({k: v for k, v in part.items() if v is not None}, f"{at}[{n}]") for n, part in enumerate(parts)]
     if all(part["type"] == "text" for part in taken):
-        return "".join(part["text"] for part in taken)
+        has_file = any(part.get("type") == _FILE for part in parts)
+        return ("\n\n" if has_file else "").join(part["text"] for part in taken)
     return taken
 
 
@@ -321,6 +324,8 @@ def _part(part: Body, at: str) -> Body:
         if not isinstance(url, str):
             raise required(f"{at}.image_url")
         return {"type": "image_url", "image_url": {"url": url}}
+    if kind == _FILE:
+        return {"type": "text", "text": as_text(part, at)}
     if kind in ("image_url", "input_audio"):
         return part
     cause = f"{at}.type: content of the type {str(kind)[:100]} is not taken here."
