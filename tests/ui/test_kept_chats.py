@@ -12,7 +12,7 @@ from tests.support.scripted_home import ScriptedHome
 from tests.ui.conftest import Open
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Page
+    from playwright.sync_api import Page, Route
 
 pytestmark = [pytest.mark.browser, pytest.mark.process]
 
@@ -130,3 +130,66 @@ def test_a_link_to_a_chat_with_a_model_that_is_gone_says_so(home: ScriptedHome, 
     page, _ = open_page(home, "#/chat?model=gone")
     page.get_by_text("The model gone is not running.").wait_for()
     assert page.get_by_role("link", name="Show its last launch").get_attribute("href") == "#/running/gone"
+
+
+@pytest.mark.parametrize(
+    ("script", "words"),
+    [
+        ("indexedDB.open = () => { throw new DOMException('no', 'SecurityError'); };", "This browser stores no chats"),
+        (
+            "IDBObjectStore.prototype.put = () => { throw new DOMException('full', 'QuotaExceededError'); };",
+            "The storage of this browser is full",
+        ),
+    ],
+    ids=["forbidden", "full"],
+)
+def test_chats_that_the_browser_does_not_store_are_called_so_and_last_as_long_as_the_page(
+    home: ScriptedHome, open_page: Open, script: str, words: str
+) -> None:
+    uid = launched(home, f"unstored-{words.split()[1]}")
+    page, _ = open_page(home, f"#/chat?model={uid}", script=script)
+    ask(page, "First question")
+    page.get_by_text(words).wait_for()
+    page.get_by_role("button", name="New chat").click()
+    ask(page, "Second question")
+    page.get_by_role("button", name="Chats", exact=True).click()
+    chats = page.get_by_role("complementary", name="Chats")
+    assert chats.get_by_text("not stored").count() == 2
+    assert chats.get_by_text("Chats are stored in this browser only.").count() == 0
+    chats.get_by_role("button", name="First question", exact=True).click()
+    page.get_by_role("heading", name="First question").wait_for()
+
+
+def test_an_image_that_cannot_be_decoded_is_refused_and_a_sent_one_is_no_text_of_the_page(
+    home: ScriptedHome, open_page: Open, tmp_path: Path
+) -> None:
+    uid = launched(home, "seer")
+    page, _ = open_page(home)
+    page.locator("main h1").wait_for()
+
+    def with_vision(route: Route) -> None:
+        answer = route.fetch()
+        seers = [{**each, "model_ability": ["chat", "vision"]} for each in answer.json()]
+        route.fulfill(response=answer, json=seers)
+
+    # Without the stream the page asks for the models.
+    page.context.route("**/v1/watch", lambda _route: None)
+    page.context.route("**/v1/models/instances", with_vision)
+    page.goto(f"{home.url}/ui/#/chat?model={uid}")
+    page.reload()
+    images = page.get_by_label("Images")
+    broken, whole = tmp_path / "broken.png", tmp_path / "whole.png"
+    broken.write_bytes(b"\x89PNG\r\n\x1a\n and no image")
+    whole.write_bytes(page.screenshot())
+    images.set_input_files(broken)
+    page.get_by_text("broken.png cannot be read as an image.").wait_for()
+    images.set_input_files(whole)
+    page.get_by_role("button", name="Remove the images (1)").wait_for()
+    ask(page, "What is this?")
+    page.get_by_alt_text("Attached image 1").wait_for()
+    assert len(page.locator("main").text_content() or "") < 10_000
+    page.get_by_text("The request", exact=True).first.click()
+    shown = page.get_by_role("region", name="The request")
+    shown.get_by_text("characters)").wait_for()
+    assert len(shown.inner_text()) < 10_000
+    page.context.unroute_all(behavior="ignoreErrors")

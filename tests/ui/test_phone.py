@@ -117,3 +117,17 @@ def test_controls_are_large_enough_for_a_finger(home: ScriptedHome, open_page: O
         if small := page.evaluate(SMALL):
             found[name] = small
     assert not found, "\n".join(f"{name}: {small}" for name, small in found.items())
+
+
+def test_a_refused_launch_says_so_beside_its_button(home: ScriptedHome, open_page: Open) -> None:
+    page, watch = open_page(home, "#/launch/LLM/qwen3?size=235", viewport={"width": 390, "height": 740})
+    watch.expected.append("status of 400")
+    box = page.get_by_role("region", name="Plan").get_by_role("alert")
+    cause = box.locator("strong").inner_text()
+    button = page.get_by_role("button", name="Launch", exact=True)
+    button.evaluate("(button) => button.scrollIntoView({block: 'center'})")
+    line = page.locator("form").get_by_text(cause)
+    distance = (line.bounding_box() or {"y": 0})["y"] - (button.bounding_box() or {"y": 0})["y"]
+    assert line.is_visible() and abs(distance) < 80
+    page.get_by_role("button", name="Show the reasons").click()
+    page.wait_for_function("(box) => box.getBoundingClientRect().top < innerHeight / 2", arg=box.element_handle())

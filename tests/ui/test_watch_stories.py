@@ -65,3 +65,17 @@ def test_the_page_asks_where_a_proxy_holds_the_stream_back(home: ScriptedHome, o
     page.reload()
     listed(page, uid)
     page.get_by_text("Updates every 5 s").wait_for(state="detached")
+
+
+def test_a_log_is_read_on_after_a_restart_of_the_server(own_home: ScriptedHome, open_page: Open) -> None:
+    uid = launch(own_home, "read-on")
+    page, watch = open_page(own_home, f"#/running/{uid}/logs")
+    watch.expected += ["net::ERR_INCOMPLETE_CHUNKED", "net::ERR_CONNECTION_RE", "net::ERR_EMPTY_RESPONSE"]
+    log = page.get_by_role("log")
+    log.get_by_text("listening on").wait_for()
+    own_home.kill()
+    page.get_by_text("The server does not answer.").wait_for()
+    with page.expect_response(lambda answer: f"/models/{uid}/logs?" in answer.url and answer.ok):
+        own_home.start()
+    page.get_by_text("The server does not answer.").wait_for(state="detached")
+    log.get_by_text("listening on").wait_for()

@@ -11,7 +11,12 @@ export interface Chat {
   parameters: Parameters;
 }
 
+/** Why the browser does not store a chat: it stores nothing, as in a private window, or its storage is full. */
+export type Loss = 'forbidden' | 'full';
+
 const STORE = 'chats';
+/** Chats that the browser does not store; they last as long as the page. */
+const unstored = new Map<string, Chat>();
 
 let opened: Promise<IDBDatabase> | undefined;
 
@@ -27,32 +32,50 @@ function database(): Promise<IDBDatabase> {
 }
 
 async function run<T>(mode: IDBTransactionMode, what: (store: IDBObjectStore) => IDBRequest<T>): Promise<T> {
-  const store = (await database()).transaction(STORE, mode).objectStore(STORE);
-  const request = what(store);
+  const transaction = (await database()).transaction(STORE, mode);
+  const request = what(transaction.objectStore(STORE));
   return new Promise((resolve, reject) => {
-    request.onsuccess = () => resolve(request.result);
-    request.onerror = () => reject(request.error ?? new Error('indexedDB'));
+    // A full disk fails the transaction, not the request.
+    transaction.oncomplete = () => resolve(request.result);
+    transaction.onabort = () => reject(transaction.error ?? request.error ?? new Error('indexedDB'));
   });
 }
 
-/** All chats, the last one first; none where the browser keeps nothing. */
-export async function all(): Promise<Chat[]> {
+function lossOf(error: unknown): Loss {
+  return error instanceof DOMException && error.name === 'QuotaExceededError' ? 'full' : 'forbidden';
+}
+
+/** All chats, the last one first, and why the browser stores none. */
+export async function all(): Promise<{ chats: Chat[]; loss: Loss | null }> {
+  let stored: Chat[] = [];
+  let loss: Loss | null = null;
   try {
-    return (await run<Chat[]>('readonly', (store) => store.getAll())).sort((a, b) => b.updated - a.updated);
-  } catch {
-    return [];
+    stored = await run<Chat[]>('readonly', (store) => store.getAll());
+  } catch (error) {
+    loss = lossOf(error);
+  }
+  const chats = [...stored.filter((each) => !unstored.has(each.id)), ...unstored.values()];
+  return { chats: chats.sort((a, b) => b.updated - a.updated), loss };
+}
+
+/** Store a chat; why the browser does not, else null. */
+export async function keep(chat: Chat): Promise<Loss | null> {
+  try {
+    await run('readwrite', (store) => store.put(chat));
+    unstored.delete(chat.id);
+    return null;
+  } catch (error) {
+    unstored.set(chat.id, chat);
+    return lossOf(error);
   }
 }
 
-export async function keep(chat: Chat): Promise<void> {
-  try {
-    await run('readwrite', (store) => store.put(chat));
-  } catch {
-    // The browser keeps nothing, as in a private window: the chat lasts as long as the page.
-  }
+export function isStored(chat: Chat): boolean {
+  return !unstored.has(chat.id);
 }
 
 export async function forget(id: string): Promise<void> {
+  unstored.delete(id);
   await run('readwrite', (store) => store.delete(id)).catch(() => undefined);
 }
 

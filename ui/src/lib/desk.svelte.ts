@@ -1,6 +1,6 @@
 /** The chat that is open: it goes on while the user looks at another page. */
 
-import { all, forget, keep, titleOf, type Chat } from './chats';
+import { all, forget, keep, titleOf, type Chat, type Loss } from './chats';
 import { Conversation, type Message, type Parameters } from './conversation.svelte';
 import { identifier } from './identifier';
 
@@ -31,6 +31,8 @@ class Desk {
   columns = $state<Conversation[]>([]);
   parameters = $state<Parameters>({ ...FREE });
   chats = $state.raw<Chat[]>([]);
+  /** Why the browser did not store the last chat; null where it did. */
+  loss = $state<Loss | null>(null);
 
   /** Whether the chat that this tab had before a reload is open again, if there was one. */
   isRestored = $state(false);
@@ -39,13 +41,15 @@ class Desk {
   async restore(): Promise<void> {
     if (this.isRestored) return;
     const id = ofTab();
-    const chat = id && !this.columns.length ? (await all()).find((each) => each.id === id) : undefined;
+    const chat = id && !this.columns.length ? (await all()).chats.find((each) => each.id === id) : undefined;
     if (chat && !this.columns.length) this.open(chat);
     this.isRestored = true;
   }
 
   async list(): Promise<void> {
-    this.chats = await all();
+    const { chats, loss } = await all();
+    this.chats = chats;
+    this.loss = loss ?? this.loss;
   }
 
   /** Begin a new chat with the same models. */
@@ -93,13 +97,13 @@ class Desk {
     this.title ||= titleOf(first.text);
     const columns = this.columns.map((each) => ({ model: each.model, messages: $state.snapshot(each.messages) as Message[] }));
     keepOfTab(this.id);
-    await keep({ id: this.id, title: this.title, updated: Date.now(), columns, parameters: $state.snapshot(this.parameters) });
+    await this.#keep({ id: this.id, title: this.title, updated: Date.now(), columns, parameters: $state.snapshot(this.parameters) });
     await this.list();
   }
 
   async rename(chat: Chat, title: string): Promise<void> {
     if (chat.id === this.id) this.title = title;
-    await keep({ ...chat, title });
+    await this.#keep({ ...chat, title });
     await this.list();
   }
 
@@ -110,8 +114,12 @@ class Desk {
   }
 
   async take(chats: Chat[]): Promise<void> {
-    for (const chat of chats) await keep(chat);
+    for (const chat of chats) await this.#keep(chat);
     await this.list();
+  }
+
+  async #keep(chat: Chat): Promise<void> {
+    this.loss = await keep(chat);
   }
 
   #leave(): void {

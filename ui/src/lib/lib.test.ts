@@ -4,6 +4,7 @@ import { completionTokens } from './completion';
 import { bytes, seconds, size } from './format';
 import { directionOf } from './direction';
 import { tree, type Node } from './markdown';
+import { shortened } from './samples';
 import { csv } from './records';
 import { codeOf } from './session.svelte';
 import { parse } from './sse';
@@ -173,4 +174,10 @@ test('the cosine of vectors', () => {
 
 test('a completion has at most half of a small context', () => {
   expect([100, 512, 8192, null].map(completionTokens)).toEqual([50, 256, 256, 256]);
+});
+
+test('a request for people to read has the beginning and the length of an image only', () => {
+  const shown = JSON.stringify(shortened({ model: 'm', messages: [{ role: 'user', content: [{ url: `data:${'x'.repeat(20_000)}` }] }] }));
+  expect(shown.length).toBeLessThan(300);
+  expect(shown).toContain('20005 characters');
 });

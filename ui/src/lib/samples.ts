@@ -80,3 +80,13 @@ export function requestAs(form: 'curl' | 'Python' | 'JavaScript' | 'JSON', body:
   }
   return `import json\n\nimport openai\n\nclient = openai.OpenAI(base_url="${server}/v1", api_key="none")\nbody = json.loads(r'''\n${json.replaceAll("'''", "\\u0027''")}\n''')\nfor chunk in client.post("/chat/completions", body=body, cast_to=object, stream=True, stream_cls=openai.Stream[object]):\n    print(chunk)`;
 }
+
+/** Characters of the longest text of a request that is shown whole. */
+const LONGEST = 10_000;
+
+/** A request for people to read: of a very long text, such as an image, its beginning and its length. */
+export function shortened(request: Record<string, unknown>): Record<string, unknown> {
+  const short = (_name: string, value: unknown): unknown =>
+    typeof value === 'string' && value.length > LONGEST ? `${value.slice(0, 100)}… (${value.length} characters)` : value;
+  return JSON.parse(JSON.stringify(request, short)) as Record<string, unknown>;
+}

@@ -14,6 +14,12 @@ const words: Record<string, string> = {
   Messages: '消息',
   'The model {name} is not running.': '模型 {name} 未在运行。',
   'Show its last launch': '查看上次启动',
+  'Show the reasons': '查看原因',
+  'not stored': '未保存',
+  'The storage of this browser is full: this chat is lost when the page is closed. Export it under Chats, or delete other chats.':
+    '此浏览器的存储空间已满:关闭页面后,此对话将丢失。请在“对话列表”中导出它,或删除其他对话。',
+  'This browser stores no chats, as in a private window: they are lost when the page is closed. Export them under Chats.':
+    '此浏览器不保存对话(例如在隐私窗口中):关闭页面后,对话将丢失。请在“对话列表”中导出。',
   'No line has this text.': '没有包含此文本的行。',
   'Chat with {model}': '与 {model} 对话',
   Close: '关闭',
@@ -279,7 +285,7 @@ const words: Record<string, string> = {
   'Similarity (cosine)': '相似度(余弦)',
   Text: '文本',
   'Texts, one per line': '文本,每行一个',
-  '{file} cannot be read.': '无法读取 {file}。',
+  '{file} cannot be read as an image.': '无法将 {file} 作为图像读取。',
   'This is not JSON: {error}': '这不是 JSON:{error}',
   Tokens: 'Token',
   'Output tokens per second': '每秒输出 token',

@@ -1,1 +1,1 @@
-import{ah as c,ai as i,aj as t}from"./app.js";const f=Symbol("NaN");function y(e,r,n){var o=new t(e),s=!c();i(()=>{var a=r();a!==a&&(a=f),s&&a!==null&&typeof a=="object"&&(a={}),o.ensure(a,n)})}export{y as k};
+import{aj as c,ak as l,al as t}from"./app.js";const f=Symbol("NaN");function k(e,r,n){var o=new t(e),s=!c();l(()=>{var a=r();a!==a&&(a=f),s&&a!==null&&typeof a=="object"&&(a={}),o.ensure(a,n)})}export{k};
