@@ -23,6 +23,7 @@ from xinference.gateway.engine_answers import answer_rewrite, events_rewrite
 from xinference.gateway.part_fields import other_members
 from xinference.gateway.priority import NORMAL
 from xinference.gateway.request_document import RequestDocument
+from xinference.gateway.thinking_fields import replace_thinking
 from xinference.gateway.token_biases import check_biases
 from xinference.gateway.tool_support import check_tools
 from xinference.protocol import exact_requests
@@ -111,6 +112,8 @@ def prepare(
     if not is_common:
         make_canonical(request, document)
         check_biases(request, document, dialect)
+        if request.has_further_fields and isinstance(request, Chat):
+            replace_thinking(request, document)
     if route.tools_refused is not None:
         check_tools(route, request, document, forces_calls=dialect.forces_calls)
     exchange = dialect.exchange(request, route.uid)

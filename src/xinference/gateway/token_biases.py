@@ -40,7 +40,7 @@ def _check_key(key: str, dialect: Dialect) -> None:
     if _TOKEN.fullmatch(key) and int(key) <= MAX_INT32:
         return
     if _NUMBER.fullmatch(key):
-        raise invalid(FIELD, f"{key[:100]!r} is not the id of a token, which is a number from 0 on, in digits only.")
+        raise invalid(FIELD, f"{key[:100]!r} is not the id of a token: 0 to {MAX_INT32}, in digits only.")
     if not dialect.biases_texts:
         cause = f"{key[:100]!r} is not the id of a token, and {dialect.engine} reads no texts here."
         raise unsupported(FIELD, cause, "POST /tokenize returns the ids of a text's tokens.")
