@@ -95,6 +95,9 @@ ANSWERED: list[tuple[str, dict[str, Any]]] = [
     (TEXTS, {"n": 2, "best_of": 2}),
     (TEXTS, {"suffix": ""}),
     (MESSAGES, {"messages": [USER, {"role": "assistant", "content": "Hello, my"}]}),
+    ("/v1/embeddings", {"modality": "text", "output_dtype": "float", "embedding_type": "float", "task": None}),
+    ("/v1/embeddings", {"prefix": "", "instruction": "", "drop_params": True, "user": "u", "model_uid": "m"}),
+    ("/v1/rerank", {"rank_fields": ["text"], "raw_scores": False, "max_chunks_per_doc": 10, "top_n": 200}),
     *(("/v1/rerank", {"return_documents": switch, "return_len": switch}) for switch in ("true", "1", 1, "no", False)),
 ]  # fmt: skip
 #: Path, further fields, and the field that the refusal names.
@@ -136,6 +139,11 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     (TEXTS, {"prompt": ["a", [5]]}, "prompt"),
     (TEXTS, {"prompt": [[]]}, "prompt"),
     (TEXTS, {"prompt": [[5], []]}, "prompt"),
+    *(("/v1/embeddings", fields, next(iter(fields))) for fields in (
+        {"input_type": "search_query"}, {"task": "retrieval.query"}, {"prefix": "query: "}, {"late_chunking": True},
+        {"embedding_type": "binary"}, {"output_dimension": 8}, {"output_dtype": "int8"}, {"modality": "image"})),
+    *(("/v1/rerank", fields, next(iter(fields))) for fields in (
+        {"top_k": 1}, {"rank_fields": ["title", "text"]}, {"raw_scores": True})),
     ("/v1/embeddings", {"input": ["a", 1]}, "input"),
     ("/v1/embeddings", {"input": [[1], "a"]}, "input"),
     ("/v1/embeddings", {"input": [[]]}, "input"),

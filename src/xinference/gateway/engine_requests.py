@@ -30,6 +30,7 @@ from xinference.protocol import exact_requests
 from xinference.protocol.constraint_fields import (
     CONSTRAINTS,
     EFFECTS,
+    RANK_EFFECTS,
     VECTOR_EFFECTS,
     check_constraint_fields,
     constrains,
@@ -209,6 +210,9 @@ def _refuse_effects(dialect: Dialect, request: Request, further: Body, unread: S
         effects = EFFECTS
     elif isinstance(request, Embeddings):
         effects = VECTOR_EFFECTS
+    elif isinstance(request, Rerank):
+        effects = RANK_EFFECTS
+        unread = unread | (further.keys() & {"top_k"})  # engines have it for texts only
     else:
         return
     for name in effects.keys() & unread:

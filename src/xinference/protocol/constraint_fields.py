@@ -61,15 +61,40 @@ EFFECTS: dict[str, str | None] = {
     "use_beam_search": None,
 }
 #: The same for vectors.
-VECTOR_EFFECTS: dict[str, str | None] = {"prompt_name": "Put the prompt before each text.", "return_sparse": None}
+VECTOR_EFFECTS: dict[str, str | None] = {
+    "embedding_type": "Use encoding_format.",
+    "embedding_types": "Use encoding_format.",
+    "input_type": "Put the prompt of the model before each text.",
+    "instruction": "Put the instruction before each text.",
+    "late_chunking": None,
+    "modality": "Send texts.",
+    "output_dimension": "Use dimensions.",
+    "output_dtype": None,
+    "prefix": "Put it before each text.",
+    "prompt_name": "Put the prompt before each text.",
+    "return_sparse": None,
+    "task": "Put the prompt of the model before each text.",
+}
+#: The same for the ranking of documents.
+RANK_EFFECTS: dict[str, str | None] = {
+    "instruction": "Put the instruction before the query.",
+    "rank_fields": "Send each document as one text.",
+    "raw_scores": None,
+    "top_k": "Use top_n.",
+}
 
 
 #: Values of these fields with which an answer is the same, as some clients send them by default: -1 is no limit.
 _WITHOUT_EFFECT: dict[str, tuple[Any, ...]] = {
     "best_of": (1,),
+    "embedding_type": ("float",),
+    "embedding_types": (["float"],),
     "max_new_tokens": (-1,),
+    "modality": ("text",),
     "n_predict": (-1,),
     "num_predict": (-1,),
+    "output_dtype": ("float",),
+    "rank_fields": (["text"],),
     "tool_choice": ("none", "auto"),
     "truncate_prompt_tokens": (-1,),
 }
