@@ -49,3 +49,9 @@ async def test_an_unknown_uid_is_refused_with_the_way_out(parts: Parts, uid: str
     with pytest.raises(Problem) as refused:
         parts.registry.deployment(uid)
     assert refused.value.code == "model_not_found" and hint in str(refused.value.hint)
+
+
+async def test_a_very_long_uid_is_shown_in_part(parts: Parts) -> None:
+    with pytest.raises(Problem) as refused:
+        parts.registry.deployment("x" * 5000)
+    assert refused.value.cause == f"There is no running model '{'x' * 200}'."

@@ -12,6 +12,9 @@ from xinference.error_codes import Code
 from xinference.errors import Problem, join_names, near, not_found
 from xinference.store.launch_history import LaunchHistory
 
+#: Maximum number of characters of an unknown uid that are compared and shown.
+MAX_SHOWN = 200
+
 
 class DeploymentRegistry:
     """Holds one deployment for each uid. Iteration gives them in the order in which they were added."""
@@ -99,6 +102,7 @@ class DeploymentRegistry:
             cause = f"There is no running model {uid!r}: its launch has failed."
             hint = f"{failed.problem.cause} `xinference history` has the details."
             return not_found(cause, hint=hint, code=Code.MODEL_NOT_FOUND)
+        uid = uid[:MAX_SHOWN]
         similar = near(uid, self._by_uid)
         running = ", ".join(self._by_uid) or "none"
         hint = f"Did you mean {join_names(similar)}?" if similar else f"Running models: {running}."
