@@ -201,18 +201,37 @@ export interface Gpu {
   owners: Owner[];
 }
 
+export interface Host {
+  name: string | null;
+  cores: number;
+  total: number;
+  free: number;
+  control_group: { memory_limit: number | null; memory_left: number | null; cpus: number | null } | null;
+  owners: Owner[];
+}
+
+export interface Disk {
+  holds: string[];
+  total: number;
+  free: number;
+}
+
+/** A machine of a cluster's worker; one whose link is down has no host and no devices. */
+export interface Worker {
+  node: string;
+  name: string;
+  state: string;
+  host: Host | null;
+  gpus: Gpu[];
+  disks: Disk[];
+}
+
 export interface Devices {
-  host: {
-    name: string | null;
-    cores: number;
-    total: number;
-    free: number;
-    control_group: { memory_limit: number | null; memory_left: number | null; cpus: number | null } | null;
-    owners: Owner[];
-  };
+  host: Host;
   gpus: Gpu[];
   no_gpu_reason: string | null;
-  disks: { holds: string[]; total: number; free: number }[];
+  disks: Disk[];
+  workers?: Worker[];
 }
 
 export interface DeploymentEvent {
@@ -234,7 +253,8 @@ export interface Plan {
   slots: number | null;
   threads: number | null;
   replica: number;
-  devices: number[];
+  /** The GPUs of each replica; empty on the CPU. */
+  devices: number[][];
   memory: {
     weights: number;
     kv_cache: number;

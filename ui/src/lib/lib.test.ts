@@ -4,6 +4,8 @@ import { completionTokens } from './completion';
 import { bytes, seconds, size } from './format';
 import { directionOf } from './direction';
 import { tree, type Node } from './markdown';
+import { devicesOf, shareOf } from './memory';
+import type { Devices } from './api';
 import { shortened } from './samples';
 import { csv } from './records';
 import { codeOf } from './session.svelte';
@@ -180,4 +182,18 @@ test('a request for people to read has the beginning and the length of an image 
   const shown = JSON.stringify(shortened({ model: 'm', messages: [{ role: 'user', content: [{ url: `data:${'x'.repeat(20_000)}` }] }] }));
   expect(shown.length).toBeLessThan(300);
   expect(shown).toContain('20005 characters');
+});
+
+test('each replica of a plan takes its part of the GPUs that it is on', () => {
+  const groups = [[0, 1], [2], [2]];
+  expect([0, 1, 2, 3].map((each) => shareOf(groups, each))).toEqual([0.5, 0.5, 2, 0]);
+});
+
+test('the devices of workers follow those of this machine, and a lost worker has none', () => {
+  const host = { name: 'CPU', cores: 2, total: 8, free: 4, control_group: null, owners: [] };
+  const gpu = { index: 0, name: 'H200', uuid: 'u', total: 9, free: 9, owners: [] };
+  const worker = { node: 'n1', name: 'second', state: 'READY', host, gpus: [gpu], disks: [] };
+  const lost = { ...worker, node: 'n2', name: 'third', state: 'LOST', host: null, gpus: [] };
+  const devices: Devices = { host, gpus: [gpu], no_gpu_reason: null, disks: [], workers: [worker, lost] };
+  expect(devicesOf(devices, 'Memory').map((each) => each.name)).toEqual(['GPU 0 H200', 'Memory', 'second: GPU 0 H200', 'second: Memory']);
 });

@@ -1,6 +1,6 @@
 /** The memory of devices and its owners, as the bars and tables of pages show it. */
 
-import type { Devices, Owner } from './api';
+import type { Devices, Disk, Gpu, Host, Owner } from './api';
 
 export interface Device {
   name: string;
@@ -9,11 +9,32 @@ export interface Device {
   owners: Owner[];
 }
 
-/** The host's memory and that of each GPU. */
+/** The memory of each GPU and of the host, of this machine and then of each worker. */
 export function devicesOf(devices: Devices | null, host: string): Device[] {
   if (devices === null) return [];
-  const gpus = devices.gpus.map((each) => ({ name: `GPU ${each.index} ${each.name}`, total: each.total, free: each.free, owners: each.owners }));
-  return [...gpus, { name: host, total: devices.host.total, free: devices.host.free, owners: devices.host.owners }];
+  return machinesOf(devices).flatMap((each) => [
+    ...each.gpus.map(({ index, name, total, free, owners }) => ({ name: named(each.name, `GPU ${index} ${name}`), total, free, owners })),
+    ...(each.host ? [{ name: named(each.name, host), total: each.host.total, free: each.host.free, owners: each.host.owners }] : []),
+  ]);
+}
+
+/** The disks of all machines, with the name of a worker's machine. */
+export function disksOf(devices: Devices | null): (Disk & { machine: string })[] {
+  if (devices === null) return [];
+  return machinesOf(devices).flatMap((each) => each.disks.map((disk) => ({ ...disk, machine: each.name })));
+}
+
+function machinesOf(devices: Devices): { name: string; host: Host | null; gpus: Gpu[]; disks: Disk[] }[] {
+  return [{ ...devices, name: '' }, ...(devices.workers ?? [])];
+}
+
+export function named(machine: string, of: string): string {
+  return [machine, of].filter(Boolean).join(': ');
+}
+
+/** The part of one replica's memory that all replicas of a plan have on a GPU; `groups` are the GPUs of each replica. */
+export function shareOf(groups: number[][], index: number): number {
+  return groups.reduce((total, group) => total + (group.includes(index) ? 1 / group.length : 0), 0);
 }
 
 /** What the models use of a device, at most what is in use; processes may share pages. */

@@ -16,6 +16,12 @@ const words: Record<string, string> = {
   'Show its last launch': '查看上次启动',
   'Show the reasons': '查看原因',
   'not stored': '未保存',
+  'Machines of the cluster': '集群中的机器',
+  unreachable: '无法连接',
+  lost: '已断开',
+  draining: '正在排空',
+  incompatible: '不兼容',
+  joining: '正在加入',
   'The storage of this browser is full: this chat is lost when the page is closed. Export it under Chats, or delete other chats.':
     '此浏览器的存储空间已满:关闭页面后,此对话将丢失。请在“对话列表”中导出它,或删除其他对话。',
   'This browser stores no chats, as in a private window: they are lost when the page is closed. Export them under Chats.':
