@@ -322,6 +322,10 @@ def test_a_schema_and_the_arguments_of_a_template_are_objects(fields: dict[str, 
         (CHATS, {"format": "json"}),
         (CHATS, {"max_new_tokens": 5}),
         (CHATS, {"best_of": 2}),
+        (CHATS, {"top_a": 0.2}),
+        (CHATS, {"tfs_z": 0.9}),
+        (CHATS, {"random_seed": 3}),
+        (CHATS, {"options": {"num_ctx": 4096}}),
         (CHATS, {"truncate_prompt_tokens": 3}),
         ("/v1/completions", {"truncate_prompt_tokens": 3}),
         (CHATS, {"chat_template": "{{ messages }}"}),
@@ -348,6 +352,7 @@ def test_a_field_without_which_the_answer_is_another_one_is_refused_where_it_is_
         *({"grammar": ""}, {"regex": ""}, {"ebnf": None}, {"structured_outputs": {}}),
         *({"chat_template": ""}, {"lora": []}, {"id_slot": -1}, {"logits_processors": []}, {"mm_processor_kwargs": {}}),
         *({"num_predict": -1}, {"n_predict": -1}, {"max_new_tokens": -1}, {"truncate_prompt_tokens": -1}),
+        *({"top_a": 0}, {"tfs_z": 1.0}, {"typical_p": 1}, {"mirostat": 0}, {"top_n_sigma": -1}, {"options": {}}),
     ],
 )
 def test_a_value_without_an_effect_is_passed_over(engine: str, field: dict[str, Any]) -> None:

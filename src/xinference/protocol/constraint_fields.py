@@ -32,7 +32,12 @@ _FIELDS = {"grammar": "grammar", "ebnf": "grammar", "regex": "regex", "stop_rege
 CONSTRAINTS = frozenset({"structured_outputs", *_FIELDS})
 #: Further fields that change which text is an answer, under the names of engines and of other servers -> what to use in
 #: their place. An engine that does not read one of them would answer another request.
+_SAMPLERS = (
+    "dry_multiplier", "dynatemp_range", "epsilon_cutoff", "eta_cutoff", "mirostat", "mirostat_mode", "penalty_alpha",
+    "tfs", "tfs_z", "top_a", "top_n_sigma", "typ_p", "typical_p", "xtc_probability",
+)  # fmt: skip
 EFFECTS: dict[str, str | None] = {
+    **dict.fromkeys(_SAMPLERS, "Use temperature, top_p, top_k or min_p."),
     "allowed_token_ids": "Use response_format or logit_bias.",
     "bad_words": "Use logit_bias.",
     "best_of": "Ask for several answers by n.",
@@ -41,6 +46,7 @@ EFFECTS: dict[str, str | None] = {
     "echo": None,
     "format": "Use response_format.",
     "functions": None,
+    "generate_config": "Send its fields beside model.",
     "include_stop_str_in_output": None,
     "logits_processors": None,
     "max_new_tokens": "Use max_tokens.",
@@ -49,8 +55,11 @@ EFFECTS: dict[str, str | None] = {
     "min_tokens": None,
     "moderation": "Leave it out: answers are not moderated here.",
     "n_predict": "Use max_tokens.",
+    "num_beams": None,
     "num_predict": "Use max_tokens.",
+    "options": "Send its fields beside model.",
     "prompt_logprobs": None,
+    "random_seed": "Use seed.",
     "stop_sequences": "Use stop.",
     "structural_tag": "Use response_format.",
     "suffix": None,
@@ -92,11 +101,17 @@ _WITHOUT_EFFECT: dict[str, tuple[Any, ...]] = {
     "max_new_tokens": (-1,),
     "modality": ("text",),
     "n_predict": (-1,),
+    "num_beams": (1,),
     "num_predict": (-1,),
     "output_dtype": ("float",),
     "rank_fields": (["text"],),
+    "tfs": (1,),
+    "tfs_z": (1,),
     "tool_choice": ("none", "auto"),
+    "top_n_sigma": (-1,),
     "truncate_prompt_tokens": (-1,),
+    "typ_p": (1,),
+    "typical_p": (1,),
 }
 
 
