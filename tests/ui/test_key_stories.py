@@ -97,3 +97,22 @@ def test_a_browser_is_logged_in_to_two_servers_on_two_ports(
             headers={"Cookie": f"{cookie['name']}={cookie['value']}", "Origin": second.url, "X-Xinference": "1"},
         )
         assert answer.status_code == 403, answer.text
+
+
+def test_a_message_that_is_not_sent_outlives_the_session(own_home: ScriptedHome, open_page: Open) -> None:
+    assert own_home.post_launch("shown").is_success
+    owner, guest = create_key(own_home, "owner", "use", "manage"), create_key(own_home, "guest", "use")
+    page, watch = open_page(own_home, "#/chat?model=shown")
+    watch.expected += ["status of 401", "net::ERR_INCOMPLETE_CHUNKED"]
+    page.get_by_label("Key", exact=True).fill(guest)
+    page.get_by_role("button", name="Log in").click()
+    page.get_by_label("Message", exact=True).fill("A long question")
+    headers = {"Authorization": f"Bearer {owner}"}
+    [key] = [each for each in httpx2.get(f"{own_home.url}/v1/keys", headers=headers).json() if each["name"] == "guest"]
+    assert httpx2.delete(f"{own_home.url}/v1/keys/{key['id']}", headers=headers).is_success
+    page.get_by_label("Key", exact=True).fill(owner)
+    # The holder of a session that has ended is not named any more.
+    assert page.get_by_role("button", name="Log out").count() == 0
+    page.get_by_role("button", name="Log in").click()
+    page.get_by_role("button", name="Log out").wait_for()
+    assert page.get_by_label("Message", exact=True).input_value() == "A long question"

@@ -31,6 +31,8 @@ class Desk {
   columns = $state<Conversation[]>([]);
   parameters = $state<Parameters>({ ...FREE });
   chats = $state.raw<Chat[]>([]);
+  /** The message that is not sent yet: it stays when the user looks at another page, or has to log in again. */
+  draft = $state('');
   /** Why the browser did not store the last chat; null where it did. */
   loss = $state<Loss | null>(null);
 
