@@ -43,6 +43,8 @@ SLOW = {"offline": False, "latency": 40, "downloadThroughput": 10_000_000 / 8, "
 SLOW_PROCESSOR = 4
 #: The largest share of the other page's time.
 BOUND = 0.25
+#: The pause before an address is opened: Chromium starts the parts of its own window meanwhile, on the same cores.
+SETTLE_MS = 1500
 #: The address of each list below ours and below the other page's server.
 LISTS = {"models": ("ui/#/models", "launch-model/LLM"), "running": ("ui/#/running", "running-model")}
 
@@ -54,6 +56,7 @@ def open_once(browser: Browser, address: str, name: str, *, is_slow: bool) -> tu
     page.set_default_timeout(120_000)
     session = context.new_cdp_session(page)
     session.send("Network.enable")
+    page.wait_for_timeout(SETTLE_MS)
     came: list[int] = []
     session.on("Network.dataReceived", lambda event: came.append(int(event["encodedDataLength"])))
     if is_slow:
