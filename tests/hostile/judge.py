@@ -72,7 +72,8 @@ class Judge:
             inner = [
                 (each, f"{path}.{name}", (in_schema or name in SCHEMAS) and name not in REFERENCES)
                 for name, each in value.items()
-                if name not in NAMES_OF_SCHEMAS
+                # The text of a text part is read by the model only: a document's title becomes one, for example.
+                if name not in NAMES_OF_SCHEMAS and not (name == "text" and value.get("type") == "text")
             ]
         else:
             return None
