@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import json
 import resource
 from collections.abc import AsyncIterator, Iterator
@@ -42,6 +43,13 @@ POST = b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100000\r\n\r\n"
 CHUNKED = b"POST / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 
+@pytest.fixture(autouse=True)
+def exact_times(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Time limits of every connection as they are set, unless a test is about how they spread."""
+    if "spread" not in request.node.name:
+        monkeypatch.setattr(uvicorn_protocol, "MAX_SPREAD", 0.0)
+
+
 async def turns() -> None:
     """Let the tasks of requests run."""
     for _ in range(5):
@@ -76,6 +84,17 @@ async def test_a_connection_that_asks_nothing_is_closed_without_an_answer(app: R
     assert not socket.closing
     server.loop.advance(0.2)
     assert socket.closing and socket.sent == b""
+
+
+async def test_the_ends_of_connections_of_one_moment_spread_over_half_a_second(app: Recorder) -> None:
+    server = ClockedServer(app)
+    sockets = [server.connect() for _ in range(500)]
+    closed: list[int] = []
+    for _ in range(60):
+        server.loop.advance(LIMITS.head_seconds if not closed else 0.01)
+        closed.append(sum(socket.closing for socket in sockets))
+    assert max(after - before for before, after in itertools.pairwise(closed)) <= 50
+    assert closed[-1] == len(sockets)
 
 
 @pytest.mark.parametrize("sent", [b"G", GET[:-2], b"\r\nGET / HT"], ids=["one byte", "last line", "after a blank line"])

@@ -44,6 +44,9 @@ MAX_HEADERS = 100
 #: How long a refused client may read the answer before the connection is closed. A connection that is closed while
 #: the client still sends is reset, and the client loses the answer.
 LINGER_SECONDS = 2.0
+#: The largest share of a wait that is added to it. Thousands of connections of one moment would end in one moment, in
+#: which nobody else is answered.
+MAX_SPREAD = 0.05
 #: Maximum bytes that are read and dropped meanwhile: to drop them takes time from other clients.
 MAX_DROPPED = 1024 * 1024
 #: The same for the rest of a body whose request has been answered: many clients read no answer before they have sent
@@ -96,6 +99,7 @@ class Protocol(HttpToolsProtocol):
         "_refused",
         "_request_timer",
         "_request_timer_at",
+        "_spread",
         "_waits",
         "_was_paused",
     )
@@ -130,6 +134,8 @@ class Protocol(HttpToolsProtocol):
         self._request_timer: asyncio.TimerHandle | None = None
         """Runs while a request may be due. It is not cancelled when the request is complete: that would cost more."""
         self._request_timer_at = 0.0
+        self._spread = MAX_SPREAD * (id(self) // 16 % 97) / 97
+        """The share of a wait that is added to it, so that connections of one moment do not end in one moment."""
         self._reader_watch: ReaderWatch | None = None
         """None: the client reads as fast as the answer is written."""
         self._refusal: Refusal | None = None
@@ -477,8 +483,10 @@ class Protocol(HttpToolsProtocol):
             if self._request_timer_at <= deadline:
                 return  # it checks earlier, and then goes on to wait
             timer.cancel()
-        self._request_timer_at = deadline
-        self._request_timer = self.loop.call_later(max(0.0, deadline - self.loop.time()), self._check_request)
+        now = self.loop.time()
+        wait = max(0.0, deadline - now) * (1.0 + self._spread)
+        self._request_timer_at = now + wait
+        self._request_timer = self.loop.call_later(wait, self._check_request)
 
     def _check_request(self) -> None:
         self._request_timer = None
