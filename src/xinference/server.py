@@ -27,7 +27,6 @@ from xinference.control.tracing.start import start_tracing
 from xinference.control.usage import Usage
 from xinference.deployments.context import Ending
 from xinference.errors import EXIT_IN_USE, InUse, Problem
-from xinference.files.state_root import own_states
 from xinference.gateway.http.connection_limits import raise_descriptor_limit
 from xinference.gateway.http.server import Server
 from xinference.hosts import host_in_url
@@ -36,6 +35,7 @@ from xinference.keys.sessions import Lifetime
 from xinference.listener import check_exposure, check_host, is_exposed, listen
 from xinference.log_setup import set_up_log
 from xinference.process.home import announce, own_home, withdraw
+from xinference.process.state_root import own_states
 from xinference.records.hub import RecordHub
 from xinference.records.record import Record
 from xinference.routing.interfaces import Router

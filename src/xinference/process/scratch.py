@@ -7,14 +7,14 @@ leaves what it has open when it is killed. Standard library only, because the ke
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import os
 import shutil
-import stat
 import sys
 import tempfile
 from pathlib import Path
+
+from xinference.process.folder_locks import delete_unused, lock_shared
 
 #: The longest name of a socket that an engine makes in the folder (vLLM: a UUID), with room for a suffix.
 SOCKET_NAME_BYTES = 40
@@ -45,7 +45,7 @@ def make_scratch(socket_path: Path) -> tuple[Path, int] | None:
     remove_scratch(socket_path)  # of an engine that was killed with its keeper
     with contextlib.suppress(OSError):
         folder.mkdir(mode=0o700)
-        if (lock := _lock(folder, fcntl.LOCK_SH)) is not None:
+        if (lock := lock_shared(folder)) is not None:
             return folder, lock
     return None
 
@@ -60,27 +60,5 @@ def remove_scratch(socket_path: Path) -> None:
 
 def delete_unused_scratch() -> None:
     """Delete the folders of this user's engines that were killed with their keepers, whatever their home is."""
-    with contextlib.suppress(OSError):
-        for folder in list(Path(tempfile.gettempdir()).glob(f"{scratch_prefix()}*")):
-            lock = _lock(folder, fcntl.LOCK_EX)
-            if lock is not None:
-                shutil.rmtree(folder, ignore_errors=True)
-                os.close(lock)
-
-
-def _lock(folder: Path, kind: int) -> int | None:
-    """The descriptor of the locked folder of this user; None: it is not one, or another process has its lock."""
-    try:
-        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-    except OSError:
-        return None
-    try:
-        found = os.fstat(handle)
-        if stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid():
-            fcntl.flock(handle, kind | fcntl.LOCK_NB)
-            if os.path.samestat(found, folder.lstat()):
-                return handle
-    except OSError:
-        pass
-    os.close(handle)
-    return None
+    with contextlib.suppress(OSError):  # no temporary folder can be written to
+        delete_unused(Path(tempfile.gettempdir()), scratch_prefix())

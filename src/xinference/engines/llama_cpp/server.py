@@ -97,7 +97,7 @@ def serve(port: int, key: str, params: dict[str, Any]) -> int:
 def hold_states(folder: str | None) -> int | None:
     """Lock the folder of all saved states, shared, until this process ends: nobody deletes it meanwhile.
 
-    See `xinference.files.state_root`, which this program can't import.
+    See `xinference.process.state_root`, which this program can't import.
     """
     if not folder:
         return None

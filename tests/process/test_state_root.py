@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from xinference.files import state_folders
-from xinference.files.state_root import own_states
+from xinference.process.state_root import own_states
 
 HOME = Path("/home/user/.xinference")
 
