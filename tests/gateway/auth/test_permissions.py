@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 
 from tests.support.cases import in_one_test
-from xinference.gateway.auth.permissions import Access, Need, required_access
+from xinference.api.app import build_routes
+from xinference.gateway.auth.permissions import MODEL_PARTS, Access, Need, required_access
 from xinference.gateway.routes import DATA_PATHS
 
 MANAGE = Access(Need.MANAGE)
@@ -45,6 +46,21 @@ def test_reading_what_there_is_needs_a_key_and_changing_it_needs_manage(path: st
 def test_reading_one_models_state_names_the_model(rest: str) -> None:
     assert required_access("GET", f"/v1/models/a model{rest}") == Access(Need.READ, "a model")
     assert required_access("DELETE", f"/v1/models/m{rest}") == MANAGE
+
+
+@pytest.mark.parametrize("name", ["org/name", "org/name/file.gguf", "hf.co/org/name:Q4_K_M"])
+@pytest.mark.parametrize("prefix", ["", "/anthropic"])
+def test_a_name_with_a_slash_is_read_by_the_same_keys_as_another_name(prefix: str, name: str) -> None:
+    assert required_access("GET", f"{prefix}/v1/models/{name}") == Access(Need.READ, name)
+    assert required_access("DELETE", f"{prefix}/v1/models/{name}") == MANAGE
+
+
+def test_each_route_below_a_model_is_known_by_its_first_part() -> None:
+    below = "/v1/models/{model_uid}/"
+    parts = {
+        path.removeprefix(below).partition("/")[0] for path in build_routes({}).openapi()["paths"] if below in path
+    }
+    assert parts and parts <= MODEL_PARTS
 
 
 def test_aborting_a_request_needs_no_more_than_making_it() -> None:

@@ -89,6 +89,15 @@ _CATALOG = re.compile(
 )
 #: GET paths of one running model. Not its log, which may contain the requests of others.
 _ABOUT = re.compile(r"(?:/anthropic)?/v1/models/([^/]+)(?:/(?:events|progress|replicas|instances|engine))?", re.DOTALL)
+#: GET paths of a model by its name: clients send names of repositories, too, which no model has here.
+_NAME = re.compile(r"(?:/anthropic)?/v1/models/(?P<name>[^/]+(?:/(?P<part>[^/]+)(?:/.*)?)?)", re.DOTALL)
+#: The parts of paths below that of a model. A test holds them to the routes of the management API.
+MODEL_PARTS = frozenset(
+    {
+        *("aliases", "cancel", "engine", "events", "instances", "load", "logs", "progress", "reload", "replicas"),
+        *("requests", "restart", "unload", "versions"),
+    }
+)
 #: POST paths of one model's requests.
 _ABORT = re.compile(r"/v1/models/([^/]+)/requests/[^/]+/abort", re.DOTALL)
 _ABORT_OWN = re.compile(r"/v1/requests/[^/]+/abort", re.DOTALL)
@@ -125,4 +134,13 @@ def required_access(method: str, path: str) -> Access:
     if path in OVERSEE:
         return _OVERSEE
     about = _ABOUT.fullmatch(path)
-    return Access(Need.READ, about[1]) if about else _MANAGE
+    name = about[1] if about else described_model(path)
+    return _MANAGE if name is None else Access(Need.READ, name)
+
+
+def described_model(path: str) -> str | None:
+    """The model that a GET of `path` describes, whether it runs or not; None: the path is another one."""
+    named = _NAME.fullmatch(path)
+    if named is None or path in READ or named["part"] in MODEL_PARTS or _CATALOG.fullmatch(path):
+        return None
+    return named["name"]
