@@ -34,7 +34,7 @@ ALL_PATHS = frozenset(
     {"/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/messages", "/v1/messages/count_tokens"}
 )
 CHAT: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
-#: Only Anthropic's paths look at it.
+#: Required on the paths of messages. With it, the list of models is Anthropic's.
 ANTHROPIC = {"anthropic-version": "2023-06-01"}
 STREAM: dict[str, Any] = CHAT | {"stream": True}
 
@@ -195,6 +195,7 @@ async def call(
     headers: dict[str, str] | None = None,
     pieces: list[bytes] | None = None,
     peer_uid: int | None = os.geteuid(),
+    query: str = "",
 ) -> Said:
     """Call an ASGI app once with one request; its client stays until the answer is complete.
 
@@ -214,12 +215,13 @@ async def call(
     async def send(message: Message) -> None:
         said.messages.append(message)
 
-    given = {"host": "127.0.0.1:9997", "content-type": "application/json"} | ANTHROPIC | (headers or {})
+    version = ANTHROPIC if "/v1/messages" in path else {}
+    given = {"host": "127.0.0.1:9997", "content-type": "application/json"} | version | (headers or {})
     scope = {
         "type": "http",
         "method": method,
         "path": path,
-        "query_string": b"",
+        "query_string": query.encode(),
         "headers": [(name.encode(), value.encode()) for name, value in given.items() if value],
         PEER_UID: lambda: peer_uid,
     }

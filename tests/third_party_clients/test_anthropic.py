@@ -156,13 +156,17 @@ def test_leaving_a_stream_stops_it(client: Any) -> None:
     assert ask(client, max_tokens=2).model == CHAT
 
 
-def test_models_are_listed(url: str) -> None:
-    with anthropic.Anthropic(base_url=f"{url}/anthropic", api_key="none", max_retries=0) as client:
-        assert CHAT in {model.id for model in client.models.list()}
-        model = client.models.retrieve(CHAT)
-        assert (model.id, model.type) == (CHAT, "model")
+def test_models_are_listed(client: Any) -> None:
+    assert CHAT in {model.id for model in client.models.list()}
+    assert CHAT in {model.id for model in client.beta.models.list(limit=1)}
+    model = client.models.retrieve(CHAT)
+    assert (model.id, model.type, model.lifecycle) == (CHAT, "model", "active")
+    assert model.max_input_tokens and model.created_at.year > 2000
+    for name in ("nobody", "org/name"):
         with pytest.raises(anthropic.NotFoundError):
-            client.models.retrieve("nobody")
+            client.models.retrieve(name)
+    with pytest.raises(anthropic.BadRequestError, match="limit"):
+        client.models.list(limit=0)
 
 
 def test_a_request_without_a_version_is_a_bad_request(url: str) -> None:

@@ -167,7 +167,7 @@ class Gateway:
         except Refusal as why:
             why.headers += closing(headers)
             self.refusals.add(why.code, why.status)
-            if data_path is None and path.startswith("/anthropic/"):
+            if data_path is None and anthropic.is_asked(path, named):
                 await refuse(Reply(send, anthropic=True), why)
             else:
                 await _refuse_unadmitted(why, data_path, send, openai=path.startswith(OPENAI_PATHS))
@@ -185,31 +185,34 @@ class Gateway:
             )
             await self._data_requests.serve(data_path, scope, named, receive, reply, key)
         else:
-            await self._answer_other(key, scope, receive, send)
+            await self._answer_other(key, scope, named, receive, send)
 
-    async def _answer_other(self, key: Key | None, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer an admitted request that asks no model."""
+    async def _answer_other(
+        self, key: Key | None, scope: Scope, named: dict[bytes, bytes], receive: Receive, send: Send
+    ) -> None:
+        """Answer an admitted request that asks no model; `named`: its headers."""
         path, method = scope["path"], scope["method"]
         if path in PROBES:
             await answer_probe(Reply(send), method, path, is_stopping=self._shutdown.begun)
         elif (refusal := refused_method(method, path)) is not None:
-            await refuse(Reply(send, anthropic=path.startswith("/anthropic/")), refusal)
+            await refuse(Reply(send, anthropic=anthropic.is_asked(path, named)), refusal)
         elif path == "/metrics":
             self.recorder.flush()
             text = await self.metrics.scrape()
             await Reply(send).whole(200, text, kind=(b"content-type", CONTENT_TYPE), head=method == "HEAD")
+        elif method in READ_METHODS and anthropic.reads_models(path, named):
+            table = self._views.for_reading(key, self._router.table)
+            await _anthropic_models(table, scope, Reply(send, anthropic=True))
         elif path == "/v1/models" and method in READ_METHODS:
             listing = self._views.for_reading(key, self._router.table).listing
             await Reply(send).whole(200, listing, head=method == "HEAD")
         elif (unknown := unserved(path)) is not None:
-            await refuse(Reply(send, anthropic=path.startswith(("/anthropic/", "/v1/messages/"))), unknown)
+            is_anthropic = path.startswith("/v1/messages/") or anthropic.is_asked(path, named)
+            await refuse(Reply(send, anthropic=is_anthropic), unknown)
         elif path.startswith(RESPONSES):
             await self._responses.answer(
                 Reply(send), method, path.removeprefix(RESPONSES), None if key is None else key.key_id
             )
-        elif path.startswith(anthropic.MODELS) and method in READ_METHODS:
-            table = self._views.for_reading(key, self._router.table)
-            await _anthropic_models(table, path, Reply(send, anthropic=True), head=method == "HEAD")
         else:
             scope[SCOPE_KEY] = key
             if path in READ_PAUSES:
@@ -253,8 +256,9 @@ async def _refuse_unadmitted(refusal: Refusal, data_path: DataPath | None, send:
         await refuse(Reply(send, anthropic=data_path.anthropic), refusal)
 
 
-async def _anthropic_models(table: RoutingTable, path: str, reply: Reply, *, head: bool) -> None:
+async def _anthropic_models(table: RoutingTable, scope: Scope, reply: Reply) -> None:
     try:
-        await reply.whole(200, anthropic.models(table, path), head=head)
+        answer = anthropic.models(table, scope["path"], scope.get("query_string", b""))
+        await reply.whole(200, answer, head=scope["method"] == "HEAD")
     except Refusal as refusal:
         await refuse(reply, refusal)

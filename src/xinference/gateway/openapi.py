@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from xinference.gateway.anthropic import A_VERSION, VERSION
+from xinference.gateway.anthropic import A_VERSION, MAX_LIMIT, VERSION
 from xinference.gateway.metrics import CONTENT_TYPE
 from xinference.gateway.routes import DATA_PATHS, PROBES, READY, DataPath
 
@@ -99,6 +99,14 @@ _MODEL = _object("A model", {"id": "string", "object": "string", "created": "int
 _MODELS = _object("The models", {"object": "string", "data": "array"})
 _MODELS["properties"]["data"]["items"] = _MODEL
 _ANTHROPIC_MODEL = _object("A model", {"type": "string", "id": "string", "display_name": "string"})
+_ANTHROPIC_PAGE = _object("The models in Anthropic's form", {"data": "array", "has_more": "boolean"})
+_ANTHROPIC_PAGE["properties"]["data"]["items"] = _ANTHROPIC_MODEL
+_VERSION_SCHEMA = {"type": "string", "pattern": f"^{A_VERSION.pattern.decode()}$", "example": VERSION}
+#: The parameters of the list in Anthropic's form.
+_PAGE_PARAMETERS = [
+    {"name": "limit", "in": "query", "schema": {"type": "integer", "minimum": 1, "maximum": MAX_LIMIT}},
+    *({"name": name, "in": "query", "schema": {"type": "string"}} for name in ("after_id", "before_id")),
+]
 _HEALTH = _object("The server answers", {"status": "string"})
 _VERSION = _object("The version of the server", {"version": "string"})
 #: Path of a probe -> its summary.
@@ -119,15 +127,10 @@ def document() -> Json:
     paths = {name: {"post": _operation(name, path, bodies[path.decoder.type])} for name, path in DATA_PATHS.items()}
     paths["/metrics"] = {"get": _metrics()}
     paths |= {path: {"get": _probe(path)} for path in PROBES}
-    paths["/v1/models"] = {"get": _reading("list_models", "List the models that are ready", _MODELS, (401, 403))}
-    paths["/anthropic/v1/models"] = {
-        "get": _reading(
-            "list_anthropic_models",
-            "List the models that are ready, in Anthropic's form",
-            {"type": "object"},
-            (401, 403),
-        )
-    }
+    paths["/v1/models"] = {"get": _models()}
+    listing = "List the models that are ready, in Anthropic's form"
+    pages = _reading("list_anthropic_models", listing, _ANTHROPIC_PAGE, (400, 401, 403))
+    paths["/anthropic/v1/models"] = {"get": {**pages, "parameters": _PAGE_PARAMETERS}}
     uid = {"name": "model_uid", "in": "path", "required": True, "schema": {"type": "string"}}
     one = _reading(
         "describe_anthropic_model", "Describe a model, in Anthropic's form", _ANTHROPIC_MODEL, (401, 403, 404)
@@ -158,9 +161,16 @@ def _operation(name: str, path: DataPath, body: Json) -> Json:
         },
     }
     if path.anthropic:
-        schema = {"type": "string", "pattern": f"^{A_VERSION.pattern.decode()}$", "example": VERSION}
-        operation["parameters"] = [{"name": "anthropic-version", "in": "header", "required": True, "schema": schema}]
+        header = {"name": "anthropic-version", "in": "header", "required": True, "schema": _VERSION_SCHEMA}
+        operation["parameters"] = [header]
     return operation
+
+
+def _models() -> Json:
+    summary = "List the models that are ready; with the header `anthropic-version` in Anthropic's form"
+    header = {"name": "anthropic-version", "in": "header", "required": False, "schema": _VERSION_SCHEMA}
+    answers = {"anyOf": [_MODELS, _ANTHROPIC_PAGE]}
+    return {**_reading("list_models", summary, answers, (400, 401, 403)), "parameters": [header, *_PAGE_PARAMETERS]}
 
 
 def _kept_response() -> Json:
