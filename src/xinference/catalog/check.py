@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterable
 
 from xinference.catalog.models import ModelFamily, ModelSpec, Source
+from xinference.catalog.safe_names import MODEL_ID_MEANINGS, is_model_id, is_quantization, is_revision
 from xinference.error_codes import Code
 from xinference.errors import Problem
 
@@ -21,18 +22,10 @@ ABILITIES = (
 FILE_FORMATS = ("ggufv2", "ggmlv3")
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f]")
 SIZE = re.compile(r"\d+([._]\d+)?")
-QUANTIZATION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-REVISION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+!/-]*")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _PART = r"[A-Za-z0-9_][A-Za-z0-9._-]*"
 #: File names without anything that `check_names` refuses: most names, in one step.
 _PLAIN_NAME = re.compile(rf"{_PART}(/{_PART})*")
-MODEL_ID = {
-    "huggingface": (re.compile(rf"({_PART}/)?{_PART}"), "owner/name"),
-    "modelscope": (re.compile(rf"{_PART}/{_PART}"), "owner/name"),
-    "package_index": (re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?"), "a distribution's name"),
-    "local": (re.compile(r"[^\x00-\x1f\x7f]+"), "a path"),
-}
 
 
 def check_family(family: ModelFamily, origin: str) -> None:
@@ -82,7 +75,7 @@ def _check_spec(spec: ModelSpec, where: str, *, sized: bool) -> None:
         if not values:
             raise bad_entry(where, f"{field} is empty")
     for quantization in spec.quantizations:
-        if not QUANTIZATION.fullmatch(quantization) or ".." in quantization:
+        if not is_quantization(quantization):
             raise bad_entry(where, f"quantizations has {quantization!r}, which cannot be a part of a file name")
     hubs = [source.hub for source in spec.sources]
     for hub in hubs:
@@ -93,10 +86,9 @@ def _check_spec(spec: ModelSpec, where: str, *, sized: bool) -> None:
 
 
 def _check_source(source: Source, spec: ModelSpec, where: str) -> None:
-    form, meaning = MODEL_ID[source.hub]
-    if not form.fullmatch(source.model_id) or (source.hub != "local" and ".." in source.model_id):
-        raise bad_entry(where, f"model_id {source.model_id!r} is not {meaning}")
-    if source.revision is not None and (not REVISION.fullmatch(source.revision) or ".." in source.revision):
+    if not is_model_id(source.hub, source.model_id):
+        raise bad_entry(where, f"model_id {source.model_id!r} is not {MODEL_ID_MEANINGS[source.hub]}")
+    if source.revision is not None and not is_revision(source.revision):
         raise bad_entry(where, f"revision {source.revision!r} is not a commit, tag or version")
     for field, named in (
         ("quantizations", source.quantizations or ()),
@@ -141,16 +133,15 @@ def _check_draft(source: Source, where: str) -> None:
     if draft is None:
         return
     for quantization in draft.quantizations:
-        if not QUANTIZATION.fullmatch(quantization) or ".." in quantization:
+        if not is_quantization(quantization):
             raise bad_entry(where, f"draft: the quantization {quantization!r} cannot be a part of a file name")
     named = "{quantization}" in draft.model_id + (draft.file or "")
     if named != bool(draft.quantizations):
         raise bad_entry(where, "draft: the placeholder {quantization} and the quantizations go together")
     for quantization in draft.quantizations or ("",):
         model_id = draft.model_id.replace("{quantization}", quantization)
-        form, meaning = MODEL_ID[source.hub]
-        if not form.fullmatch(model_id) or ".." in model_id:
-            raise bad_entry(where, f"draft: the model_id {model_id!r} is not {meaning}")
+        if not is_model_id(source.hub, model_id):
+            raise bad_entry(where, f"draft: the model_id {model_id!r} is not {MODEL_ID_MEANINGS[source.hub]}")
         if draft.file is not None:
             check_names("draft", [draft.file.replace("{quantization}", quantization)], where)
 

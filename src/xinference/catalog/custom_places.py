@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from urllib.parse import unquote
 
-from xinference.catalog.check import FILE_FORMATS, MODEL_ID, QUANTIZATION, REVISION
+from xinference.catalog.check import FILE_FORMATS
 from xinference.catalog.fields import Fields, bad_field
 from xinference.catalog.models import HubName, ModelFormat, Source
+from xinference.catalog.safe_names import MODEL_ID_MEANINGS, is_inside, is_model_id, is_quantization, is_revision
 from xinference.error_codes import Code
 from xinference.errors import Problem
 
@@ -88,7 +89,7 @@ def _quantizations(fields: Fields, model_format: ModelFormat) -> tuple[str, ...]
     name = "quantizations" if single is None else "quantization"
     values = fields.texts("quantizations") if single is None else (single or "none",)
     for value in values:
-        if not QUANTIZATION.fullmatch(value) or ".." in value:
+        if not is_quantization(value):
             raise bad_field(fields.at(name), value, "can't be part of a file name")
         if model_format in ("gptq", "awq") and not any(c.isdigit() for c in value):
             raise bad_field(fields.at(name), value, "has no number of bits", "Use a name such as Int4.")
@@ -105,11 +106,10 @@ def _remote(fields: Fields, hub: str, hub_field: str) -> tuple[HubName, str, str
     model_id = fields.optional_text("model_id")
     if not model_id:
         raise fields.missing("model_id", "Set a repository such as org/name, or model_uri with a local folder or file.")
-    form, meaning = MODEL_ID[known]
-    if not form.fullmatch(model_id.replace(PLACEHOLDER, "q")) or ".." in model_id:
-        raise fields.bad("model_id", f"is not {meaning}")
+    if not is_model_id(known, model_id.replace(PLACEHOLDER, "q")):
+        raise fields.bad("model_id", f"is not {MODEL_ID_MEANINGS[known]}")
     revision = fields.optional_text("model_revision") or None
-    if revision is not None and (not REVISION.fullmatch(revision) or ".." in revision):
+    if revision is not None and not is_revision(revision):
         raise fields.bad("model_revision", "is not a commit, tag or branch")
     return known, model_id, revision
 
@@ -171,7 +171,7 @@ def _projectors(fields: Fields, model_format: ModelFormat) -> tuple[str, ...]:
     names = fields.texts(name)
     if names and model_format != "ggufv2":
         raise fields.bad(name, f"needs format ggufv2, not {model_format}")
-    if any(not _is_inside(each) or "{" in each for each in names):
+    if any(not is_inside(each) or "{" in each for each in names):
         raise fields.bad(name, "is not a list of file names such as ['mmproj-f16.gguf']")
     return names
 
@@ -191,7 +191,7 @@ def _parts(fields: Fields, quantizations: tuple[str, ...]) -> dict[str, tuple[st
         names = tuple(
             split.replace(PLACEHOLDER, quantization).replace("{part}", part) for part in split_parts.texts(quantization)
         )
-        if not names or any("{" in name or not _is_inside(name) for name in names):
+        if not names or any("{" in name or not is_inside(name) for name in names):
             raise split_parts.bad(quantization, "is not a list of parts such as ['00001-of-00002', '00002-of-00002']")
         names_by_quantization[quantization] = names
     return names_by_quantization
@@ -203,14 +203,5 @@ def _check_template(fields: Fields, name: str, template: str, placeholders: Iter
         plain = plain.replace(placeholder, "q")
     if "{" in plain or "}" in plain:
         raise fields.bad(name, f"has another placeholder than {' and '.join(placeholders)}")
-    if not _is_inside(plain):
+    if not is_inside(plain):
         raise fields.bad(name, "is outside the model's folder, or is not a file name")
-
-
-def _is_inside(name: str) -> bool:
-    parts = name.split("/")
-    return (
-        all(part not in ("", ".", "..") for part in parts)
-        and not any(c in name for c in "\\\0:")
-        and name.isprintable()
-    )

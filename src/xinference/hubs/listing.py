@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 
 from xinference.catalog.models import Source
+from xinference.catalog.safe_names import is_inside
 from xinference.error_codes import Code
 from xinference.errors import Problem
 
@@ -42,19 +43,6 @@ class Listing(msgspec.Struct, frozen=True):
     files: tuple[ListedFile, ...]
     is_whole: bool = True
     """False: it has only the files of one version, so it is not stored."""
-
-
-#: A name that needs no closer look.
-_USUAL_NAME = re.compile(r"\w[\w.{}-]*(/\w[\w.{}-]*)*", re.ASCII)
-
-
-def is_inside(name: str) -> bool:
-    """Whether a file of this name stays inside its target folder."""
-    if _USUAL_NAME.fullmatch(name):
-        return True
-    parts = name.split("/")
-    plain = all(part not in ("", ".", "..") for part in parts)
-    return plain and not any(c in name for c in "\\\0:") and name.isprintable()
 
 
 def is_listed(file: ListedFile) -> bool:

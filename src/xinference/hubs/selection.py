@@ -8,9 +8,10 @@ from difflib import get_close_matches
 from pathlib import PurePosixPath
 
 from xinference.catalog.models import ModelVersion, Source
+from xinference.catalog.safe_names import is_inside
 from xinference.error_codes import Code
 from xinference.errors import Problem
-from xinference.hubs.listing import ListedFile, is_inside
+from xinference.hubs.listing import ListedFile
 
 #: llama.cpp reads such parts itself (`llama_split_path`); every other kind of part is joined.
 _READ_IN_PARTS = re.compile(r".+-\d{5}-of-\d{5}\.gguf")

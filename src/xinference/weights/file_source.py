@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
+from xinference.catalog.safe_names import is_inside
 from xinference.errors import bad_request
 from xinference.formats.gguf import GgufHeader, read_header, read_header_of
 from xinference.formats.weight_file import weight_file
-from xinference.hubs.listing import Listing, is_inside
+from xinference.hubs.listing import Listing
 from xinference.hubs.repositories.repository import RepositoryHub
 
 
