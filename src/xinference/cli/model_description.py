@@ -11,7 +11,7 @@ from shlex import quote
 from typing import Any
 
 from xinference.cli import model_figures, replica_nodes
-from xinference.cli.output import clean, duration, size, size_in_billions
+from xinference.cli.output import clean, duration, number_of_billions, size, size_in_billions
 
 Json = dict[str, Any]
 _NAME_WIDTH = 13
@@ -196,17 +196,10 @@ def _versions(specs: Iterable[Json]) -> list[str]:
     """One line for each format: its sizes, and the first of its quantizations."""
     sizes: dict[str, list[str]] = {}
     quantizations: dict[str, list[str]] = {}
-    for spec in sorted(specs, key=_billions):
+    for spec in sorted(specs, key=lambda spec: number_of_billions(spec.get("model_size_in_billions"))):
         sizes.setdefault(spec["model_format"], []).append(str(size_in_billions(spec["model_size_in_billions"])))
         quantizations.setdefault(spec["model_format"], []).extend(map(str, spec["quantizations"]))
     return [f"{name}: {', '.join(dict.fromkeys(sizes[name]))}{_quantizations(quantizations[name])}" for name in sizes]
-
-
-def _billions(spec: Json) -> float:
-    try:
-        return float(str(spec.get("model_size_in_billions")).replace("_", "."))
-    except ValueError:
-        return 0.0
 
 
 def _quantizations(names: Sequence[str]) -> str:

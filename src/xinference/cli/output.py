@@ -99,6 +99,18 @@ def size_in_billions(size: float | str | None) -> str | None:
     return None if size is None else f"{str(size).replace('_', '.')}B"
 
 
+def number_of_billions(size: object) -> float:
+    """The number by which sizes are sorted; 0 if there is none.
+
+    >>> [number_of_billions(size) for size in (7, "1_8", None)]
+    [7.0, 1.8, 0.0]
+    """
+    try:
+        return float(str(size).replace("_", "."))
+    except ValueError:
+        return 0.0
+
+
 def show_problem(problem: Problem) -> None:
     """Show a problem on stderr: its cause, its hint and the last lines of the engine."""
     note(f"Error: {problem.cause}")

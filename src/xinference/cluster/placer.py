@@ -100,7 +100,7 @@ class Placer:
         with_weights = [node_id for node_id in allowed if node_id in view.with_weights]
         if not allowed:
             raise self._no_node(request)
-        return max(with_weights or allowed, key=lambda node_id: (_free_bytes(view.hosts[node_id]), node_id))
+        return max(with_weights or allowed, key=lambda node_id: (view.hosts[node_id].free_memory, node_id))
 
     def size(
         self, launch: ResolvedLaunch, path: Path, shape: ModelShape, notes: tuple[str, ...], view: NodesView
@@ -267,7 +267,3 @@ def _rank_refusal(request: LaunchRequest, labels: Mapping[str, str]) -> str | No
         "has no label fabric=private, and the nodes of one replica connect without encryption (start the workers of a "
         "private network with --label fabric=private, or launch with --allow-plain-gang)"
     )
-
-
-def _free_bytes(host: Host) -> tuple[int, int]:
-    return sum(gpu.memory_free for gpu in host.gpus), host.memory_available

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -10,6 +9,7 @@ import msgspec
 from xinference.launch.comparison import asked_fields
 from xinference.launch.request import decode_request
 from xinference.store.launch_history import LaunchRow
+from xinference.timestamps import utc_time
 
 HIDDEN = "***"
 
@@ -24,10 +24,10 @@ def launch_record(row: LaunchRow) -> dict[str, Any]:
         "status": _status(row),
         "data": {**fields, "model_uid": row.uid},
         "ui_data": None,
-        "created_at": _iso(row.created),
-        "updated_at": _iso(row.ended or row.ready or row.created),
-        "ready_at": _iso(row.ready),
-        "ended_at": _iso(row.ended),
+        "created_at": utc_time(row.created),
+        "updated_at": utc_time(row.ended or row.ready or row.created),
+        "ready_at": None if row.ready is None else utc_time(row.ready),
+        "ended_at": None if row.ended is None else utc_time(row.ended),
         "created_by": "",
         "is_owner": True,
         "problem": row.problem.to_dict() if row.problem else None,
@@ -53,9 +53,3 @@ def _status(row: LaunchRow) -> str:
     if row.ended is not None:
         return "cancelled" if row.ready is None else "ended"
     return "launching" if row.ready is None else "running"
-
-
-def _iso(seconds: float | None) -> str | None:
-    if seconds is None:
-        return None
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")

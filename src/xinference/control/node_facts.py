@@ -25,7 +25,7 @@ async def planning_host(placer: NodePlacer, nodes: Mapping[str, Node], request: 
     allowed = placer.allowed(request)
     hosts = await asyncio.gather(*(nodes[node_id].host() for node_id in allowed), return_exceptions=True)
     found = [host for host in hosts if isinstance(host, Host)]
-    return max(found, key=_free_bytes, default=default)
+    return max(found, key=lambda host: host.free_memory, default=default)
 
 
 async def size_on_nodes(
@@ -70,7 +70,3 @@ def _path_nowhere(path: Path) -> Problem:
         stage="plan",
         hint="Make it readable under the same path on the machines that may run the model.",
     )
-
-
-def _free_bytes(host: Host) -> tuple[int, int]:
-    return sum(gpu.memory_free for gpu in host.gpus), host.memory_available

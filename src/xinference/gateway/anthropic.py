@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -15,6 +14,7 @@ from xinference.gateway.auth.permissions import described_model
 from xinference.gateway.routes import serves
 from xinference.protocol.errors import Refusal
 from xinference.routing.table import Route, RoutingTable
+from xinference.timestamps import utc_time
 
 PREFIX = "/anthropic/"
 MODELS = "/anthropic/v1/models"
@@ -119,7 +119,7 @@ def _model(name: str, route: Route) -> dict[str, Any]:
         "type": "model",
         "id": name,
         "display_name": route.model_name,
-        "created_at": datetime.fromtimestamp(route.created, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "created_at": utc_time(route.created),
         "lifecycle": LIFECYCLE,
         "max_input_tokens": route.context_length,
         "max_tokens": route.max_output_tokens or route.context_length,

@@ -31,6 +31,11 @@ class Host:
     no_gpu_reason: str | None = None
     limits: CgroupLimits = field(default_factory=CgroupLimits)
 
+    @property
+    def free_memory(self) -> tuple[int, int]:
+        """Free bytes of all GPUs and of the host, in the order in which hosts are compared."""
+        return sum(gpu.memory_free for gpu in self.gpus), self.memory_available
+
 
 def read_host() -> Host:
     """Read this machine's resources. A GPU that can't be queried counts as absent."""

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from xinference.catalog.models import ModelShapeFacts, ModelVersion
+from xinference.catalog.models import ModelShapeFacts, ModelVersion, number_of_billions
 from xinference.error_codes import Code
 from xinference.errors import bad_request
 from xinference.formats.tensor_types import TENSOR_TYPES
@@ -289,10 +289,8 @@ def _canonical(model_format: str, quantization: str | None) -> str:
 
 def billions(size: int | str) -> float:
     """Billions of parameters as a number: ``1_8`` is 1.8; 0 if the text is no number."""
-    try:
-        return float(str(size).replace("_", "."))
-    except ValueError:
-        return 0.0
+    number = number_of_billions(size)
+    return number if isinstance(number, float) else 0.0
 
 
 def _linear_bits(model_format: str, name: str) -> float | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import Any
 
 from fastapi import APIRouter
@@ -16,6 +15,7 @@ from xinference.api.strict import StrictRoute
 from xinference.config import Settings
 from xinference.control.controller import Controller
 from xinference.errors import bad_request
+from xinference.timestamps import utc_time
 
 router = APIRouter(tags=["kept launches"], route_class=StrictRoute, responses=ERROR_RESPONSES)
 Json = dict[str, Any]
@@ -103,7 +103,7 @@ def _autostart(controller: Controller, settings: Settings) -> Json:
                 "retry_interval_seconds": settings.restart_backoff_seconds,
                 "launch": {**kept.fields, "model_uid": kept.uid},
                 "created_by": "",
-                "updated_at": _iso(kept.created),
+                "updated_at": utc_time(kept.created),
                 "state": {"instance_status": statuses.get(kept.uid)},
             }
             for kept in controller.kept_launches()
@@ -114,7 +114,3 @@ def _autostart(controller: Controller, settings: Settings) -> Json:
 
 def _summary(controller: Controller) -> Json:
     return {"models": [{"enabled": True, "model_uid": k.uid} for k in controller.kept_launches() if k.is_restored]}
-
-
-def _iso(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")

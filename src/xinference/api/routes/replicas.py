@@ -17,6 +17,7 @@ from xinference.deployments.deployment import Deployment
 from xinference.engines.registry import all_engines
 from xinference.errors import bad_request
 from xinference.planning.plan import MAX_REPLICAS
+from xinference.process.log_links import replica_name
 
 router = APIRouter(
     prefix="/v1/models/{model_uid}/replicas", tags=["replicas"], route_class=StrictRoute, responses=ERROR_RESPONSES
@@ -71,7 +72,7 @@ async def add(
         number = await controller.stop_notice.unless_given(adding)
         entry = {
             "replica_id": number,
-            "replica_model_uid": f"{model_uid}-rep{number}",
+            "replica_model_uid": replica_name(model_uid, number),
             "worker_address": address,
         }
         added.append(entry)

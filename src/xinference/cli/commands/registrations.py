@@ -12,7 +12,7 @@ from xinference.cli.connection import Target, with_server_options, worker_ip_opt
 from xinference.cli.options.json_option import json_option
 from xinference.cli.options.name_argument import name_argument
 from xinference.cli.options.wide_option import wide_option
-from xinference.cli.output import note, print_json, size_in_billions
+from xinference.cli.output import note, number_of_billions, print_json, size_in_billions
 from xinference.cli.table import print_table
 from xinference.config import Settings
 from xinference.errors import Problem, bad_request, join_names, near
@@ -136,15 +136,8 @@ def _described_name(text: str) -> str | None:
 def _sizes(family: Json) -> list[str]:
     """Each size once, the smallest first."""
     sizes = [spec.get("model_size_in_billions") for spec in family.get("model_specs") or []]
-    ordered = sorted((size for size in sizes if size), key=_order)
+    ordered = sorted((size for size in sizes if size), key=number_of_billions)
     return list(dict.fromkeys(str(size_in_billions(size)) for size in ordered))
-
-
-def _order(size: object) -> float:
-    try:
-        return float(str(size).replace("_", "."))
-    except ValueError:
-        return 0.0
 
 
 def _families(target: Target, model_type: str, *, with_cache: bool) -> tuple[list[Json], set[str]]:

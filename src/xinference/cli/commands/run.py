@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from xinference.cli.commands.launch import follow_begun, note_found
-from xinference.cli.commands.talk import TalkCommand, answer_options, piped_text, talk_with
+from xinference.cli.commands.talk import TalkCommand, answer_options, new_chat, piped_text, talk_with
 from xinference.cli.connection import Target, with_server_options
 from xinference.cli.options.name_argument import name_argument
 from xinference.cli.options.version_options import version_options
 from xinference.cli.output import note
-from xinference.cli.turns import Chat, Talk
 
 if TYPE_CHECKING:
     from xinference.client import Client
@@ -51,8 +50,6 @@ def run(
     PROMPT and standard input are joined into one question, which gets one answer. Without either, a conversation
     starts.
     """
-    from xinference.client import RESTfulChatModelHandle
-
     piped = piped_text()
     text = "\n\n".join(part for part in (prompt, piped) if part)
     if not text and not sys.stdin.isatty():
@@ -68,13 +65,8 @@ def run(
             model = client.load_model(str(model["model_uid"]))
         place = (str(model["model_uid"]), client.base_url, client.auth_headers)
 
-    def new_talk(place: tuple[str, str, dict[str, str]], config: Json) -> Talk:
-        history = [{"role": "system", "content": system}] if system else []
-        return Chat(RESTfulChatModelHandle(*place), config, history)
-
-    talk_with(
-        new_talk, place, text, model, verbose=verbose, stream=stream, temperature=temperature, max_tokens=max_tokens
-    )
+    chat = new_chat(system)
+    talk_with(chat, place, text, model, verbose=verbose, stream=stream, temperature=temperature, max_tokens=max_tokens)
 
 
 def running(instances: Sequence[Json], version: Json) -> Json | None:

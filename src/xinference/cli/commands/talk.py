@@ -24,8 +24,10 @@ if TYPE_CHECKING:
     from xinference.client import Client
 
 Json = dict[str, Any]
-
-
+Place = tuple[str, str, dict[str, str]]
+"""The uid of a model, the URL of its server, and the headers of a request."""
+NewTalk = Callable[[Place, Json], Talk]
+"""Makes a conversation with a model, whose requests have these further fields."""
 #: Number of tokens of a completion for which the user names none.
 COMPLETION_TOKENS = 512
 
@@ -104,13 +106,18 @@ def chat(target: Target, words: Sequence[str], system: str | None, **options: An
 
     A single argument is NAME if a running model has that name, otherwise it is PROMPT.
     """
+    _talk(target, words, new_chat(system), **options)
+
+
+def new_chat(system: str | None) -> NewTalk:
+    """Makes chats that begin with a system message; None: without one."""
     from xinference.client import RESTfulChatModelHandle
 
-    def new_talk(place: tuple[str, str, dict[str, str]], config: Json) -> Talk:
+    def new_talk(place: Place, config: Json) -> Talk:
         history = [{"role": "system", "content": system}] if system else []
         return Chat(RESTfulChatModelHandle(*place), config, history)
 
-    _talk(target, words, new_talk, **options)
+    return new_talk
 
 
 @click.command(cls=TalkCommand)
@@ -122,7 +129,7 @@ def generate(target: Target, words: Sequence[str], **options: Any) -> None:
     """
     from xinference.client import RESTfulGenerateModelHandle
 
-    def new_talk(place: tuple[str, str, dict[str, str]], config: Json) -> Talk:
+    def new_talk(place: Place, config: Json) -> Talk:
         return Generate(RESTfulGenerateModelHandle(*place), config)
 
     _talk(target, words, new_talk, most_tokens=most_completion_tokens, **options)
@@ -141,7 +148,7 @@ def most_completion_tokens(model: Json) -> int:
 def _talk(
     target: Target,
     words: Sequence[str],
-    new_talk: Callable[[tuple[str, str, dict[str, str]], Json], Talk],
+    new_talk: NewTalk,
     *,
     model_uid: str | None,
     as_json: bool,
@@ -185,8 +192,8 @@ def _require_terminal(as_json: bool) -> None:
 
 
 def talk_with(
-    new_talk: Callable[[tuple[str, str, dict[str, str]], Json], Talk],
-    place: tuple[str, str, dict[str, str]],
+    new_talk: NewTalk,
+    place: Place,
     text: str,
     model: Json,
     *,
@@ -197,7 +204,6 @@ def talk_with(
     """One answer to `text`; without a text a conversation.
 
     Args:
-        place: the uid of the model, the URL of the server and the headers of a request.
         model: the model's entry in the list of the server, for the banner.
     """
     config = {name: value for name, value in config.items() if value is not None}
