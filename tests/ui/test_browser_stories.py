@@ -55,7 +55,7 @@ def test_the_first_paint_has_the_theme_of_the_system(
     page, _ = open_page(home, color_scheme=theme)
     page.route("**/app.js*", lambda route: None)  # no script comes
     page.goto(f"{home.url}/ui/?again", wait_until="commit")
-    page.wait_for_function("document.styleSheets.length > 0 && document.body !== null")
+    page.wait_for_function("() => document.styleSheets.length > 0 && document.body !== null")
     colour: str = page.evaluate("getComputedStyle(document.body).backgroundColor")
     brightness = sum(int(part) for part in colour.removeprefix("rgb(").removesuffix(")").split(","))
     assert (brightness < 200) is is_dark, colour

@@ -1,7 +1,7 @@
 import { describe, expect, test } from 'vitest';
 import { addressOf, body, chosenBy, commandLine, python } from './command';
 import { completionTokens } from './completion';
-import { bytes, seconds, size } from './format';
+import { bytes, count, seconds, size } from './format';
 import { directionOf } from './direction';
 import { tree, type Node } from './markdown';
 import { devicesOf, shareOf } from './memory';
@@ -196,4 +196,10 @@ test('the devices of workers follow those of this machine, and a lost worker has
   const lost = { ...worker, node: 'n2', name: 'third', state: 'LOST', host: null, gpus: [] };
   const devices: Devices = { host, gpus: [gpu], no_gpu_reason: null, disks: [], workers: [worker, lost] };
   expect(devicesOf(devices, 'Memory').map((each) => each.name)).toEqual(['GPU 0 H200', 'Memory', 'second: GPU 0 H200', 'second: Memory']);
+});
+
+test('a number has commas between its thousands, as the browser would write it', () => {
+  for (const value of [0, 7, 999, 1000, 32768, 1048576, -1234567, 1234.5, 12345.67891]) {
+    expect(count(value)).toBe(value.toLocaleString('en-US'));
+  }
 });

@@ -3,6 +3,7 @@
 import { ApiError, get, type Deployment, type Devices, type Download, type Problem, type ServerStatus, type StatsPoint } from './api';
 import type { ActiveRequest } from './records';
 import { change, NOTHING, snapshot, type ServerState } from './state';
+import { painted } from './paint';
 import { Tabs } from './tabs';
 import { follow, pause } from './watch';
 
@@ -22,12 +23,18 @@ export const live = $state<Live>({ ...NOTHING, status: null, statusRead: 0, prob
 /** What a page hears besides the state: an event of a model, requests that ended, or `news` where anything may have changed. */
 type Heard = (event: 'event' | 'ended' | 'news', data: Record<string, unknown>) => void;
 const listeners = new Set<Heard>();
+let hasAnswered: () => void;
 
 /** Hear events until the returned function is called. */
 export function listen(heard: Heard): () => void {
   listeners.add(heard);
   return () => void listeners.delete(heard);
 }
+
+/** Resolves when the server has answered: with its state, or with a refusal. */
+export const answered = new Promise<void>((resolve) => {
+  hasAnswered = resolve;
+});
 
 type Message =
   | { kind: 'event'; event: string; data: Record<string, unknown>; id: string | null }
@@ -42,12 +49,13 @@ function take(event: string, data: Record<string, unknown>, id: string | null): 
   // A change without the state that it changes is of no use: a snapshot comes.
   if (live.deployments === null && event !== 'snapshot') return;
   change(live, event, data);
+  hasAnswered();
   const isOtherServer = id !== null && runOf(id) !== runOf(lastId ?? '');
   if (id !== null) lastId = id;
   if (event === 'resync') lastId = null;
   if (event === 'event' || event === 'ended') tell(event, data);
   if (event === 'snapshot') tell('news', {});
-  if (isOtherServer || (event === 'snapshot' && live.status === null)) void readStatus();
+  if (isOtherServer || (event === 'snapshot' && live.status === null)) void painted().then(readStatus);
 }
 
 /** The part of an id that another start of the server changes. */
@@ -113,6 +121,7 @@ function report(problem: Problem | null, isBlocked: boolean): void {
   if (JSON.stringify(problem) === JSON.stringify(live.problem) && isBlocked === live.isBlocked) return;
   live.problem = problem;
   live.isBlocked = isBlocked;
+  hasAnswered();
   // A state itself cannot be sent to another tab.
   tabs.say({ kind: 'problem', problem: $state.snapshot(problem), isBlocked } satisfies Message);
 }

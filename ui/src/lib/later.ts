@@ -1,0 +1,22 @@
+/** Parts of a page that are loaded when its first drawing can be seen. */
+
+import { live } from './live.svelte';
+import { painted } from './paint';
+import { pause } from './watch';
+
+const NEXT = 1_000;
+const TRIES = 3;
+
+/** Load a part; a server that is away for a while is waited for. */
+export async function later<T>(load: () => Promise<T>): Promise<T> {
+  await painted();
+  for (let failed = 0; ; ) {
+    try {
+      return await load();
+    } catch (error) {
+      if (live.problem === null) failed += 1;
+      if (failed >= TRIES) throw error;
+      await pause(NEXT, new AbortController().signal);
+    }
+  }
+}
