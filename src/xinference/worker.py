@@ -11,6 +11,7 @@ import contextlib
 import logging
 import signal
 import socket
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -40,6 +41,7 @@ from xinference.nodes.joining import Membership, WorkerHome, find_supervisor, jo
 from xinference.nodes.local import LocalNode
 from xinference.nodes.offered_files import OfferedFiles
 from xinference.nodes.peer_link import PeerLink
+from xinference.nodes.report_slots import seconds_to_report
 from xinference.nodes.served_records import ServedRecords
 from xinference.nodes.supervisor_link import SupervisorLink
 from xinference.process.home import own_home
@@ -51,8 +53,6 @@ if TYPE_CHECKING:
     from xinference.gateway.node_gateway import NodeGateway
 
 log = logging.getLogger("xinference")
-#: Interval of the reports of this machine's resources; a node is READY while the last one is at most 5 s old.
-REPORT_SECONDS = 2.0
 #: Interval at which a worker without a supervisor looks whether its time is over, in seconds.
 ORPHAN_CHECK_SECONDS = 5.0
 
@@ -301,7 +301,7 @@ class _Worker:
             if self._link.is_up:
                 await self._agent.report_host()
                 self._served.send()
-            await self._link.wait_changed(REPORT_SECONDS)
+            await self._link.wait_changed(seconds_to_report(self._membership.node_id, time.time()))
 
     async def _end_orphans(self) -> None:
         """Stop the engines that no supervisor has wanted for `orphan_seconds`."""
