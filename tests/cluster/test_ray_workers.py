@@ -67,7 +67,7 @@ class Scene:
     async def tick(self) -> None:
         """One comparison of the nodes with the workers, until all its tasks have ended."""
         self.workers._tick()
-        await asyncio.gather(*self.workers._tasks)
+        await self.workers._tasks.wait()
 
     @property
     def problem(self) -> str:

@@ -30,6 +30,7 @@ from xinference.nodes.hello import (
     refusal_of,
 )
 from xinference.nodes.join_tokens import parse_token, use_token
+from xinference.task_set import TaskSet
 from xinference.tcp_keepalive import NODE
 
 log = logging.getLogger(__name__)
@@ -62,7 +63,7 @@ class ClusterDoor:
         self._strangers = 0
         self.greeted: Callable[[], None] = lambda: None
         """Called after each hello of a node."""
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = TaskSet()
         self._server: asyncio.Server | None = None
         self.removed: set[str] = {row.node_id for row in rows.nodes() if row.removed is not None}
         """The nodes whose certificates are refused."""
@@ -82,14 +83,10 @@ class ClusterDoor:
         """Listen no more, and end all links."""
         if self._server is not None:
             self._server.close()
-        for task in tuple(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._tasks.end()
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.get_running_loop().create_task(self._serve(reader, writer))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._tasks.start(self._serve(reader, writer))
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         NODE.set_on(writer.get_extra_info("socket"))

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Collection, Coroutine, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Collection, Sequence
+from typing import Protocol
 
 import msgspec
 
@@ -19,6 +19,7 @@ from xinference.hardware.machine_id import machine_id
 from xinference.nodes.join_tokens import JoinToken, TokenRow
 from xinference.nodes.membership import NodeState
 from xinference.planning.eviction import Bytes
+from xinference.task_set import TaskSet
 
 log = logging.getLogger(__name__)
 #: Interval at which the nodes of Ray are compared with the workers, in seconds.
@@ -71,7 +72,7 @@ class RayWorkers:
         self.reserved: Callable[[str], Sequence[Bytes]] = lambda node_id: ()
         """Bytes of each device of a node, for each deployment there."""
         self._gone_since: dict[str, float] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = TaskSet()
         self._running: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -82,10 +83,10 @@ class RayWorkers:
 
     async def close(self) -> None:
         """Leave Ray. The workers run on."""
-        tasks = [task for task in (self._running, *self._tasks) if task is not None]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        if self._running is not None:
+            self._running.cancel()
+            await asyncio.gather(self._running, return_exceptions=True)
+        await self._tasks.end()
         await self.session.close()
 
     @property
@@ -132,14 +133,9 @@ class RayWorkers:
             worker.entry = node
             if is_due(worker, self._is_linked(worker.node_id), self._clock()):
                 worker.is_asked = True
-                self._spawn(self._ask(worker, state))
+                self._tasks.start(self._ask(worker, state))
         self.session.wish(Wishes(holds_of(self.workers.values(), self.reserved), self.wants()))
         self._give_back()
-
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
 
     async def _ask(self, worker: RayWorker, state: RayState) -> None:
         """Find the worker of a node, or start it."""
@@ -203,7 +199,7 @@ class RayWorkers:
             if not any(self.reserved(node_id)):
                 del self._gone_since[node_id]
                 log.info("node %s is given back: its machine is not in Ray any more", node_id)
-                self._spawn(self._owner.give_back(node_id))
+                self._tasks.start(self._owner.give_back(node_id))
 
 
 def _removed(report: WorkerReport) -> str:

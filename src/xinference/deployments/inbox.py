@@ -17,6 +17,7 @@ from xinference.launch.plan import SizedPlan
 from xinference.nodes.memory_use import MemoryUse
 from xinference.nodes.node import ReplicaLike
 from xinference.process.command import Exit
+from xinference.task_set import TaskSet
 
 
 @dataclass(frozen=True)
@@ -251,7 +252,7 @@ class Inbox:
 
     def __init__(self) -> None:
         self._messages: asyncio.Queue[Message] = asyncio.Queue()
-        self._helpers: set[asyncio.Task[None]] = set()
+        self._helpers = TaskSet()
 
     def put(self, message: Message) -> None:
         self._messages.put_nowait(message)
@@ -266,16 +267,11 @@ class Inbox:
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         """Start a helper task."""
-        task = asyncio.create_task(self._run(work))
-        self._helpers.add(task)
-        task.add_done_callback(self._helpers.discard)
+        self._helpers.start(self._run(work))
 
     async def end_helpers(self) -> None:
         """Cancel the helper tasks, and wait until they have ended."""
-        helpers = tuple(self._helpers)
-        for task in helpers:
-            task.cancel()
-        await asyncio.gather(*helpers, return_exceptions=True)
+        await self._helpers.end()
 
     async def _run(self, work: Coroutine[Any, Any, None]) -> None:
         try:

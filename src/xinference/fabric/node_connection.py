@@ -9,6 +9,7 @@ import msgspec
 
 from xinference.fabric.fabric import NodeProgram
 from xinference.fabric.frames import Answer, Call, Failure, FrameError, NodeEvent, Table, Tell, read_frame, write_frame
+from xinference.task_set import TaskSet
 
 log = logging.getLogger(__name__)
 _DECODER = msgspec.msgpack.Decoder(Call | Tell | Table)
@@ -22,7 +23,7 @@ class NodeConnection:
         self._reader = reader
         self._writer = writer
         self._sent = 0
-        self._answering: set[asyncio.Task[None]] = set()
+        self._answers = TaskSet()
 
     async def serve(self) -> None:
         """Send the state, then answer calls until the connection ends."""
@@ -30,9 +31,7 @@ class NodeConnection:
         try:
             while (message := await read_frame(self._reader, _DECODER)) is not None:
                 if isinstance(message, Call):
-                    task = asyncio.get_running_loop().create_task(self._answer(message))
-                    self._answering.add(task)
-                    task.add_done_callback(self._answering.discard)
+                    self._answers.start(self._answer(message))
                 elif isinstance(message, Tell):
                     self._program.receive(message.body)
                 else:
@@ -40,8 +39,7 @@ class NodeConnection:
         except FrameError as error:
             log.warning("the other end sent what is no message: %s", error)
         finally:
-            for task in tuple(self._answering):
-                task.cancel()
+            self._answers.cancel()
 
     def send_event(self, body: bytes) -> None:
         """Send an event of the node."""

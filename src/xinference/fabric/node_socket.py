@@ -8,6 +8,7 @@ from pathlib import Path
 
 from xinference.fabric.fabric import NodeProgram
 from xinference.fabric.node_connection import NodeConnection
+from xinference.task_set import TaskSet
 
 
 class NodeSocket:
@@ -21,7 +22,7 @@ class NodeSocket:
         self._program = program
         self._server: asyncio.Server | None = None
         self._connection: NodeConnection | None = None
-        self._serving: set[asyncio.Task[None]] = set()
+        self._serving = TaskSet()
 
     async def open(self) -> None:
         """Listen; the socket has mode 0600."""
@@ -35,9 +36,7 @@ class NodeSocket:
             self._server.close()
         if self._connection is not None:
             self._connection.close()
-        for task in tuple(self._serving):
-            task.cancel()
-        await asyncio.gather(*self._serving, return_exceptions=True)
+        await self._serving.end()
         with contextlib.suppress(OSError):
             self._path.unlink(missing_ok=True)
 
@@ -50,9 +49,7 @@ class NodeSocket:
         if self._connection is not None:
             self._connection.close()
         self._connection = connection = NodeConnection(self._program, reader, writer)
-        task = asyncio.get_running_loop().create_task(self._serve(connection))
-        self._serving.add(task)
-        task.add_done_callback(self._serving.discard)
+        self._serving.start(self._serve(connection))
 
     async def _serve(self, connection: NodeConnection) -> None:
         try:

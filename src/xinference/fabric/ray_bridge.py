@@ -35,6 +35,7 @@ from xinference.fabric.frames import (
 )
 from xinference.fabric.ray_node import NODE_RESOURCE
 from xinference.fabric.ray_relay import Relay
+from xinference.task_set import TaskSet
 
 log = logging.getLogger(__name__)
 NAMESPACE = "xinference"
@@ -64,7 +65,7 @@ class Bridge:
         self._relays: dict[str, Any] = {}
         """The relay of each node whose link is up."""
         self._links: dict[str, asyncio.Task[None]] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = TaskSet()
         self._groups: dict[int, Any] = {}
         self._table: bytes | None = None
 
@@ -75,12 +76,13 @@ class Bridge:
             while (message := await read_frame(self._reader, _DECODER)) is not None:
                 self._handle(message)
         finally:
-            for task in (watching, *self._links.values(), *self._tasks):
+            for task in (watching, *self._links.values()):
                 task.cancel()
+            self._tasks.cancel()
 
     def _handle(self, message: Call | Tell | Table | Reserve | Release) -> None:
         if isinstance(message, Call):
-            self._start(self._call(message))
+            self._tasks.start(self._call(message))
         elif isinstance(message, Tell):
             if message.node in self._relays:
                 self._relays[message.node].tell.remote(message.body)
@@ -89,14 +91,9 @@ class Bridge:
             for relay in self._relays.values():
                 relay.table.remote(message.body)
         elif isinstance(message, Reserve):
-            self._start(self._reserve(message))
+            self._tasks.start(self._reserve(message))
         elif (group := self._groups.pop(message.number, None)) is not None:
             remove_placement_group(group)
-
-    def _start(self, work: Any) -> None:
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
 
     async def _call(self, call: Call) -> None:
         relay = self._relays.get(call.node)

@@ -26,6 +26,7 @@ from xinference.fabric.frames import Answer, Failure, FrameError, read_frame, wr
 from xinference.fabric.ray_groups import RayGroups
 from xinference.fabric.ray_messages import RayNodeEntry, RayState, StartWorker, Wishes
 from xinference.fabric.ray_problems import lost_of, unreachable
+from xinference.task_set import TaskSet
 
 log = logging.getLogger(__name__)
 NAMESPACE = "xinference"
@@ -51,28 +52,22 @@ class Driver:
         self._groups = RayGroups(self._send_state, self._node_ids)
         self._address = ray.util.get_node_ip_address()
         self._nodes: tuple[RayNodeEntry, ...] | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = TaskSet()
 
     async def run(self) -> None:
         """Work until the server closes its end."""
         for work in (self._watch_nodes(), self._groups.run()):
-            self._start(self._or_end(work))
+            self._tasks.start(self._or_end(work))
         try:
             while (message := await read_frame(self._reader, _DECODER)) is not None:
                 if isinstance(message, Wishes):
                     self._groups.wish(message)
                 else:
-                    self._start(self._start_worker(message))
+                    self._tasks.start(self._start_worker(message))
         except FrameError as error:
             log.warning("the server sent what is no message: %s", error)
         finally:
-            for task in tuple(self._tasks):
-                task.cancel()
-
-    def _start(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+            self._tasks.cancel()
 
     async def _or_end(self, work: Coroutine[Any, Any, None]) -> None:
         """Do work that never ends; its failure ends this process, and the server starts it again."""

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
 
 from xinference.errors import Problem
 from xinference.nodes import messages
@@ -14,6 +13,7 @@ from xinference.nodes.node import Node, ReplicaLike
 from xinference.process.command import EngineCommand
 from xinference.process.snapshot import ReplicaSnapshot, ReplicaState
 from xinference.routing.table import Target
+from xinference.task_set import TaskSet
 
 LastAnswers = Callable[[str], Awaitable[None]]
 
@@ -46,7 +46,7 @@ class KeptReplicas:
         self._node = node
         self._send = send
         self._kept: dict[str, _Kept] = {}
-        self._tasks: set[asyncio.Task[object]] = set()
+        self._tasks = TaskSet()
         self.targets: dict[str, Target] = {}
         """The replicas that answer requests, for the front door."""
 
@@ -78,7 +78,7 @@ class KeptReplicas:
         if (kept := self._kept.get(replica_id)) is not None and not kept.ended:
             kept.stopping = True
             self.targets.pop(replica_id, None)
-            self._spawn(self._stop(replica_id, kept))
+            self._tasks.start(self._stop(replica_id, kept))
 
     async def _stop(self, replica_id: str, kept: _Kept) -> None:
         await self._last_answers(replica_id)
@@ -107,8 +107,8 @@ class KeptReplicas:
         """Detach all replicas; their engines run on for the next agent."""
         kept = tuple(each for each in self._kept.values() if not each.ended)
         await asyncio.gather(*(each.replica.detach() for each in kept))
-        tasks = [*self._tasks, *(each.watch for each in kept if each.watch is not None)]
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._tasks.wait()
+        await asyncio.gather(*(each.watch for each in kept if each.watch is not None), return_exceptions=True)
 
     def _keep(self, replica_id: str, replica: ReplicaLike) -> None:
         kept = self._kept[replica_id] = _Kept(replica)
@@ -161,8 +161,3 @@ class KeptReplicas:
             self.targets[snapshot.replica_id] = Target(snapshot.replica_id, snapshot.base_url, snapshot.api_key)
         else:
             self.targets.pop(snapshot.replica_id, None)
-
-    def _spawn(self, work: Coroutine[Any, Any, object]) -> None:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)

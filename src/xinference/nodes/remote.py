@@ -6,9 +6,9 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import msgspec
 
@@ -28,6 +28,7 @@ from xinference.nodes.remote_operations import RemoteOperations
 from xinference.nodes.remote_replica import RemoteReplica
 from xinference.process.command import EngineCommand
 from xinference.process.snapshot import ReplicaSnapshot, ReplicaState
+from xinference.task_set import TaskSet
 
 log = logging.getLogger(__name__)
 
@@ -74,7 +75,7 @@ class RemoteNode:
         self._host: Host | messages.HostReport | None = None
         """The last report of its resources, decoded when somebody asks for it; None: its link is down."""
         self._host_time = 0.0
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = TaskSet()
 
     # -- the machine and its weights --------------------------------------------------------------------------
 
@@ -136,7 +137,7 @@ class RemoteNode:
         )
         replica = self._replicas[replica_id] = RemoteReplica(first, changed, self._stop)
         self._starting.add(replica_id)
-        self._spawn(self._start(replica, command))
+        self._tasks.start(self._start(replica, command))
         return replica
 
     async def adopt(self, replica_id: str) -> RemoteReplica | None:
@@ -237,10 +238,7 @@ class RemoteNode:
 
     async def close(self) -> None:
         """End the questions that have no answer."""
-        tasks = tuple(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._tasks.end()
 
     def _take_state(self, state: messages.WholeState) -> None:
         """Compare what is mirrored with all that the node has."""
@@ -252,7 +250,7 @@ class RemoteNode:
                 self._tell(messages.Stop(report.replica_id))
         for replica_id, replica in tuple(self._replicas.items()):
             if replica_id not in reported and replica_id not in self._starting:
-                self._spawn(self._adopt_again(replica_id))
+                self._tasks.start(self._adopt_again(replica_id))
             elif replica.stopping:
                 self._stop(replica)
 
@@ -339,8 +337,3 @@ class RemoteNode:
         replica_id = replica.snapshot.replica_id
         if replica_id not in self._starting:  # an order may overtake a question; `_start` stops it then
             self._tell(messages.Stop(replica_id))
-
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
