@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import os
-import selectors
 import subprocess
-import sys
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from threading import Event
 
-from xinference.environments import exec_child
+from xinference.child_process import end_group, read_lines, start_child
 from xinference.error_codes import Code
 from xinference.errors import Problem
-from xinference.process_group import end_group
 
 _TAIL_LINES = 20
 _TICK_SECONDS = 0.5
@@ -53,15 +50,7 @@ def run(
     Raises:
         Problem: 499 ``cancelled``, which names `what`.
     """
-    process = subprocess.Popen(
-        [sys.executable, "-I", exec_child.__file__, str(os.getpid()), *argv],
-        cwd="/",  # no configuration or module of the current folder
-        env=dict(variables),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        start_new_session=True,
-    )
+    process = start_child(argv, variables, Path("/"))  # no configuration or module of the current folder
     tail: deque[str] = deque(maxlen=_TAIL_LINES)
     try:
         in_time = _watch(process, tail, tick, cancelled, what, time.monotonic() + timeout)
@@ -80,22 +69,14 @@ def _watch(
     deadline: float,
 ) -> bool:
     """Read the output to its end; False if the deadline passes before."""
-    assert process.stdout is not None
-    unfinished = b""
-    with selectors.DefaultSelector() as selector:
-        selector.register(process.stdout, selectors.EVENT_READ)
-        while time.monotonic() < deadline:
-            if cancelled.is_set():
-                raise Problem(Code.CANCELLED, f"{what} was cancelled.", hint="Start again.")
-            if not selector.select(_TICK_SECONDS):
-                tick(tail[-1] if tail else "")
-                continue
-            data = os.read(process.stdout.fileno(), 65536)
-            *lines, unfinished = (unfinished + data).split(b"\n")
-            for line in lines if data else [*lines, unfinished]:
-                if text := line.decode(errors="replace").strip():
-                    tail.append(text)
-                    tick(text)
-            if not data:
-                return True
-    return False
+    for lines in read_lines(process, _TICK_SECONDS):
+        for line in lines:
+            tail.append(line)
+            tick(line)
+        if not lines:
+            tick(tail[-1] if tail else "")
+        if cancelled.is_set():
+            raise Problem(Code.CANCELLED, f"{what} was cancelled.", hint="Start again.")
+        if time.monotonic() >= deadline:
+            return False
+    return True

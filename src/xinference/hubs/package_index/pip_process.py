@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import selectors
 import subprocess
 import sys
 import threading
@@ -12,13 +11,12 @@ from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
+from xinference.child_process import end_group, read_lines, start_child
 from xinference.error_codes import Code
 from xinference.errors import Problem
 from xinference.files.disk_space import disk_full
 from xinference.files.progress import cancelled_problem
-from xinference.hubs.package_index import pip_child
 from xinference.hubs.transfer.verified_copy import hash_mismatch
-from xinference.process_group import end_group
 
 _TAIL_LINES = 20
 _POLL_SECONDS = 0.1
@@ -56,14 +54,10 @@ def pip_download(
         *("-d", str(into), "-r", str(requirements)),
         *(["--require-hashes"] if sha256 else []),
     ]
-    process = subprocess.Popen(
+    process = start_child(
         # -P: a file named pip.py in the working folder is not pip.
-        [sys.executable, "-P", pip_child.__file__, str(os.getpid()), *arguments],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        env={**os.environ, "TMPDIR": str(scratch), "PYTHONUNBUFFERED": "1"},
-        start_new_session=True,
+        [sys.executable, "-P", "-m", "pip", *arguments],
+        {**os.environ, "TMPDIR": str(scratch), "PYTHONUNBUFFERED": "1"},
     )
     try:
         tail = _watch(process, requirement, on_progress, cancelled)
@@ -81,29 +75,20 @@ def _watch(
     cancelled: threading.Event,
 ) -> list[str]:
     """Read pip's output to its end, report progress, and return the last other lines."""
-    assert process.stdout is not None
     tail: deque[str] = deque(maxlen=_TAIL_LINES)
-    unfinished = b""
-    with selectors.DefaultSelector() as selector:
-        selector.register(process.stdout, selectors.EVENT_READ)
-        while True:
-            if cancelled.is_set():
-                raise cancelled_problem(requirement)
-            if not selector.select(_POLL_SECONDS):
-                continue
-            data = os.read(process.stdout.fileno(), 65536)
-            *lines, unfinished = (unfinished + data).split(b"\n")
-            for line in lines if data else [*lines, unfinished]:
-                _handle_line(line.decode(errors="replace").strip(), tail, on_progress)
-            if not data:
-                return list(tail)
+    for lines in read_lines(process, _POLL_SECONDS):
+        if cancelled.is_set():
+            raise cancelled_problem(requirement)
+        for line in lines:
+            _handle_line(line, tail, on_progress)
+    return list(tail)
 
 
 def _handle_line(line: str, tail: deque[str], on_progress: Callable[[int, int | None], None]) -> None:
     if match := _PROGRESS.fullmatch(line):
         done, total = int(match[1]), int(match[2])
         on_progress(done, total or None)  # pip writes 0 if the server did not report the size
-    elif line:
+    else:
         tail.append(line)
 
 
