@@ -143,7 +143,10 @@ class ClusterDoor:
             raise _removed(node_id)
         certificate = self._authority.issue(message.request, node_id, now())
         self._rows.add_node(node_id, message.name[:255], key_hash, used)
-        self._members.add(next(row for row in self._rows.nodes() if row.node_id == node_id))
+        added = next((row for row in self._rows.nodes() if row.node_id == node_id), None)
+        if added is None:
+            raise _refused("The machine", "the stored row of its node is damaged; the supervisor's log names it")
+        self._members.add(added)
         log.info("node %s (%s) has joined", node_id, message.name[:255])
         return Joined(node_id, certificate)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import logging
+import re
 import secrets
 import time
 from collections.abc import Mapping
@@ -10,11 +12,17 @@ from dataclasses import dataclass
 
 from xinference.nodes.join_tokens import TokenRow
 from xinference.store.connection import Connection
+from xinference.store.row_types import shown, stored_time
 
+log = logging.getLogger(__name__)
 #: A token is listed for so many seconds after its end.
 TOKEN_KEPT_SECONDS = 7 * 24 * 3600.0
 #: Maximum number of nodes of which it is known that their machines have left Ray.
 MAX_GIVEN_BACK = 1000
+
+_EPOCH = re.compile(r"[0-9]{1,15}", re.ASCII)
+_NODE_NAME = re.compile(r"[0-9A-Za-z-]{1,64}", re.ASCII)
+_NODE_ID = re.compile(r"n[0-9a-f]{12}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +49,11 @@ class ClusterRows:
         Raises:
             Problem: the row cannot be written.
         """
-        epoch = int(self._value("epoch") or 0) + 1
+        found = self._value("epoch") or "0"
+        if not _EPOCH.fullmatch(found):
+            log.error("the stored epoch %s is damaged: the time is the next one, as it is higher", shown(found))
+            found = str(int(time.time()))
+        epoch = int(found) + 1
         self._set_value("epoch", str(epoch))
         return epoch
 
@@ -52,7 +64,7 @@ class ClusterRows:
             Problem: as `next_epoch`.
         """
         found = self._value("supervisor")
-        if found is None:
+        if found is None or not _NODE_ID.fullmatch(found):
             found = new_node_id()
             self._set_value("supervisor", found)
         return found
@@ -60,15 +72,19 @@ class ClusterRows:
     # -- nodes ------------------------------------------------------------------------------------------------
 
     def nodes(self) -> list[NodeRow]:
-        """All nodes that ever joined, oldest first."""
-        rows = self._store.read(
-            "SELECT node_id, name, labels, drained, added, removed FROM cluster_nodes ORDER BY added, node_id"
-        )
-        return [NodeRow(row[0], row[1], _labels(row[2]), bool(row[3]), row[4], row[5]) for row in rows]
+        """All nodes that ever joined, oldest first. A node whose row is damaged is refused like an unknown one."""
+        columns = "node_id, name, labels, drained, added, removed"
+        return [
+            NodeRow(node_id, name, _labels(labels), bool(drained), stored_time(added), removed and stored_time(removed))
+            for node_id, name, labels, drained, added, removed in self._store.rows(
+                "cluster_nodes", columns, "ORDER BY added, node_id"
+            )
+            if _NODE_NAME.fullmatch(node_id)
+        ]
 
     def node_of_key(self, key_hash: str) -> str | None:
         """The node with this key; None: there is none."""
-        rows = self._store.read("SELECT node_id FROM cluster_nodes WHERE key_hash = ?", (key_hash,))
+        rows = self._store.rows("cluster_nodes", "node_id", "WHERE key_hash = ?", (key_hash,))
         return rows[0][0] if rows else None
 
     def add_node(self, node_id: str, name: str, key_hash: str, token: TokenRow) -> None:
@@ -117,11 +133,12 @@ class ClusterRows:
 
     def tokens(self) -> list[TokenRow]:
         """The tokens that are valid, or were until a few days ago."""
-        rows = self._store.read(
-            "SELECT token_id, digest, expires, uses_left, revoked FROM join_tokens WHERE expires > ? ORDER BY expires",
-            (time.time() - TOKEN_KEPT_SECONDS,),
+        columns = "token_id, digest, expires, uses_left, revoked"
+        rows = self._store.rows(
+            "join_tokens", columns, "WHERE expires > ? ORDER BY expires", (time.time() - TOKEN_KEPT_SECONDS,)
         )
-        return [TokenRow(row[0], row[1], row[2], row[3], bool(row[4])) for row in rows]
+        # A damaged time is 0: the token has expired.
+        return [TokenRow(row[0], row[1], stored_time(row[2]), row[3], bool(row[4])) for row in rows]
 
     def add_token(self, row: TokenRow) -> None:
         """Store a new token; those that ended long ago are deleted."""
@@ -145,7 +162,7 @@ class ClusterRows:
     # -- values -----------------------------------------------------------------------------------------------
 
     def _value(self, name: str) -> str | None:
-        rows = self._store.read("SELECT value FROM cluster_values WHERE name = ?", (name,))
+        rows = self._store.rows("cluster_values", "value", "WHERE name = ?", (name,))
         return rows[0][0] if rows else None
 
     def _set_value(self, name: str, value: str) -> None:

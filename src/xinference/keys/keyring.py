@@ -158,14 +158,14 @@ class Keyring:
 
     def remove_all(self) -> int:
         """Remove every key: the server is as open as before the first one. Returns the number of removed keys."""
-        every = [*self._keys, *self._damaged]
-        self._rows.remove(every)
+        removed = len(self._keys) + self._damaged
+        self._rows.remove_all()
         self._keys.clear()
-        self._damaged.clear()
+        self._damaged = 0
         self._last_used.clear()
         self._publish()
-        log.info("deleted all keys: %d", len(every))
-        return len(every)
+        log.info("deleted all keys: %d", removed)
+        return removed
 
     def open_for_owner(self) -> str:
         """A key for users who may read this server's home. It permits everything, is never written to the store, and

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from dataclasses import dataclass
 
@@ -13,6 +12,8 @@ SCOPES = ("use", "manage", "monitor")
 #: The limits of a key.
 LIMITS = ("requests_per_minute", "tokens_per_minute", "requests_in_flight", "max_output_tokens", "max_request_seconds")
 MAX_MODEL_NAME = 100
+#: Lifetimes of keys are shorter than this, in seconds: a later time has no date.
+MAX_LIFETIME = 1000 * 365 * 86_400.0
 _NAME = re.compile(r"[\w.@-]{1,100}", re.ASCII)
 
 
@@ -54,8 +55,9 @@ def check(new: NewKey) -> None:
     if new.priority not in PRIORITIES:
         hint = f"The priorities are {', '.join(PRIORITIES[:-1])} and {PRIORITIES[-1]}."
         raise bad_request(f"There is no priority {new.priority[:100]!r}.", hint=hint)
-    if new.expires_in is not None and not (math.isfinite(new.expires_in) and new.expires_in > 0):
-        raise bad_request(f"A key can't expire in {new.expires_in} seconds.", hint="Use a positive number.")
+    if new.expires_in is not None and not 0 < new.expires_in < MAX_LIFETIME:
+        hint = f"Use a positive number below {MAX_LIFETIME:.0f} (1000 years)."
+        raise bad_request(f"A key can't expire in {new.expires_in} seconds.", hint=hint)
     for field in LIMITS:
         limit: float | None = getattr(new, field)
         if limit is not None and not (0 < limit < 2**53 and (limit >= 1 or field == "max_request_seconds")):

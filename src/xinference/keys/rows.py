@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import json
-import logging
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from xinference.keys.key import PRIORITIES, Key
+from xinference.keys.secret import DIGEST_BYTES
 from xinference.store.database import Store
+from xinference.store.row_types import row_fault, shown
 
-log = logging.getLogger(__name__)
-
-#: Size of a digest by SHA-256.
-DIGEST_BYTES = 32
+#: The limits and times of a row are below these numbers; the latest time is the end of the year 9998.
+MAX_LIMIT = 2.0**53
+MAX_TIME = 253_370_764_800.0
+_TIMES = frozenset({"created", "last_used", "revoked"})
 _COLUMNS = (
     "key_id, name, digest, scopes, models, expires, requests_per_minute, tokens_per_minute, created, last_used, "
     "revoked, requests_in_flight, max_output_tokens, max_request_seconds, priority"
@@ -27,8 +28,8 @@ class StoredKeys:
     """The content of the table."""
 
     keys: list[Key]
-    damaged: list[str]
-    """The ids of rows that cannot be read. Their keys are refused."""
+    damaged: int
+    """Number of the rows that cannot be read. Their keys are refused."""
 
 
 class KeyRows:
@@ -43,14 +44,14 @@ class KeyRows:
         Raises:
             Problem: the table cannot be read.
         """
-        keys, damaged = [], []
-        for row in self._store.read(f"SELECT {_COLUMNS} FROM keys ORDER BY created, rowid"):  # noqa: S608 -- a constant
+        keys = []
+        rows = self._store.read(f"SELECT rowid, {_COLUMNS} FROM keys ORDER BY created, rowid")  # noqa: S608 -- a constant
+        for number, *row in rows:
             try:
                 keys.append(_key(row))
-            except (ValueError, TypeError, RecursionError) as error:
-                log.error("the stored key %s cannot be read, and is refused: %s", row[0], error)
-                damaged.append(str(row[0]))
-        return StoredKeys(keys, damaged)
+            except (ValueError, RecursionError) as error:
+                self._store.report_damaged("keys", number, str(error))
+        return StoredKeys(keys, len(rows) - len(keys))
 
     def add(self, key: Key) -> None:
         models = None if key.models is None else json.dumps(sorted(key.models))
@@ -81,6 +82,11 @@ class KeyRows:
         with self._store.write(durable=True) as db:
             db.execute("UPDATE keys SET revoked = ? WHERE key_id = ? AND revoked IS NULL", (at, key_id))
 
+    def remove_all(self) -> None:
+        """Delete every row, also the damaged ones."""
+        with self._store.write(durable=True) as db:
+            db.execute("DELETE FROM keys")
+
     def remove(self, key_ids: Iterable[str]) -> None:
         """Delete the rows, all or none of them."""
         with self._store.write(durable=True) as db:
@@ -96,25 +102,34 @@ class KeyRows:
         )
 
 
-def _key(row: tuple[Any, ...]) -> Key:
+def _key(row: Sequence[Any]) -> Key:
     """The key of a row.
 
     Raises:
-        ValueError, TypeError, RecursionError: the row is damaged.
+        ValueError, RecursionError: the row is damaged.
     """
-    key_id, name, digest, scopes, models, *rest = row
+    if (fault := row_fault("keys", _COLUMNS.split(", "), row)) is not None:
+        raise ValueError(fault)
+    key_id, name, digest, scopes, models, expires, *rest = row
     if len(digest) != DIGEST_BYTES:
         raise ValueError(f"its digest has {len(digest)} bytes")
-    if not all(math.isfinite(number) for number in rest[:-1] if number is not None):
-        raise ValueError("a number is infinite")
+    if expires is not None:
+        if not math.isfinite(expires):
+            raise ValueError(f"expires is {expires}")
+        expires = min(max(expires, 0.0), MAX_TIME)
+    for column, number in zip(_COLUMNS.split(", ")[6:-1], rest[:-1], strict=True):
+        if number is not None and not 0 <= number < (MAX_TIME if column in _TIMES else MAX_LIMIT):
+            raise ValueError(f"{column} is {number}")
+    if not (key_id.isprintable() and name.isprintable()):
+        raise ValueError("its id or name has control characters")
     if rest[-1] not in PRIORITIES:
-        raise ValueError(f"its priority is {rest[-1]!r}")
+        raise ValueError(f"its priority is {shown(rest[-1])}")
     allowed = None if models is None else _names(models)
-    return Key(key_id, name, bytes(digest), _names(scopes), allowed, *rest)
+    return Key(key_id, name, digest, _names(scopes), allowed, expires, *rest)
 
 
 def _names(text: str) -> frozenset[str]:
     names = json.loads(text)
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise ValueError(f"{text!r} is not a list of names")
+        raise ValueError(f"{shown(text)} is not a list of names")
     return frozenset(names)

@@ -8,6 +8,8 @@ import secrets
 PREFIX = "sk-xinf-"
 #: Random bytes in a key: 192 bits, 32 characters.
 ENTROPY_BYTES = 24
+#: Size of a digest by SHA-256.
+DIGEST_BYTES = 32
 #: A longer text cannot be a key, and is not hashed.
 MAX_LENGTH = 128
 

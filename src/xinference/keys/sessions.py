@@ -13,8 +13,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from xinference.keys.key import Key
-from xinference.keys.secret import ENTROPY_BYTES, digest
+from xinference.keys.secret import DIGEST_BYTES, ENTROPY_BYTES, digest
 from xinference.store.database import Store
+from xinference.store.row_types import stored_time
 
 log = logging.getLogger(__name__)
 
@@ -65,8 +66,7 @@ class Sessions:
         self._changed = changed
         self._clock = clock
         self._codes: dict[bytes, tuple[str, float]] = {}
-        rows = store.read("SELECT session_id, digest, key_id, created, last_used FROM sessions ORDER BY created, rowid")
-        self._sessions = {row[0]: Session(*row) for row in rows}
+        self._sessions = {each.session_id: each for each in _stored(store, clock())}
         self._noted: dict[str, float] = {}
 
     def as_keys(self, keys: Mapping[str, Key]) -> list[Key]:
@@ -150,3 +150,13 @@ class Sessions:
         for session_id in session_ids:
             del self._sessions[session_id]
             self._store.note("DELETE FROM sessions WHERE session_id = ?", session_id)
+
+
+def _stored(store: Store, now: float) -> list[Session]:
+    """The stored sessions, oldest first. A damaged time must not keep a session beyond its lifetime."""
+    rows = store.rows("sessions", "session_id, digest, key_id, created, last_used", "ORDER BY created, rowid")
+    return [
+        Session(session_id, secret, key_id, min(stored_time(created), now), min(stored_time(last_used), now))
+        for session_id, secret, key_id, created, last_used in rows
+        if len(secret) == DIGEST_BYTES
+    ]

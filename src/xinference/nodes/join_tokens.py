@@ -78,7 +78,7 @@ def use_token(row: TokenRow | None, token: JoinToken, now: float) -> TokenRow:
         raise _refused("it has been revoked")
     if now >= row.expires:
         raise _refused("it has expired")
-    if row.uses_left == 0:
+    if row.uses_left is not None and row.uses_left <= 0:
         raise _refused("it has been used as often as it may be")
     return row if row.uses_left is None else replace(row, uses_left=row.uses_left - 1)
 

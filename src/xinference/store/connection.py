@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shlex
 import shutil
 import sqlite3
 from collections import deque
@@ -16,6 +17,7 @@ from typing import Any
 from xinference.error_codes import Code
 from xinference.errors import Problem
 from xinference.files.write_errors import is_disk_full
+from xinference.store.row_types import form_fault, row_fault
 from xinference.store.schema import SCHEMA_VERSION, SCHEMAS
 
 log = logging.getLogger(__name__)
@@ -26,10 +28,14 @@ OPEN_SECONDS = 5.0
 WRITE_SECONDS = 0.1
 #: Maximum number of notes that wait; beyond it the oldest is lost.
 NOTES_KEPT = 2000
+#: Maximum number of damaged rows that are remembered, so that each is logged once.
+MAX_REPORTED = 1000
 #: A disk with less free space than this is full: SQLite reports some failed writes only as I/O errors.
 FULL_BYTES = 256 * 1024
 #: The errors of a disk or store that cannot be written now. They do not indicate a failure of a model.
 WRITE_PROBLEMS = frozenset({Code.DISK_FULL, Code.STORE_BUSY, Code.STORE_UNUSABLE, Code.CANNOT_WRITE})
+#: The hint for a file with other tables than those of the schema.
+OTHER_FORM = "Restore it from a backup, or move it away: a new one has no models and no API keys."
 
 _BUSY = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
 _WRITE_ERRORS = frozenset({sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN})
@@ -58,6 +64,7 @@ class Connection:
         """
         self._path = path
         self._notes: deque[Note] = deque(maxlen=NOTES_KEPT)
+        self._reported: set[tuple[str, int]] = set()
         try:
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
@@ -93,6 +100,38 @@ class Connection:
             return self._db.execute(query, parameters).fetchall()
         except sqlite3.Error as error:
             raise self._problem(error) from None
+
+    def rows(self, table: str, columns: str, rest: str = "", parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """The rows of `table`, without those that have a value of another type than the schema declares.
+
+        A damaged row is logged once and stays in the file.
+
+        Args:
+            columns: names, separated by commas.
+            rest: the conditions and the order.
+
+        Raises:
+            Problem: the file cannot be read.
+        """
+        names = [name.strip() for name in columns.split(",")]
+        found = []
+        for number, *row in self.read(f"SELECT rowid, {columns} FROM {table} {rest}", parameters):  # noqa: S608 -- constants
+            if (fault := row_fault(table, names, row)) is None:
+                found.append(tuple(row))
+            else:
+                self.report_damaged(table, number, fault)
+        return found
+
+    def report_damaged(self, table: str, number: int, fault: str) -> None:
+        """Log a damaged row, unless it was logged before."""
+        if (table, number) in self._reported or len(self._reported) >= MAX_REPORTED:
+            return
+        self._reported.add((table, number))
+        log.error(
+            "row %d of the table %s in %s is damaged and is left out: %s. To delete it, stop the server and run: "
+            "sqlite3 %s 'DELETE FROM %s WHERE rowid = %d'",
+            *(number, table, self._path, fault, shlex.quote(str(self._path)), table, number),
+        )
 
     # -- writes -----------------------------------------------------------------------------------------------
 
@@ -166,7 +205,7 @@ class Connection:
         for note in self._notes:
             try:
                 self._db.execute(note.statement, note.parameters)
-            except sqlite3.IntegrityError as error:  # it can never be written
+            except (sqlite3.IntegrityError, OverflowError, UnicodeEncodeError) as error:  # it can never be written
                 log.error("a change of the store is lost: %s: %s", note.statement, error)
 
     # -- opening ----------------------------------------------------------------------------------------------
@@ -201,8 +240,12 @@ class Connection:
                 f"{self._path} has the schema {version} of a newer Xinference; this one supports {SCHEMA_VERSION}.",
                 hint="Upgrade, or set XINFERENCE_HOME to another folder.",
             )
+        if version < 0:
+            raise self._unusable(f"its schema has the number {version}", OTHER_FORM)
         for number, added in enumerate(SCHEMAS[version:], version + 1):
             self._db.executescript(f"BEGIN; {added} PRAGMA user_version = {number}; COMMIT;")
+        if (fault := form_fault(self._db)) is not None:
+            raise self._unusable(fault, OTHER_FORM)
         self._db.execute(f"PRAGMA busy_timeout={int(WRITE_SECONDS * 1000)}")
 
     # -- errors -----------------------------------------------------------------------------------------------
@@ -221,11 +264,10 @@ class Connection:
                 f"The disk of the store {self._path} is full.",
                 hint="Free disk space, and retry.",
             )
-        return Problem(
-            Code.STORE_UNUSABLE,
-            f"The store {self._path} can't be used: {error}.",
-            hint="Correct its permissions; if it is damaged, move it away and launch again.",
-        )
+        return self._unusable(str(error), "Correct its permissions; if it is damaged, move it away and launch again.")
+
+    def _unusable(self, reason: str, hint: str) -> Problem:
+        return Problem(Code.STORE_UNUSABLE, f"The store {self._path} can't be used: {reason}.", hint=hint)
 
     def _is_full(self, error: Exception, code: int) -> bool:
         if code == sqlite3.SQLITE_FULL or (isinstance(error, OSError) and is_disk_full(error)):

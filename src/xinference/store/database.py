@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -20,14 +19,21 @@ from xinference.error_codes import Code
 from xinference.errors import Problem
 from xinference.hosts import LOCAL_NODE
 from xinference.store.connection import Connection
+from xinference.store.row_types import stored_time
 
 log = logging.getLogger(__name__)
 
 MAX_EVENTS = 100
 #: Number of measurements that are stored for each version and engine.
 MEASUREMENTS_KEPT = 20
+#: An event with a higher number than this is damaged: SQLite has no higher number for the next event.
+MAX_EVENT_ID = 1 << 60
 #: A measurement of more bytes than this is damaged.
 MAX_BYTES = 1 << 50
+#: A measurement of more tokens or slots than this is damaged.
+MAX_COUNT = 1 << 31
+
+_MEASURED = "version_id, engine, context_length, slots, measured_bytes, estimated_bytes, gpu_bytes"
 
 
 @dataclass(frozen=True)
@@ -85,9 +91,12 @@ class Store(Connection):
         """
         super().__init__(path)
         numbers = self.read(
-            "SELECT max(event_id) FROM events UNION SELECT seq FROM sqlite_sequence WHERE name = 'events'"
+            "SELECT max(event_id) FROM events WHERE event_id < ? "
+            "UNION SELECT seq FROM sqlite_sequence WHERE name = 'events'",
+            (MAX_EVENT_ID,),
         )
-        self._next_event = 1 + max(number or 0 for (number,) in numbers)
+        known = [number for (number,) in numbers if isinstance(number, int) and 0 <= number < MAX_EVENT_ID]
+        self._next_event = 1 + max(known, default=0)
 
     # -- deployments ------------------------------------------------------------------------------------------
 
@@ -162,9 +171,8 @@ class Store(Connection):
         Raises:
             Problem: the rows cannot be read.
         """
-        rows = self.read(
-            "SELECT uid, request, wanted, problem, created, ran, unloaded FROM deployments ORDER BY created, rowid"
-        )
+        columns = "uid, request, wanted, problem, created, ran, unloaded"
+        rows = self.rows("deployments", columns, "ORDER BY created, rowid")
         return [
             DeploymentRow(r[0], r[1], bool(r[2]), stored_problem(r[3]), stored_time(r[4]), bool(r[5]), bool(r[6]))
             for r in rows
@@ -197,7 +205,7 @@ class Store(Connection):
             Problem: the rows cannot be read.
         """
         columns = "replica_id, uid, position, node_id, further_nodes"
-        rows = self.read(f"SELECT {columns} FROM replicas WHERE uid = ? ORDER BY position", (uid,))  # noqa: S608 -- constants
+        rows = self.rows("replicas", columns, "WHERE uid = ? ORDER BY position", (uid,))
         return [
             ReplicaRow(r[0], r[1], r[2], LOCAL_NODE if r[3] is None else r[3], tuple(r[4].split(",")) if r[4] else ())
             for r in rows
@@ -209,7 +217,7 @@ class Store(Connection):
         Raises:
             Problem: the rows cannot be read.
         """
-        return frozenset(replica_id for (replica_id,) in self.read("SELECT replica_id FROM replicas"))
+        return frozenset(replica_id for (replica_id,) in self.rows("replicas", "replica_id"))
 
     # -- events -----------------------------------------------------------------------------------------------
 
@@ -236,10 +244,8 @@ class Store(Connection):
         Raises:
             Problem: the rows cannot be read.
         """
-        rows = self.read(
-            "SELECT event_id, event_ts, event_type, stage, event_content FROM events WHERE uid = ? ORDER BY event_id",
-            (uid,),
-        )
+        columns = "event_id, event_ts, event_type, stage, event_content"
+        rows = self.rows("events", columns, "WHERE uid = ? ORDER BY event_id", (uid,))
         for note in self.waiting:
             if note.subject == uid:
                 rows = [*rows, note.row] if note.row else []
@@ -259,7 +265,7 @@ class Store(Connection):
         """Store a measurement; it replaces an earlier one with the same engine, context and slots."""
         m = measurement
         self.note(
-            "INSERT OR REPLACE INTO measurements VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            f"INSERT OR REPLACE INTO measurements({_MEASURED}, measured_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608 -- constants
             *(m.version_id, m.engine, m.context_length, m.slots),
             *(m.measured_bytes, m.estimated_bytes, m.gpu_bytes, time.time()),
         )
@@ -279,12 +285,8 @@ class Store(Connection):
         return self._measurements("all versions", "", ())
 
     def _measurements(self, what: str, where: str, values: tuple[str, ...]) -> list[Measurement]:
-        columns = "version_id, engine, context_length, slots, measured_bytes, estimated_bytes, gpu_bytes"
         try:
-            rows = self.read(
-                f"SELECT {columns} FROM measurements {where} ORDER BY measured_at DESC, rowid DESC",  # noqa: S608 -- constants
-                values,
-            )
+            rows = self.rows("measurements", _MEASURED, f"{where} ORDER BY measured_at DESC, rowid DESC", values)
         except Problem as problem:
             log.error("the measurements of %s are not used: %s", what, problem)
             return []
@@ -296,14 +298,10 @@ def _event(row: tuple[Any, ...]) -> dict[str, Any]:
     return event | {"event_ts": stored_time(event["event_ts"])}
 
 
-def stored_time(seconds: float) -> float:
-    """A stored time; 0 if it is damaged, because JSON has no infinity."""
-    return seconds if math.isfinite(seconds) and 0 <= seconds < 1e11 else 0.0
-
-
 def _is_plausible(measurement: Measurement) -> bool:
     sizes = (measurement.measured_bytes, measurement.estimated_bytes, measurement.gpu_bytes or 0)
-    return all(0 <= size < MAX_BYTES for size in sizes)
+    counts = (measurement.context_length, measurement.slots)
+    return all(0 <= size < MAX_BYTES for size in sizes) and all(0 <= count < MAX_COUNT for count in counts)
 
 
 def stored_problem(text: str | None) -> Problem | None:

@@ -9,11 +9,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from xinference.errors import Problem
-from xinference.store.database import Store, stored_problem, stored_time
+from xinference.store.database import Store, stored_problem
+from xinference.store.row_types import stored_time
 
 log = logging.getLogger(__name__)
 #: Number of launches that are stored.
 LAUNCHES_KEPT = 200
+#: A launch with a higher number is damaged. SQLite itself adds no row after the highest possible number.
+MAX_LAUNCH_ID = 1 << 60
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,11 @@ class LaunchHistory:
 
     def begun(self, uid: str, request: str, created: float) -> None:
         """Record a launch; the oldest ones beyond `LAUNCHES_KEPT` are deleted."""
-        self._store.note("INSERT INTO launches(uid, request, created) VALUES (?, ?, ?)", uid, request, created)
+        self._store.note(
+            "INSERT INTO launches(launch_id, uid, request, created) "
+            "SELECT coalesce(max(launch_id), 0) + 1, ?, ?, ? FROM launches WHERE launch_id < ?",
+            *(uid, request, created, MAX_LAUNCH_ID),
+        )
         self._store.note(
             "DELETE FROM launches WHERE launch_id <= "
             "(SELECT launch_id FROM launches ORDER BY launch_id DESC LIMIT 1 OFFSET ?)",
@@ -70,14 +77,14 @@ class LaunchHistory:
             Problem: the rows cannot be read.
         """
         self._store.write_notes()
-        return [_launch(row) for row in self._store.read(f"SELECT {_COLUMNS} FROM launches ORDER BY launch_id DESC")]  # noqa: S608 -- constants
+        rows = self._store.rows("launches", _COLUMNS, f"ORDER BY launch_id DESC LIMIT {LAUNCHES_KEPT}")
+        return [_launch(row) for row in rows]
 
     def failure(self, uid: str) -> LaunchRow | None:
         """The newest launch of a uid, if it has failed; else None, also if the rows cannot be read."""
         self._store.write_notes()
-        query = f"SELECT {_COLUMNS} FROM launches WHERE uid = ? ORDER BY launch_id DESC LIMIT 1"  # noqa: S608 -- constants
         try:
-            rows = self._store.read(query, (uid,))
+            rows = self._store.rows("launches", _COLUMNS, "WHERE uid = ? ORDER BY launch_id DESC LIMIT 1", (uid,))
         except Problem as problem:
             log.error("the launch history of %s is left out: %s", uid, problem)
             return None

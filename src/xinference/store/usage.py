@@ -8,6 +8,7 @@ from typing import Any, Literal
 from xinference.records.amounts import FIRST_TOKEN_BUCKETS, PER_TOKEN_BUCKETS, Amounts, Histogram
 from xinference.records.totals import MinuteTotals
 from xinference.store.database import Store
+from xinference.store.row_types import MAX_TEXT
 
 KEPT_MINUTES = 30 * 24 * 60
 
@@ -30,6 +31,19 @@ _SUMS = [
     *("seconds", "first_seconds", "each_seconds", *_FIRST, *_EACH),
 ]
 _COLUMNS = ["minute", "model", "key_id", "path", "status", *_SUMS]
+#: A row with a larger number of requests, tokens or seconds than this is damaged.
+MAX_AMOUNT = 1 << 50
+#: The condition for rows that are not damaged: one damaged row would make the sum of a column an error or infinite.
+_WHOLE = " AND ".join(
+    [
+        f"minute < {1 << 32}",
+        *(f"typeof({name}) = 'text' AND length({name}) <= {MAX_TEXT}" for name in ("model", "key_id", "path")),
+        *(
+            f"typeof({name}) IN ('integer', 'real') AND {name} BETWEEN 0 AND {MAX_AMOUNT}"
+            for name in ("status", *_SUMS)
+        ),
+    ]
+)
 _INSERT = f"INSERT INTO usage_minutes({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))})"  # noqa: S608 -- constants
 
 
@@ -52,7 +66,7 @@ def add_usage(store: Store, totals: Iterable[MinuteTotals], now: float) -> None:
 def read_usage(
     store: Store, groups: Sequence[Group], begin: int, end: int, *, key_id: str | None = None, model: str | None = None
 ) -> dict[tuple[Any, ...], Amounts]:
-    """The stored totals by the values of `groups`.
+    """The stored totals by the values of `groups`; damaged rows are not counted.
 
     Args:
         begin, end: the first minute, and the minute after the last one.
@@ -64,7 +78,7 @@ def read_usage(
     """
     by = [GROUPS[group] for group in groups]
     columns = ", ".join([*by, *(f"sum({name})" for name in _SUMS)])
-    conditions = ["minute >= ?", "minute < ?"]
+    conditions = ["minute >= ?", "minute < ?", _WHOLE]
     parameters: list[Any] = [begin, end]
     for name, value in (("key_id", key_id), ("model", model)):
         if value is not None:
