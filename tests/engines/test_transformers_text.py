@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.cases import in_one_test
+from xinference.engines.transformers.server.answers import ChoiceBuilder
 from xinference.engines.transformers.server.errors import RefusedError
 from xinference.engines.transformers.server.requests import ChatRequest, CompletionRequest, read
 from xinference.engines.transformers.server.text import Detokenizer, StopStrings
@@ -101,6 +105,75 @@ def test_calls_are_found_in_pieces_of_any_size(size: int) -> None:
     shown, calls = parsed(*(text[i : i + size] for i in range(0, len(text), size)))
     assert calls == [ToolCall("f", '{"a": 1}')] * 2
     assert shown == "I look.\nDone with it."
+
+
+HEAD = '<tool_call>\n{"name": "f", "arguments": '
+
+
+def cut(text: str, forced: str | None, size: int = 1000) -> tuple[str, list[ToolCall]]:
+    """The text and the calls of an answer that its limit has ended, whose text arrives in pieces."""
+    parser, shown = ToolCallParser(forced), ""
+    calls: list[ToolCall] = []
+    for start in range(0, len(text), size):
+        more, found = parser.add(text[start : start + size])
+        shown, calls = shown + more, calls + found
+    rest, call = parser.cut()
+    return shown + rest, calls + ([] if call is None else [call])
+
+
+@in_one_test("size", [1, 7, 1000])
+@in_one_test(
+    ("left", "arguments"),
+    [
+        ("", ""),
+        ('{"city": "Par', '{"city": "Par'),
+        ('{"city": "Paris"}', '{"city": "Paris"}'),
+        ('{"city": "Paris"}}\n</tool_c', '{"city": "Paris"}'),
+    ],
+)
+@in_one_test("forced", [None, "", "f"])
+def test_a_call_that_is_cut_at_the_limit_has_the_arguments_so_far(
+    forced: str | None, left: str, arguments: str, size: int
+) -> None:
+    assert cut(f"{HEAD}{left}", forced, size) == ("", [ToolCall("f", arguments)])
+
+
+@in_one_test("text", ["", "<tool", '<tool_call>\n{"na', HEAD[:-3]])
+def test_a_forced_call_that_is_cut_before_its_arguments_is_no_text(text: str) -> None:
+    assert cut(text, "f") == ("", [ToolCall("f", "")]), "the request names the function"
+    assert cut(text, "") == ("", [])
+    assert cut(text, None) == (text, []), "the model may have written it as a text"
+
+
+def test_what_is_cut_after_a_complete_call_is_no_second_call_and_no_text() -> None:
+    assert cut(f"{CALL}\n<tool_ca", "") == ("", [ToolCall("f", '{"a": 1}')])
+    assert cut(CALL, "f") == ("", [ToolCall("f", '{"a": 1}')])
+
+
+@dataclass(frozen=True)
+class CutPiece:
+    text: str
+    finish: str | None
+    generated: int = 1
+    logprobs: tuple[()] = ()
+    prompt_logprobs: tuple[()] = ()
+    stop: None = None
+
+
+@in_one_test("choice", ["auto", "required", {"type": "function", "function": {"name": "f"}}])
+def test_the_choice_of_a_cut_call_ends_by_its_length(choice: Any) -> None:
+    tool = {"type": "function", "function": {"name": "f", "parameters": {}}}
+    body = {"model": "m", "messages": [{"role": "user", "content": "x"}], "tools": [tool], "tool_choice": choice}
+    request = read(json.dumps(body).encode(), ChatRequest)
+    job: Any = SimpleNamespace(request=request, parses_tools=True, choices=1, prompts=[SimpleNamespace(tokens=[])])
+    builder = ChoiceBuilder(job, 0, "", lambda token: b"")
+    pieces: list[Any] = [CutPiece(HEAD, None), CutPiece('{"city": "Par', "length")]  # the class itself needs torch
+    _, last = map(builder.take, pieces)
+    whole = builder.whole()
+    assert last is not None and last["finish_reason"] == whole["finish_reason"] == "length"
+    assert whole["message"]["content"] is None
+    for call in (last["delta"]["tool_calls"][0], whole["message"]["tool_calls"][0]):
+        assert call["function"] == {"name": "f", "arguments": '{"city": "Par'}
 
 
 def test_a_call_that_is_cut_off_or_is_no_json_stays_text() -> None:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from .generate import Job
-from .requests import ChatRequest
-from .sampling import TokenLogprob
-from .sequence import Piece
+from .requests import ChatRequest, CompletionRequest, NamedTool
 from .tools import ToolCall, ToolCallParser
+
+if TYPE_CHECKING:  # they import torch
+    from .generate import Job
+    from .sampling import TokenLogprob
+    from .sequence import Piece
 
 TokenBytes = Callable[[int], bytes]
 
@@ -25,7 +27,7 @@ class ChoiceBuilder:
         self._stop: str | None = None
         self._chat = isinstance(job.request, ChatRequest)
         self._wants_logprobs = bool(job.request.logprobs) if self._chat else job.request.logprobs is not None
-        self._parser = ToolCallParser() if job.parses_tools else None
+        self._parser = ToolCallParser(_forced_call(job.request)) if job.parses_tools else None
         self._token_bytes = token_bytes
         self._prompt = job.prompts[index // job.choices].tokens
         self._text = prompt_text
@@ -85,6 +87,9 @@ class ChoiceBuilder:
         if self._parser is None:
             return piece.text, []
         text, calls = self._parser.add(piece.text)
+        if piece.finish == "length":
+            rest, call = self._parser.cut()
+            return text + rest, calls + ([] if call is None else [call])
         return (text + self._parser.finish() if piece.finish else text), calls
 
     def _chunk(self, text: str, calls: list[dict[str, Any]], first_call: int) -> dict[str, Any]:
@@ -167,6 +172,14 @@ class AnswerBuilder:
     def _chunk(self, choices: list[dict[str, Any]]) -> dict[str, Any]:
         kind = "chat.completion.chunk" if self._chat else "text_completion"
         return {**self._common, "object": kind, "choices": choices}
+
+
+def _forced_call(request: ChatRequest | CompletionRequest) -> str | None:
+    """The function that the answer must call, empty for any of them; None: the model chooses."""
+    choice = request.tool_choice if isinstance(request, ChatRequest) else None
+    if isinstance(choice, NamedTool):
+        return choice.function.name
+    return "" if choice == "required" else None
 
 
 def _finite(logprob: float) -> float:

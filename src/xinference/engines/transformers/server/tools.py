@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import secrets
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +11,8 @@ from typing import Any
 from .text import StopStrings
 
 BEGIN, END = "<tool_call>", "</tool_call>"
+#: The beginning of a call, up to its arguments.
+_HEAD = re.compile(r'\s*\{\s*"name"\s*:\s*(?P<name>"(?:[^"\\]|\\.)*")\s*,\s*"(?:arguments|parameters)"\s*:\s*')
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,9 @@ class ToolCall:
 class ToolCallParser:
     """Splits an answer, piece by piece, into text and calls; a call is returned when it is complete."""
 
-    def __init__(self) -> None:
+    def __init__(self, forced: str | None = None) -> None:
+        """`forced`: the answer consists of calls: of this function, or of any of them if it is empty."""
+        self._forced = forced
         self._begin = StopStrings([BEGIN])
         self._inside: str | None = None
         self._after_call = False
@@ -60,6 +65,16 @@ class ToolCallParser:
         self._inside = None
         return self._trim(left)
 
+    def cut(self) -> tuple[str, ToolCall | None]:
+        """The rest of an answer that was cut at its limit: the text, and the call with as much as there is of it."""
+        call = None if self._inside is None else _parse_beginning(self._inside)
+        if call is None and self._forced is None:
+            return self.finish(), None
+        if call is None and self._forced and not self._after_call:
+            call = ToolCall(self._forced, "")
+        self.finish()
+        return "", call
+
     def _outside(self, text: str) -> str:
         """The text before a call; the text after its opening tag is stored."""
         shown = self._begin.add(text)
@@ -84,6 +99,25 @@ def _parse(body: str) -> ToolCall | None:
         return None
     if not isinstance(value, dict) or not isinstance(value.get("name"), str):
         return None
-    arguments = value.get("arguments", value.get("parameters", {}))
-    text = arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
-    return ToolCall(value["name"], text)
+    return ToolCall(value["name"], _as_text(value.get("arguments", value.get("parameters", {}))))
+
+
+def _parse_beginning(body: str) -> ToolCall | None:
+    """The call of a text that ends before it is complete; None: it ends before the arguments."""
+    head = _HEAD.match(body)
+    if head is None:
+        return None
+    try:
+        name: str = json.loads(head["name"])
+    except ValueError:
+        return None
+    rest = body[head.end() :]
+    try:
+        arguments, _ = json.JSONDecoder().raw_decode(rest)
+    except ValueError:
+        return ToolCall(name, rest)
+    return ToolCall(name, _as_text(arguments))
+
+
+def _as_text(arguments: Any) -> str:
+    return arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
