@@ -11,19 +11,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.gateway.harness import CHAT
+from tests.gateway.harness import CHAT, route
 from tests.gateway.test_plain_chats import EXACT, VALUES, bodies
 from tests.support.cases import in_one_test
 from xinference.engines.dialects import DIALECTS
 from xinference.gateway.canonical_requests import make_canonical
 from xinference.gateway.engine_answers import answer_rewrite, events_rewrite
-from xinference.gateway.engine_requests import _fields_to_rewrite
+from xinference.gateway.engine_requests import _fields_to_rewrite, prepare
 from xinference.gateway.request_document import RequestDocument
-from xinference.protocol import common_chats, exact_requests, requests
-from xinference.protocol.common_chats import CommonChat, KnownTools, common_chat
+from xinference.protocol import common_chats, exact_requests, request_check, requests
+from xinference.protocol.common_chats import NATIVE, USUAL_NATIVE, CommonChat, KnownTools, common_chat
+from xinference.protocol.constraint_fields import CONSTRAINTS
 from xinference.protocol.constraint_limits import MAX_BYTES
 from xinference.protocol.errors import Refusal
 from xinference.protocol.request_check import check
+from xinference.routing.table import RoutingTable
 
 DECODER: Any = msgspec.json.Decoder(requests.Chat)
 PIXEL = {"url": "data:image/png;base64,AAAA"}
@@ -109,7 +111,8 @@ def _check_common(body: bytes) -> None:
     exact, document = EXACT.decode(body), RequestDocument(body)
     make_canonical(exact, document)
     assert not document.is_changed
-    assert not _fields_to_rewrite(exact)
+    renamed = {"repetition_penalty", "stop_token_ids"} if common.has_native else set()
+    assert _fields_to_rewrite(exact).keys() <= renamed
     for name in exact.__struct_fields__:
         if name not in ("messages", "tools", "stream_options"):
             assert getattr(common, name) == getattr(exact, name)
@@ -157,7 +160,10 @@ def test_chats_of_usual_clients_are_common(body: dict[str, Any]) -> None:
 
 UNCOMMON = [
     CHAT | {"tool_choice": "auto"},
-    CHAT | {"typical_p": 0.5},
+    CHAT | {"typical_p": None},
+    CHAT | {"min_tokens": None},
+    CHAT | {"cache_salt": "http://127.0.0.1"},
+    CHAT | {"unknown": 1},
     CHAT | {"top_k": None},
     CHAT | {"user": None},
     CHAT | {"tools": None},
@@ -174,14 +180,88 @@ def test_a_chat_that_a_step_may_change_is_not_common(body: dict[str, Any]) -> No
 
 
 def test_a_common_chat_has_a_type_without_null_for_each_field_of_a_chat() -> None:
-    assert CommonChat.__annotations__.keys() | {"model"} == set(exact_requests.Chat.__struct_fields__)
+    own = set(CommonChat.__struct_fields__) - set(USUAL_NATIVE)
+    assert own == set(exact_requests.Chat.__struct_fields__)
     for name in VALUES:
         assert _common(json.dumps(CHAT | {name: None}).encode()) is None
 
 
+def test_the_fields_of_engines_are_those_of_their_tables() -> None:
+    tables = {name: kind for dialect in DIALECTS.values() for name, kind in dialect.native.taken.items()}
+    own = set(exact_requests.Chat.__struct_fields__)
+    others = {"documents", "input_extra", "repetition_detection", "n_cmpl", "n_predict"}  # objects, and limits
+    assert set(NATIVE) == tables.keys() - own - CONSTRAINTS - others
+
+
+#: A chat of each kind, and values of fields of engines: right ones, wrong ones and those without an effect.
+CHATS = [
+    CHAT,
+    CHAT | {"stream": True, "tools": [TOOL], "tool_choice": "auto", "logit_bias": {"5": 1}},
+    CHAT
+    | {
+        "messages": [
+            {"role": "user", "content": "hi"},
+            {"role": "assistant", "content": None, "reasoning_content": "r", "tool_calls": [call('{"a": "b"}')]},
+            {"role": "tool", "content": "1", "tool_call_id": "c"},
+        ]
+    },
+]
+NATIVE_VALUES = [0, 1, 0.5, -1, 2**40, True, "auto", "", [1], ["top_k"], [], ["a" * 2000]]
+
+
+@in_one_test("engine", sorted(DIALECTS))
+@in_one_test("name", [*NATIVE, "repetition_penalty", "stop_token_ids"])
+def test_a_field_of_an_engine_has_the_same_effect_as_on_the_long_way(engine: str, name: str) -> None:
+    for chat in CHATS:
+        for value in NATIVE_VALUES:
+            body = json.dumps(chat | {name: value}).encode()
+            short = _sent(engine, check, body)
+            assert short == _sent(engine, _check_long, body), (value, short)
+
+
+def _check_long(decoder: Any, body: bytes) -> Any:
+    """The check of a body whose form has no fields of engines."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(request_check, "common_chat", lambda body: None)
+        return check(decoder, body)
+
+
+def _sent(engine: str, check_body: Any, body: bytes) -> Any:
+    """The fields that the engine gets, or the refusal."""
+    try:
+        request = check_body(DECODER, body)
+        call = prepare(RoutingTable(), route(engine=engine), request, RequestDocument(body))
+    except Refusal as refusal:
+        return refusal.code, refusal.cause, refusal.param
+    return json.loads(call.body), call.answer is None, call.events is None
+
+
+@in_one_test(
+    ("engine", "fields"),
+    [
+        ("llama.cpp", {"typical_p": 0.9, "mirostat": 2, "samplers": ["top_k"], "cache_prompt": True}),
+        ("vLLM", {"skip_special_tokens": False, "min_tokens": 3, "repetition_penalty": 1.1, "stop_token_ids": [2]}),
+        ("SGLang", {"skip_special_tokens": False, "separate_reasoning": True, "repetition_penalty": 1}),
+        ("Transformers", {"repetition_penalty": 1.1, "stop_token_ids": [2]}),
+    ],
+)
+@in_one_test("chat", CHATS)
+def test_a_chat_with_fields_that_its_engine_reads_is_decoded_once(
+    chat: dict[str, Any], engine: str, fields: dict[str, Any]
+) -> None:
+    for each in (fields, *({name: value} for name, value in fields.items())):
+        document = RequestDocument(json.dumps(chat | each).encode())
+        request = check(DECODER, document.raw)
+        assert request.is_common and not request.has_further_fields
+        prepare(RoutingTable(), route(engine=engine), request, document)
+        if not each.keys() & DIALECTS[engine].fields.keys():
+            assert document._fields is None, each
+            assert not document.is_changed
+
+
 def test_a_chat_with_a_field_that_no_form_has_is_not_decoded_by_the_exact_form(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(exact_requests.EXACT, requests.Chat, None)
-    assert check(DECODER, json.dumps(CHAT | {"typical_p": 0.5}).encode()).has_further_fields
+    assert check(DECODER, json.dumps(CHAT | {"unknown": 0.5}).encode()).has_further_fields
     with pytest.raises(AttributeError):
         check(DECODER, json.dumps(CHAT | {"user": None}).encode())
 

@@ -37,6 +37,8 @@ class NativeFields:
         self.taken = taken or {}
         self.refused = refused
         self.not_of_texts = not_of_texts
+        self.of_texts = frozenset(self.taken) - not_of_texts - refused
+        """The fields that the engine reads in a request for a text."""
         fields = [(name, kind | None, None) for name, kind in self.taken.items()]
         self.form = msgspec.defstruct("NativeFields", fields)
         """The form by which `msgspec.convert` checks types and bounds."""

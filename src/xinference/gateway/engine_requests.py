@@ -27,6 +27,7 @@ from xinference.gateway.thinking_fields import replace_thinking
 from xinference.gateway.token_biases import check_biases
 from xinference.gateway.tool_support import check_tools
 from xinference.protocol import exact_requests
+from xinference.protocol.common_chats import CommonChat, native_fields
 from xinference.protocol.constraint_fields import (
     CONSTRAINTS,
     EFFECTS,
@@ -110,7 +111,12 @@ def prepare(
     """
     dialect = dialect_of(route.engine)
     is_common = request.is_common  # most requests, which need none of the steps below
-    if not is_common:
+    if is_common:
+        chat: Any = request  # a `CommonChat`
+        if chat.has_native or chat.typical_p is not UNSET or chat.skip_special_tokens is not UNSET:
+            _check_native_fields(dialect, chat, document)
+            is_common = not chat.has_native
+    else:
         make_canonical(request, document)
         check_biases(request, document, dialect)
         if request.has_further_fields and isinstance(request, Chat):
@@ -118,15 +124,17 @@ def prepare(
     if route.tools_refused is not None:
         check_tools(route, request, document, forces_calls=dialect.forces_calls)
     exchange = dialect.exchange(request, route.uid)
-    if not is_common and request.has_further_fields:
+    if not request.is_common and request.has_further_fields:
         _check_extra_fields(dialect, request, document)
     if request.priority is not None:  # for the gateway's queue; an engine may refuse it, or have another order
         document.remove(document.fields, "priority")
     if (route.stop or route.stop_token_ids) and not dialect.has_stops_at_start:
         _add_stops(route, request, document)
-    fields = None if is_common else _fields_to_rewrite(request)
+    fields = {} if is_common else _fields_to_rewrite(request)
+    if fields:  # an engine reads most of them under their own names
+        fields = {name: fields[name] for name in fields if name in dialect.fields or name in _REWRITTEN}
     if fields or exchange.body is not None:
-        route = _rewrite(table, route, document, fields or {}, dialect, exchange)
+        route = _rewrite(table, route, document, fields, dialect, exchange)
     if priority != NORMAL and dialect.has_priority_field and isinstance(request, (Chat, Completion)):
         document.add({"priority": priority - NORMAL})
     if is_common and not request.stream:
@@ -156,12 +164,12 @@ def _rewrite(
     # they leave unchanged.
     changed = dict(document.fields)
     if "lora_name" in fields:
-        route = _adapter(table, route, fields["lora_name"])
+        route = _adapter(table, route, fields.pop("lora_name"))
         changed["model"] = route.uid
         del changed["lora_name"]
     for name, value in fields.items():
-        rewrite = dialect.fields.get(name) or COMMON.get(name)
-        if rewrite is not None and (name in DECODED or name in changed):
+        rewrite = dialect.fields.get(name) or COMMON[name]
+        if name in DECODED or name in changed:
             rewrite(changed, value if name in DECODED else changed[name])
     if exchange.body is not None:
         changed = exchange.body(changed)
@@ -177,30 +185,52 @@ def _check_extra_fields(dialect: Dialect, request: Request, document: RequestDoc
     Raises:
         Refusal: 400, naming a field with a wrong value, or one that no client may set.
     """
-    native = dialect.native
     fields = document.fields
     known = request.__struct_fields__
     further = {name: value for name, value in fields.items() if name not in known}
+    for name in (*_check_further(dialect, request, further), *UNREAD):
+        document.remove(fields, name)
+    for holder, name in list(other_members(fields)):
+        document.remove(holder, name)
+
+
+def _check_native_fields(dialect: Dialect, chat: CommonChat, document: RequestDocument) -> None:
+    """The same for a common chat with fields of engines. It is decoded only if its engine lacks one of them."""
+    further = native_fields(chat)
+    if dialect.native.of_texts.issuperset(further):
+        _check_native_form(dialect, further)
+        return
+    for name in _check_further(dialect, chat, further):
+        document.remove(document.fields, name)
+
+
+def _check_further(dialect: Dialect, request: Request, further: Body) -> Set[str]:
+    """Check the fields that the API does not define; returns those that the engine does not define either."""
+    native = dialect.native
     for name, value in further.items():
         if name in native.refused and value not in _NOTHING:
             cause = f"{name[:100]}: a request cannot set this field of {dialect.engine}."
             raise Refusal(Code.UNSUPPORTED_FIELD, cause, param=name)
-    try:
-        msgspec.convert(further, native.form)
-    except msgspec.ValidationError as error:
-        raise wrong_field(str(error), native.form) from None
-    unread = native.not_of_texts if isinstance(request, Generation) else ()
-    taken = {name: value for name, value in further.items() if name in native.taken and name not in unread}
+    _check_native_form(dialect, further)
+    not_of_texts = native.not_of_texts if isinstance(request, Generation) else ()
+    taken = {name: value for name, value in further.items() if name in native.taken and name not in not_of_texts}
     check_constraint_fields(taken)
     for name in CONSTRAINTS & (further.keys() - taken.keys()):
         if constrains(name, further[name]):  # without it the answer would look like one that obeys it
             cause = f"{name} is no field of {dialect.engine}, so that the answer would not be constrained."
             raise Refusal(Code.UNSUPPORTED_FIELD, cause, hint="Use response_format.", param=name)
-    _refuse_effects(dialect, request, further, further.keys() - taken.keys())
-    for name in (*(further.keys() - taken.keys()), *UNREAD):
-        document.remove(fields, name)
-    for holder, name in list(other_members(fields)):
-        document.remove(holder, name)
+    unread = further.keys() - taken.keys()
+    _refuse_effects(dialect, request, further, unread)
+    return unread
+
+
+def _check_native_form(dialect: Dialect, further: Body) -> None:
+    """Check the types and bounds of the fields that the engine defines."""
+    form = dialect.native.form
+    try:
+        msgspec.convert(further, form)
+    except msgspec.ValidationError as error:
+        raise wrong_field(str(error), form) from None
 
 
 def _refuse_effects(dialect: Dialect, request: Request, further: Body, unread: Set[str]) -> None:
@@ -347,3 +377,4 @@ COMMON: dict[str, FieldRewrite] = {
     "input": _inputs,
     "guided_json_object": _json_object,
 }
+_REWRITTEN = frozenset({"lora_name", *COMMON})

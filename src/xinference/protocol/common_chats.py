@@ -2,6 +2,9 @@
 
 Such a chat has no null, its texts, images, tools and calls are complete, and no field of it is converted for an engine.
 So it is decoded once, by the form of this module, and its bytes are passed on.
+
+A chat that also has fields of engines, such as samplers, is decoded by a form with these fields. Each engine reads some
+of them; `gateway.engine_requests` checks the others.
 """
 
 # Each form narrows fields of its base, which mypy reports as a wrong override of a mutable field.
@@ -9,7 +12,9 @@ So it is decoded once, by the form of this module, and its bytes are passed on.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+import contextlib
+from operator import attrgetter
+from typing import Annotated, Any, ClassVar, Literal
 
 import msgspec
 from msgspec import Meta, Struct, UnsetType
@@ -23,9 +28,11 @@ from xinference.protocol.field_types import (
     Name,
     Penalty,
     Positive,
+    Repetition,
     Seed,
     Share,
     Temperature,
+    TokenId,
     TopK,
 )
 from xinference.protocol.message_forms import DataUri
@@ -38,6 +45,38 @@ Scalar = str | int | float | bool
 TokenBiases = Annotated[
     dict[Annotated[str, Meta(pattern="^[0-9]{1,9}$")], Annotated[float, Meta(ge=-100, le=100)]], Meta(max_length=1024)
 ]
+
+
+#: The values of fields of engines: no address is in them. The table of the engine has their types and bounds. With a
+#: union of more types than these, msgspec 0.22 ends the process when the decoder is deleted.
+NativeText = Annotated[str, Meta(max_length=1024, pattern=r"^[^:/\\]*$")]
+NativeNumber = bool | int | float | UnsetType
+#: The fields of engines that are decoded by the form of most chats, because many clients send them.
+USUAL_NATIVE = ("typical_p", "skip_special_tokens")
+#: Further fields of engines with a simple value, of which none limits the number of tokens or of answers. A test holds
+#: them to the tables of the engines.
+_NUMBERS = (
+    *("adaptive_decay", "adaptive_target", "add_generation_prompt", "add_special", "add_special_tokens"),
+    *("cache_prompt", "dry_allowed_length", "dry_base", "dry_multiplier", "dry_penalty_last_n", "dynatemp_exponent"),
+    *("dynatemp_range", "echo", "include_reasoning", "include_stop_str_in_output", "length_penalty", "min_keep"),
+    *("min_tokens", "mirostat", "mirostat_eta", "mirostat_tau", "n_cache_reuse", "n_discard", "n_indent", "n_keep"),
+    *("n_probs", "no_stop_trim", "normalize", "normalize_embeddings", "parse_special", "post_sampling_probs"),
+    *("prompt_logprobs", "reasoning_budget_tokens", "repeat_last_n", "repeat_penalty"),
+    *("return_cached_tokens_details", "return_progress", "return_prompt_token_ids", "return_sparse"),
+    *("return_token_ids", "return_token_strs", "return_tokens", "return_tokens_as_token_ids", "separate_reasoning"),
+    *("spaces_between_special_tokens", "sse_ping_interval", "stream_interval", "stream_reasoning"),
+    *("t_max_predict_ms", "thinking_budget_tokens", "thinking_token_budget", "timings_per_token", "top_n_sigma"),
+    *("truncate_prompt_tokens", "use_activation", "use_beam_search", "with_pieces", "xtc_probability"),
+    "xtc_threshold",
+)
+_TEXTS = (
+    *("cache_salt", "continue_final_message", "instruction", "prompt_name", "reasoning_budget_message"),
+    *("reasoning_format", "truncation_side"),
+)
+_LISTS_OF_TEXTS = ("bad_words", "dry_sequence_breakers", "preserved_tokens", "response_fields", "samplers")
+_LISTS_OF_IDS = ("allowed_token_ids", "logprob_token_ids")
+NATIVE = (*USUAL_NATIVE, *_NUMBERS, *_TEXTS, *_LISTS_OF_TEXTS, *_LISTS_OF_IDS)
+TokenIds = Annotated[list[TokenId], Meta(max_length=1024)]
 
 
 class Link(Struct, forbid_unknown_fields=True, gc=False):
@@ -103,6 +142,9 @@ class StreamOptions(exact_requests.StreamOptions, forbid_unknown_fields=True):
 
 
 class CommonChat(exact_requests.Chat, kw_only=True, forbid_unknown_fields=True):
+    has_native: ClassVar[bool] = False
+    """Whether the form has all fields of `NATIVE`, and not only those of `USUAL_NATIVE`."""
+
     messages: Annotated[list[Message], Meta(min_length=1)]
     stream: bool = None
     request_id: Annotated[str, Meta(max_length=200)] = None
@@ -135,6 +177,9 @@ class CommonChat(exact_requests.Chat, kw_only=True, forbid_unknown_fields=True):
     prompt_cache_retention: Scalar = None
     store: Scalar = None
     verbosity: Scalar = None
+    # Fields of engines.
+    typical_p: NativeNumber = msgspec.UNSET
+    skip_special_tokens: NativeNumber = msgspec.UNSET
     # They are checked or converted in ways of their own.
     response_format: Absent = msgspec.UNSET
     repetition_penalty: Absent = None
@@ -162,6 +207,23 @@ class CommonConversation(CommonChat, kw_only=True, forbid_unknown_fields=True):
     messages: Annotated[list[MessageOrCall], Meta(min_length=1)]
 
 
+def _with_native(form: type[CommonChat]) -> type[CommonChat]:
+    """The form with all fields of engines, and with those that some engines get under another name."""
+    kinds: tuple[tuple[tuple[str, ...], Any], ...] = (
+        (_NUMBERS, NativeNumber),
+        (_TEXTS, bool | NativeText | UnsetType),
+        (_LISTS_OF_TEXTS, list[NativeText] | UnsetType),
+        (_LISTS_OF_IDS, list[int] | UnsetType),
+    )
+    fields: list[tuple[str, Any, Any]] = [(name, kind, msgspec.UNSET) for names, kind in kinds for name in names]
+    fields += [("repetition_penalty", Repetition, None), ("stop_token_ids", TokenIds, None)]
+    made = msgspec.defstruct(
+        f"{form.__name__}OfEngine", fields, bases=(form,), kw_only=True, forbid_unknown_fields=True
+    )
+    made.has_native = True  # type: ignore[attr-defined]  # defstruct returns any struct
+    return made  # type: ignore[return-value]  # the same
+
+
 for _form in (CommonChat, CommonConversation):
     _form.has_further_fields = False
     _form.is_common = True
@@ -176,8 +238,20 @@ _FURTHER = (
 #: The name of the calls of a message, which is a field of a `CommonConversation` only.
 _CALLS = b'"tool_calls"'
 
+#: What an error says of a field that only the forms of `_with_native` take.
+_NATIVE_ERRORS = frozenset(
+    {
+        *(f"Object contains unknown field `{name}`" for name in NATIVE),
+        *(f"Expected `msgspec.UnsetType`, got `{kind}` - at `$.repetition_penalty`" for kind in ("float", "int")),
+        "Expected `msgspec.UnsetType`, got `list` - at `$.stop_token_ids`",
+    }
+)
+
+_usual_native, _all_native = attrgetter(*USUAL_NATIVE), attrgetter(*NATIVE)
 _decode = msgspec.json.Decoder(CommonChat).decode
+_decode_native = msgspec.json.Decoder(_with_native(CommonChat)).decode
 _decode_conversation = msgspec.json.Decoder(CommonConversation).decode
+_decode_native_conversation = msgspec.json.Decoder(_with_native(CommonConversation)).decode
 #: Decodes all of it: an engine must be able to read what the forms skip, such as the number 1e999.
 _decode_object = msgspec.json.Decoder(dict[str, Any]).decode
 _decode_tools = msgspec.json.Decoder(Annotated[list[Tool], Meta(min_length=1, max_length=MAX_ALTERNATIVES)]).decode
@@ -197,9 +271,18 @@ def common_chat(body: bytes) -> CommonChat | None:
         try:
             chat = _decode(body)
         except msgspec.ValidationError as error:
-            if not _is_about_call(str(error)):
+            what = str(error)
+            if what in _NATIVE_ERRORS:
+                with contextlib.suppress(msgspec.ValidationError):
+                    return _decodable(_decode_native(body))
+            if not _is_about_call(what):
                 raise
             chat = _conversation(body)
+    return _decodable(chat)
+
+
+def _decodable(chat: CommonChat | None) -> CommonChat | None:
+    """The chat; None: there is none, or its bytes cannot be passed on."""
     if chat is None:
         return None
     messages = chat.messages
@@ -218,8 +301,13 @@ def _is_about_call(error: str) -> bool:
 def _conversation(body: bytes) -> CommonConversation | None:
     try:
         chat = _decode_conversation(body)
-    except msgspec.ValidationError:
-        return None
+    except msgspec.ValidationError as error:
+        if str(error) not in _NATIVE_ERRORS:
+            return None
+        try:
+            chat = _decode_native_conversation(body)
+        except msgspec.ValidationError:
+            return None
     for message in chat.messages:
         if message.tool_calls is not None:
             if not _have_objects(message.tool_calls):
@@ -237,6 +325,12 @@ def _have_objects(calls: list[ToolCall]) -> bool:
     except (ValueError, RecursionError):
         return False
     return True
+
+
+def native_fields(chat: CommonChat) -> dict[str, Any]:
+    """The fields of engines that a common chat has."""
+    names, values = (NATIVE, _all_native(chat)) if chat.has_native else (USUAL_NATIVE, _usual_native(chat))
+    return {name: value for name, value in zip(names, values, strict=True) if value is not msgspec.UNSET}
 
 
 class KnownTools:

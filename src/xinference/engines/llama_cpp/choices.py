@@ -16,7 +16,7 @@ from xinference.engines.dialect import UNCHANGED, Body, Exchange
 from xinference.engines.llama_cpp.prefill import with_prefill
 from xinference.error_codes import Code
 from xinference.protocol import exact_requests
-from xinference.protocol.common_chats import CommonChat, CommonConversation
+from xinference.protocol.common_chats import CommonChat
 from xinference.protocol.errors import Refusal
 from xinference.protocol.requests import Chat, Completion, Generation
 
@@ -32,7 +32,7 @@ def exchange(request: Generation) -> Exchange:
     """
     # Most requests; the checks below cost more.
     if (
-        (type(request) is CommonChat or type(request) is CommonConversation or type(request) is exact_requests.Chat)
+        (isinstance(request, CommonChat) or type(request) is exact_requests.Chat)
         and request.n is None
         and not request.logprobs
         and request.messages[-1].role != "assistant"
