@@ -146,6 +146,12 @@ def _page() -> str:
         (OSError(8, "nodename nor servname provided, or not known"), "the host name cannot be resolved"),
         (OSError(113, "No route to host"), "No route to host"),
         (TimeoutError(), "TimeoutError"),
+        (OSError("Server disconnected without sending a response."), "Server disconnected without sending a response"),
+        (OSError("[SSL: CERTIFICATE_VERIFY_FAILED] certificate has expired (_ssl.c:1006)"), "certificate has expired"),
+        (
+            OSError("[SSL: WRONG_VERSION_NUMBER] wrong version number (_ssl.c:1006)"),
+            "the port does not use TLS; a URL with http:// may be right",
+        ),
     ],
 )
 def test_the_reason_of_a_system_error_has_no_number(error: Exception, reason: str) -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import socket
+from types import SimpleNamespace
+
 import pytest
 
 from tests.gateway.harness import HandMadeRouter, call, gateway_of
 from tests.support.cases import in_one_test
 from xinference.config import Settings
-from xinference.hosts import is_loopback, is_this_machine
-from xinference.listener import is_exposed
+from xinference.hosts import is_loopback, is_server_url, is_this_machine
+from xinference.listener import address_for_others, is_exposed
 
 LOOPBACK = [
     "127.0.0.1",
@@ -47,3 +50,26 @@ async def test_a_server_checks_origins_exactly_if_it_is_not_exposed(host: str) -
         answer = await call(gateway, "/health", method="GET", headers={"host": "models.example"})
     assert answer.status == (200 if exposed else 403)
     assert exposed == (host not in LOOPBACK)
+
+
+def test_without_a_route_to_other_networks_the_only_address_is_that_for_other_machines(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def no_route(*arguments: object) -> None:
+        raise OSError(101, "Network is unreachable")
+
+    def listed(address: str) -> SimpleNamespace:
+        return SimpleNamespace(family=socket.AF_INET, address=address)
+
+    monkeypatch.setattr("socket.socket", no_route)
+    monkeypatch.setattr("psutil.net_if_addrs", lambda: {"lo": [listed("127.0.0.1")], "eth0": [listed("10.0.0.7")]})
+    assert address_for_others("0.0.0.0") == "10.0.0.7"
+
+
+def test_other_machines_reach_a_server_at_the_address_on_which_it_listens() -> None:
+    assert address_for_others("10.0.0.7") == "10.0.0.7"
+
+
+@pytest.mark.parametrize("url", ["ftp://gpu", "http://gpu:99970", "http://gpu:0", "http://", "http://gpu:x"])
+def test_a_url_without_a_host_or_with_a_port_that_does_not_exist_is_of_no_server(url: str) -> None:
+    assert not is_server_url(url)

@@ -180,6 +180,9 @@ def system_reason(error: BaseException) -> str:
     'Connection refused'
     """
     text = re.sub(r"\[Errno -?\d+\] ", "", str(error)).strip().rstrip(".") or type(error).__name__
+    if "WRONG_VERSION_NUMBER" in text:
+        return "the port does not use TLS; a URL with http:// may be right"
+    text = re.sub(r"\[SSL(?:: \w+)?\] |\s*\(_ssl\.c:\d+\)", "", text)
     return "the host name cannot be resolved" if _UNRESOLVED.search(text) else text
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from ipaddress import IPv4Address, IPv6Address, ip_address
+from urllib.parse import urlsplit
 
 HTTPS_PORT = 443
 LOCAL_NODE = "local"
@@ -51,6 +52,19 @@ def server_url(endpoint: str) -> str:
     if "://" not in endpoint:
         endpoint = f"http://{endpoint}"
     return _OWN_PATH.sub("", endpoint).rstrip("/")
+
+
+def is_server_url(url: str) -> bool:
+    """Whether a URL names a server: a scheme of HTTP, a host, and a port that exists or none.
+
+    >>> [is_server_url(url) for url in ("http://gpu:9997", "ftp://gpu", "http://gpu:99970", "http://")]
+    [True, False, False, False]
+    """
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # the port is above 65535 or no number
+        return False
 
 
 def host_in_url(host: str) -> str:

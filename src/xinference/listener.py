@@ -6,15 +6,19 @@ import contextlib
 import socket
 from collections.abc import Iterator
 
+import psutil
+
 from xinference.config import Settings
 from xinference.error_codes import Code
 from xinference.errors import InUse, Problem, bad_request
-from xinference.hosts import host_in_url, is_loopback
+from xinference.hosts import address_of, host_in_url, is_loopback
 from xinference.keys.keyring import Keyring
 from xinference.tcp_keepalive import CLIENT
 
 #: Number of ports to try after the default one, if that is in use.
 PORTS_TRIED = 100
+#: An address of no machine (RFC 5737), which the default route serves.
+_OTHER_NETWORK = "192.0.2.1"
 
 
 def check_host(host: str) -> None:
@@ -51,6 +55,23 @@ def check_exposure(settings: Settings, keys: Keyring) -> None:
 def is_exposed(settings: Settings) -> bool:
     """Whether other machines can reach the server."""
     return not is_loopback(settings.host)
+
+
+def address_for_others(host: str) -> str | None:
+    """The address at which other machines reach a server that listens on `host`; None: it is not known.
+
+    For the unspecified address, it is that of the route to other networks, else the only one that is not loopback. No
+    packet is sent.
+    """
+    address = address_of(host)
+    if address is None or not address.is_unspecified:
+        return host
+    with contextlib.suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.connect((_OTHER_NETWORK, 9))
+        return str(probe.getsockname()[0])
+    listed = [each for addresses in psutil.net_if_addrs().values() for each in addresses]
+    own = {each.address for each in listed if each.family == socket.AF_INET and not is_loopback(each.address)}
+    return own.pop() if len(own) == 1 else None
 
 
 @contextlib.contextmanager

@@ -30,7 +30,7 @@ from xinference.gateway.http.connection_limits import raise_descriptor_limit
 from xinference.gateway.http.engine_pool import EnginePool
 from xinference.gateway.weight_files import WeightFiles
 from xinference.hardware.machine_id import machine_id
-from xinference.hosts import host_in_url
+from xinference.hosts import address_of, host_in_url
 from xinference.hubs.reachability import allowed_hubs
 from xinference.hubs.registry import all_hubs
 from xinference.log_setup import set_up_log
@@ -93,12 +93,24 @@ def run(options: WorkerOptions, settings: Settings) -> int:
 async def _work(options: WorkerOptions, settings: Settings) -> bool:
     """Work until the end; returns whether the program is to start again."""
     name, home = socket.gethostname(), WorkerHome(settings.home / "cluster")
+    _check_host(options.host)
     membership = await _membership(options, name, home)
     host = options.host or _local_address(membership)
     with contextlib.ExitStack() as opened:
         listener = opened.enter_context(_listen(host, settings.worker_port, "--worker-port"))
         clients = opened.enter_context(_listen(host, settings.port, "--port")) if options.serve else None
         return await _Worker(settings, options, membership, home, name, listener, clients).run()
+
+
+def _check_host(host: str | None) -> None:
+    """Refuse an address to listen on that is none to connect to."""
+    address = None if host is None else address_of(host)
+    if address is not None and address.is_unspecified:
+        raise bad_request(
+            f"No other machine can connect to {host}: --host is the address at which the others reach this machine.",
+            hint="Name an address of this machine, or leave out --host: then it is that of the connection to the "
+            "supervisor.",
+        )
 
 
 async def _membership(options: WorkerOptions, name: str, home: WorkerHome) -> Membership:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ import pytest
 from tests.support.loopback_server import serve_connections
 from xinference.cluster.supervisor import Cluster
 from xinference.config import Settings
+from xinference.hosts import node_name
 from xinference.nodes.certificates import trusting_context
 from xinference.nodes.hello import Hello, Join, Joined, Welcome, hello
 from xinference.nodes.joining import Membership, WorkerHome, ask, connect
@@ -73,6 +75,21 @@ class Site:
         return made
 
 
+def _tls_of(machines: list[Machine]) -> ssl.SSLContext:
+    """TLS of a port at which each machine answers with its own certificate."""
+
+    def choose(connection: ssl.SSLObject, name: str | None, context: ssl.SSLContext) -> int | None:
+        machine = next((each for each in machines if node_name(each.node_id) == name), None)
+        if machine is None:
+            return ssl.ALERT_DESCRIPTION_UNRECOGNIZED_NAME
+        connection.context = machine.home.identity.server_context()
+        return None
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.sni_callback = choose
+    return context
+
+
 @asynccontextmanager
 async def a_cluster(folder: Path, **settings: object) -> AsyncIterator[Site]:
     """A cluster in `folder`, with a data port that any machine may name."""
@@ -85,9 +102,10 @@ async def a_cluster(folder: Path, **settings: object) -> AsyncIterator[Site]:
     async def nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.close()
 
-    async with serve_connections(nothing) as data_port:
+    machines: list[Machine] = []
+    async with serve_connections(nothing, _tls_of(machines)) as data_port:
         await cluster.start()
-        site = Site(cluster, folder, data_port, nodes)
+        site = Site(cluster, folder, data_port, nodes, machines)
         try:
             yield site
         finally:

@@ -13,6 +13,7 @@ import msgspec
 import pytest
 
 from tests.cluster.conftest import Machine, Site, a_cluster
+from tests.support.loopback_server import serve_connections
 from tests.support.ports import free_port
 from xinference.cluster.rows import ClusterRows
 from xinference.error_codes import Code
@@ -131,6 +132,26 @@ async def test_a_data_port_that_cannot_be_reached_is_named_in_the_refusal(site: 
     assert caught.value.code == Code.NODE_REFUSED and "--host" in caught.value.cause
 
 
+async def test_a_data_port_of_another_node_is_not_taken_for_that_of_the_node(site: Site) -> None:
+    machine, other = site.machine("a"), site.machine("b")
+    await machine.join()
+    await other.join()
+
+    async def nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.close()
+
+    async with serve_connections(nothing, other.home.identity.server_context()) as port:
+        with pytest.raises(Problem, match=f"another program answers at its data port 127.0.0.1:{port}") as caught:
+            await machine.greet(hello("box", f"127.0.0.1:{port}", {}, "", None))
+    assert caught.value.code == Code.NODE_REFUSED and "--host" in caught.value.cause
+
+
+async def test_the_supervisors_own_machine_is_no_worker_that_can_be_drained(site: Site) -> None:
+    with pytest.raises(Problem, match="local is the supervisor's own machine") as caught:
+        site.cluster.drain("local", drained=True)
+    assert "--no-models" in str(caught.value.hint)
+
+
 @pytest.mark.parametrize(
     "said", [b"", b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", to_frame({"type": "nonsense"}), b"\xff" * 8]
 )
@@ -171,6 +192,7 @@ async def test_the_next_server_knows_its_nodes_and_has_a_higher_epoch(tmp_path: 
         member = again.cluster.members.get(node_id)
         assert again.cluster.members.state_of(member) is NodeState.UNREACHABLE
         machine.cluster, machine.port = again.cluster, again.data_port
+        again.machines.append(machine)
         assert (await machine.greet()).epoch == 2
 
 

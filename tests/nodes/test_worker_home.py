@@ -1,10 +1,17 @@
-"""The file that tells the probes of a container whether the worker is linked."""
+"""The home of a worker, and what it refuses before it joins."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from xinference.nodes.joining import WorkerHome
+import pytest
+
+from tests.support.ports import free_port
+from xinference.config import Settings
+from xinference.error_codes import Code
+from xinference.errors import Problem
+from xinference.nodes.joining import WorkerHome, invitation_of
+from xinference.worker import WorkerOptions, run
 
 
 def test_a_file_exists_while_the_worker_is_linked(tmp_path: Path) -> None:
@@ -21,3 +28,21 @@ def test_a_disk_that_cannot_be_written_ends_no_worker(tmp_path: Path) -> None:
     home.note_link(is_up=True)
     home.note_link(is_up=False)
     assert not (tmp_path / "missing").exists()
+
+
+@pytest.mark.parametrize("endpoint", ["ftp://10.0.0.1", "http://10.0.0.1:99970", "http://"])
+def test_an_endpoint_that_is_no_url_of_a_server_is_refused_before_it_is_asked(endpoint: str) -> None:
+    with pytest.raises(Problem, match="is not a URL") as caught:
+        invitation_of(endpoint)
+    assert caught.value.code == Code.BAD_ENDPOINT and "--endpoint" in str(caught.value.hint)
+
+
+def test_a_port_at_which_nothing_listens_is_named_with_the_reason_in_words() -> None:
+    with pytest.raises(Problem, match=r"No server answers at http://127\.0\.0\.1:\d+: Connection refused\."):
+        invitation_of(f"127.0.0.1:{free_port()}")
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::"])
+def test_a_worker_has_no_address_at_which_nobody_reaches_it(tmp_path: Path, host: str) -> None:
+    with pytest.raises(Problem, match=f"No other machine can connect to {host}"):
+        run(WorkerOptions(host=host), Settings(home=tmp_path / "home"))

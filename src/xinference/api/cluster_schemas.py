@@ -67,6 +67,7 @@ class CreatedToken(Token):
 
     token: str
     command: str = Field(description="The command that joins a machine; HOST is the supervisor's address")
+    host: str | None = Field(description="The supervisor's address for other machines; null: it is not known")
 
 
 class RayNode(Answer):

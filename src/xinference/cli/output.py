@@ -114,7 +114,8 @@ def number_of_billions(size: object) -> float:
 def show_problem(problem: Problem) -> None:
     """Show a problem on stderr: its cause, its hint and the last lines of the engine."""
     note(f"Error: {problem.cause}")
-    hint = KEY_HINT if problem.status == 401 else problem.hint
+    lacks_key = problem.status == 401 and problem.code != Code.JOIN_TOKEN_REFUSED
+    hint = KEY_HINT if lacks_key else problem.hint
     if problem.suggestions:
         note("What would fit:")
         for suggestion in problem.suggestions:

@@ -14,7 +14,7 @@ from xinference.client.answers import UnexpectedAnswer, read_problem
 from xinference.client.request import Request, StreamRequest
 from xinference.error_codes import Code
 from xinference.errors import Problem, bad_request, system_reason
-from xinference.hosts import is_this_machine, server_url
+from xinference.hosts import is_server_url, is_this_machine, server_url
 
 T = TypeVar("T")
 C = TypeVar("C")
@@ -284,10 +284,11 @@ class AsyncRunner(Runner):
 def _check_url(base_url: str) -> str:
     server = server_url(base_url)
     try:
-        url = httpx2.URL(server)
+        httpx2.URL(server)
+        is_valid = is_server_url(server)
     except httpx2.InvalidURL:
-        url = None
-    if url is None or url.scheme not in ("http", "https") or not url.host:
+        is_valid = False
+    if not is_valid:
         raise bad_request(
             f"The endpoint {base_url!r} is not a URL.",
             hint="Use a URL such as http://127.0.0.1:9997",

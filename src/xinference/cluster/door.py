@@ -15,9 +15,10 @@ from xinference import __version__
 from xinference.cluster.members import Members
 from xinference.cluster.rows import ClusterRows, new_node_id
 from xinference.error_codes import Code
-from xinference.errors import Problem
+from xinference.errors import Problem, system_reason
 from xinference.fabric.frames import FrameError, read_frame, to_frame
 from xinference.fabric.stream_fabric import StreamFabric
+from xinference.hosts import node_name
 from xinference.nodes.certificates import ClusterAuthority, key_fingerprint, now, peer_node
 from xinference.nodes.hello import (
     HELLO_SECONDS,
@@ -52,14 +53,19 @@ class ClusterDoor:
         fabric: StreamFabric,
         epoch: int,
         machine: str,
+        client_context: Callable[[], ssl.SSLContext],
     ) -> None:
-        """`machine` is the id of this machine if the supervisor runs models on it; else empty."""
+        """`machine` is the id of this machine if the supervisor runs models on it; else empty.
+
+        `client_context` gives the TLS of connections to nodes.
+        """
         self._rows = rows
         self._authority = authority
         self._members = members
         self._fabric = fabric
         self._epoch = epoch
         self._machine = machine
+        self._client_context = client_context
         self._strangers = 0
         self.greeted: Callable[[], None] = lambda: None
         """Called after each hello of a node."""
@@ -180,16 +186,28 @@ class ClusterDoor:
         return node_id, Welcome(self._epoch, __version__, renewed)
 
     async def _try_front_door(self, node_id: str, address: str) -> None:
-        """Connect to the data port of a node, as the gateway will do for each request."""
+        """Connect to the data port of a node, as the gateway will do for each request, and check who answers.
+
+        At a loopback address, this machine's own data port would answer.
+        """
         host, _, port = address.rpartition(":")
         try:
+            context = await asyncio.to_thread(self._client_context)
             async with asyncio.timeout(TRIAL_SECONDS):
-                _, writer = await asyncio.open_connection(host.strip("[]"), int(port))
+                _, writer = await asyncio.open_connection(
+                    host.strip("[]"), int(port), ssl=context, server_hostname=node_name(node_id)
+                )
             writer.close()
+        except ssl.SSLError:
+            raise _refused(
+                f"The node {node_id}",
+                f"another program answers at its data port {address}: name the address of the node at which the "
+                "supervisor reaches it with `xinference-worker --host`",
+            ) from None
         except (OSError, ValueError) as error:
             raise _refused(
                 f"The node {node_id}",
-                f"the supervisor cannot connect to its data port {address} ({error or type(error).__name__}): open the "
+                f"the supervisor cannot connect to its data port {address} ({system_reason(error)}): open the "
                 "port in the firewall of the node, or name another address with `xinference-worker --host`",
             ) from None
 

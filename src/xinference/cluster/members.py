@@ -13,8 +13,9 @@ from msgspec.structs import replace
 from xinference.cluster.rows import NodeRow
 from xinference.cluster.weights import WeightNode
 from xinference.error_codes import Code
-from xinference.errors import Problem
+from xinference.errors import Problem, bad_request
 from xinference.fabric.fabric import Fabric, Link
+from xinference.hosts import LOCAL_NODE
 from xinference.nodes import messages
 from xinference.nodes.membership import Knowledge, NodeState, node_state, seconds_left
 from xinference.nodes.node import Node, NodeAddress
@@ -145,7 +146,7 @@ class Members:
         """The member with this id, name or address.
 
         Raises:
-            Problem: 404 ``node_not_found``, with the nodes; 400, several nodes have the name.
+            Problem: 404 ``node_not_found``, with the nodes; 400, several nodes have the name, or it is ``local``.
         """
         if (member := self._members.get(name)) is not None:
             return member
@@ -155,7 +156,13 @@ class Members:
         listed = ", ".join(f"{each.node_id} ({each.name})" for each in host or self) or "none"
         if host:
             raise Problem(Code.INVALID_REQUEST, f"{len(host)} nodes are called {name}.", hint=f"Use an id: {listed}.")
-        raise Problem(Code.NODE_NOT_FOUND, f"The cluster has no node {name}.", hint=f"Its nodes: {listed}.")
+        if name == LOCAL_NODE:
+            raise bad_request(
+                "local is the supervisor's own machine: only workers are drained, upgraded and removed.",
+                hint="`xinference-supervisor --no-models` runs models only on workers. `xinference restart` restarts "
+                f"the supervisor with the version installed there. The workers: {listed}.",
+            )
+        raise Problem(Code.NODE_NOT_FOUND, f"The cluster has no node {name}.", hint=f"Its workers: {listed}.")
 
     def __iter__(self) -> Iterator[Member]:
         return iter(tuple(self._members.values()))

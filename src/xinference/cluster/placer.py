@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import msgspec
@@ -23,7 +23,7 @@ from xinference.launch.request import LaunchRequest
 from xinference.nodes.node import Node
 from xinference.planning.occupancy import Occupancy, available
 from xinference.planning.sizing import size_launch
-from xinference.planning.spread import Candidate, Demand, lack_of_labels, spread
+from xinference.planning.spread import Candidate, Demand, lack_of_labels, lack_of_stranger, spread
 
 log = logging.getLogger(__name__)
 
@@ -200,9 +200,10 @@ class Placer:
 
     def _no_node(self, request: LaunchRequest) -> Problem:
         pins = self._pins(request)
-        states = [f"{each.node_id} ({each.name}) {self._lack(each, request, pins)}" for each in self._members]
-        known = {each.node_id for each in self._members} | {LOCAL_NODE}
-        states += [f"{pin} is not a node of this cluster" for pin in pins if pin not in known]
+        named = [each for each in self._members if not pins or each.node_id in pins]
+        states = [f"{each.node_id} ({each.name}) {self._lack(each, request)}" for each in named]
+        strangers = [pin for pin in pins if pin not in self._nodes or (pin == LOCAL_NODE and not self._runs_here)]
+        states += [f"{pin} {lack_of_stranger(pin)}" for pin in strangers]
         listed = "; ".join(states) or "no worker has joined"
         return Problem(
             Code.NO_NODE,
@@ -211,9 +212,7 @@ class Placer:
             hint="`xinference cluster info` shows the nodes.",
         )
 
-    def _lack(self, member: Member, request: LaunchRequest, pins: Collection[str]) -> str:
-        if pins and member.node_id not in pins:
-            return "is not one of the nodes that the launch names"
+    def _lack(self, member: Member, request: LaunchRequest) -> str:
         lack = lack_of_labels(member.labels, request.labels)
         return lack or f"is {self._members.state_of(member)}"
 

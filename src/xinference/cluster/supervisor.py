@@ -80,7 +80,9 @@ class Cluster:
         self.weight_port = 0
         """Where workers get them; 0: nowhere."""
         machine = "" if settings.no_models else machine_id()
-        self._door = ClusterDoor(self._rows, self._authority, self.members, self._fabric, epoch, machine)
+        self._door = ClusterDoor(
+            self._rows, self._authority, self.members, self._fabric, epoch, machine, self.identity.client_context
+        )
         self.gateways = GatewayTables(self.members, self._publish)
         self._door.greeted = self.gateways.changed
         self.port = settings.supervisor_port

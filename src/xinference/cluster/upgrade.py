@@ -26,7 +26,7 @@ async def upgrade(members: Members, member: Member, seconds: float = UPGRADE_SEC
     state = members.state_of(member)
     if state not in _WORKING:
         cause = f"The node {member.node_id} ({member.name}) is {state}, so its worker can't be restarted."
-        raise Problem(Code.NODE_GONE, cause, hint="`xinference cluster info` shows its state.")
+        raise Problem(Code.NODE_GONE, cause, hint="Start `xinference-worker` there: it is the installed version.")
     if member.is_upgrading:
         raise Problem(Code.NODE_BUSY, f"The node {member.node_id} ({member.name}) is being upgraded already.")
     hellos, member.is_upgrading = member.hellos, True

@@ -14,10 +14,10 @@ import msgspec
 from cryptography import x509
 
 from xinference.error_codes import Code
-from xinference.errors import Problem
+from xinference.errors import Problem, bad_request, system_reason
 from xinference.fabric.frames import FrameError, read_frame, to_frame
 from xinference.files.private_file import write_private
-from xinference.hosts import node_name, server_url
+from xinference.hosts import is_server_url, node_name, server_url
 from xinference.nodes.certificates import NodeIdentity, fingerprint, now, trusting_context
 from xinference.nodes.hello import HELLO_SECONDS, MAX_FIRST_MESSAGE, Hello, Join, Joined, Refusal, Welcome
 from xinference.nodes.join_tokens import parse_token
@@ -25,6 +25,7 @@ from xinference.tcp_keepalive import NODE
 
 #: Path of the server's API with what a machine needs to know before it joins.
 INVITATION_PATH = "/v1/cluster/join"
+_URL_HINT = "Give the URL of the supervisor with --endpoint, such as http://10.0.0.1:9997."
 _DECODER: msgspec.msgpack.Decoder[Joined | Welcome | Refusal] = msgspec.msgpack.Decoder(Joined | Welcome | Refusal)
 
 
@@ -102,18 +103,20 @@ def invitation_of(endpoint: str) -> Invitation:
     """Ask a server for its cluster. Blocks.
 
     Raises:
-        Problem: 503 ``server_unreachable``; 409 ``not_a_cluster``; 502 ``not_our_server``.
+        Problem: 400 ``bad_endpoint``; 503 ``server_unreachable``; 409 ``not_a_cluster``; 502 ``not_our_server``.
     """
     import httpx2  # a worker that has joined does without it
 
     url = server_url(endpoint)
+    if not is_server_url(url):
+        raise bad_request(f"The endpoint {endpoint!r} is not a URL.", hint=_URL_HINT, code=Code.BAD_ENDPOINT)
     try:
         answer = httpx2.get(url + INVITATION_PATH, timeout=HELLO_SECONDS)
     except (httpx2.HTTPError, httpx2.InvalidURL) as error:
         raise Problem(
             Code.SERVER_UNREACHABLE,
-            f"No server answers at {url}: {error}.",
-            hint="Give the URL of the supervisor with --endpoint, such as http://10.0.0.1:9997.",
+            f"No server answers at {url}: {system_reason(error)}.",
+            hint=_URL_HINT,
         ) from None
     try:
         if answer.status_code != 200:
@@ -198,7 +201,7 @@ async def connect(
     except OSError as error:  # TimeoutError and SSLError are such errors
         raise Problem(
             Code.SERVER_UNREACHABLE,
-            f"The supervisor is not reached at {host}:{port}: {error or type(error).__name__}.",
+            f"The supervisor is not reached at {host}:{port}: {system_reason(error)}.",
             hint="Open the port in its firewall. XINFERENCE_SUPERVISOR_PORT sets its number.",
         ) from None
     NODE.set_on(stream[1].get_extra_info("socket"))
@@ -217,7 +220,7 @@ async def ask(stream: tuple[asyncio.StreamReader, asyncio.StreamWriter], message
         async with asyncio.timeout(HELLO_SECONDS):
             answer = await read_frame(reader, _DECODER, MAX_FIRST_MESSAGE)
     except (OSError, FrameError) as error:
-        raise _closed(str(error) or type(error).__name__) from None
+        raise _closed(system_reason(error)) from None
     if answer is None:
         raise _closed("it closed the connection without an answer")
     if isinstance(answer, Refusal):

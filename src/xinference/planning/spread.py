@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from xinference.error_codes import Code
 from xinference.errors import Problem
+from xinference.hosts import LOCAL_NODE
 from xinference.launch.place import Place
 from xinference.launch.plan import SizedPlan, Sizing
 
@@ -82,6 +83,17 @@ def lack_of_labels(labels: Mapping[str, str], asked: Mapping[str, str]) -> str |
             has = f"has {name}={labels[name]}" if name in labels else f"has no label {name}"
             return f"{has}, and the launch asks for {name}={value}"
     return None
+
+
+def lack_of_stranger(name: str) -> str:
+    """Why nothing runs on what a launch names and that is no node."""
+    if name == LOCAL_NODE:
+        return "is the supervisor's machine, which runs no models (--no-models)"
+    return "is not a node of this cluster"
+
+
+_ROOM_HINT = "Use fewer replicas, a smaller quantization or size, or other nodes; or terminate another model."
+_NODES_HINT = "`xinference cluster info` shows the nodes and their states. Name other nodes or labels, or none."
 
 
 class _Spreader:
@@ -170,18 +182,20 @@ class _Spreader:
 
     def _refusal(self, placed: int) -> Problem:
         demand = self._demand
-        lines = [f"{each.node_id} {self._lack(each) or self._lack_of_room(each)}" for each in self._candidates]
+        named = [each for each in self._candidates if not demand.pins or each.node_id in demand.pins]
+        lines = [f"{each.node_id} {self._lack(each) or self._lack_of_room(each)}" for each in named]
         known = {each.node_id for each in self._candidates}
-        lines += [f"{pin} is not a node of this cluster" for pin in demand.pins if pin not in known]
+        lines += [f"{pin} {lack_of_stranger(pin)}" for pin in demand.pins if pin not in known]
         what = f"{demand.replicas} replicas" if demand.replicas > 1 else "one replica"
         each_of = f", each on {demand.ranks} nodes with the same labels and number of GPUs" if demand.ranks > 1 else ""
         room = f"{placed} have room" if placed else "none has room" if demand.replicas > 1 else "it has no room"
+        room = room if self._allowed else "no node may be used"
         listed = "; ".join(lines) or "there is no node"
         return Problem(
             Code.DOES_NOT_FIT if self._allowed else Code.NO_NODE,
             f"{demand.uid} needs {what}{each_of}, and {room}: {listed}.",
             stage="plan",
-            hint="Use fewer replicas, a smaller quantization or size, or other nodes; or terminate another model.",
+            hint=_ROOM_HINT if self._allowed else _NODES_HINT,
         )
 
     def _lack_of_room(self, each: Candidate) -> str:

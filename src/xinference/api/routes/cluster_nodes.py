@@ -16,6 +16,7 @@ from xinference.api.ray_entries import ray_entry
 from xinference.api.strict import StrictRoute
 from xinference.error_codes import Code
 from xinference.errors import Problem
+from xinference.listener import address_for_others
 
 if TYPE_CHECKING:
     from xinference.cluster.supervisor import Cluster
@@ -105,7 +106,7 @@ async def create_token(
     asked = body or cluster_schemas.TokenBody()
     token, row = cluster.create_token(asked.hours * 3600, asked.uses)
     command = f"xinference-worker --endpoint http://HOST:{settings.port} --token {token.text}"
-    return {**token_entry(row), "token": token.text, "command": command}
+    return {**token_entry(row), "token": token.text, "command": command, "host": address_for_others(settings.host)}
 
 
 @router.get("/tokens", response_model=list[cluster_schemas.Token], responses=problems(409))

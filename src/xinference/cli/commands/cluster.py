@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 from urllib.parse import urlsplit
@@ -11,9 +13,10 @@ import click
 from xinference.cli.connection import Target, with_server_options
 from xinference.cli.options.json_option import json_option
 from xinference.cli.options.numbers import IntegerRange, NumberRange
+from xinference.cli.options.wide_option import wide_option
 from xinference.cli.output import note, print_json, size, write
 from xinference.cli.table import print_table
-from xinference.hosts import host_in_url, is_loopback
+from xinference.hosts import host_in_url, is_loopback, is_this_machine
 
 Json = dict[str, Any]
 
@@ -24,29 +27,32 @@ def cluster() -> None:
 
 
 @cluster.command("info")
+@wide_option
 @json_option
 @with_server_options
-def info(target: Target, as_json: bool) -> None:
+def info(target: Target, as_json: bool, wide: bool) -> None:
     """Show the nodes with their replicas."""
-    _show_nodes(target, as_json)
+    _show_nodes(target, as_json, wide)
 
 
 @cluster.command("nodes", hidden=True)
+@wide_option
 @json_option
 @with_server_options
-def nodes(target: Target, as_json: bool) -> None:
+def nodes(target: Target, as_json: bool, wide: bool) -> None:
     """The same as `info`."""
-    _show_nodes(target, as_json)
+    _show_nodes(target, as_json, wide)
 
 
-def _show_nodes(target: Target, as_json: bool) -> None:
+def _show_nodes(target: Target, as_json: bool, wide: bool) -> None:
     with target.connect() as client:
         found = client.cluster_nodes()
     if as_json:
         print_json(found)
         return
-    header = ("Node", "Name", "State", "Address", "CPUs", "Memory", "GPUs", "Replicas", "Version")
-    print_table(header, [_row(node) for node in found], optional=("Version", "CPUs"))
+    names = [name for name in _COLUMNS if name not in _WITH_VALUES or any(_COLUMNS[name](node) for node in found)]
+    rows = [[_COLUMNS[name](node) for name in names] for node in found]
+    print_table(names, rows, wide=wide, optional=("Version", "CPUs", "Labels", "Address"))
     for node in found:
         if node["lost_in"] is not None and node["state"] == "UNREACHABLE":
             note(f"{node['node_id']}: its replicas are started on other nodes in {node['lost_in']:.0f} s.")
@@ -54,27 +60,42 @@ def _show_nodes(target: Target, as_json: bool) -> None:
         note("No worker has joined. `xinference cluster token create` prints the command that joins one.")
 
 
-def _row(node: Json) -> list[Any]:
+def _memory(node: Json) -> str | None:
+    """Free and total memory in one unit, which are not separated at the end of a line."""
     total, free = node["memory_total"], node["memory_available"]
-    memory = None if total is None else f"{size(free)} of {size(total)} free"
+    if total is None:
+        return None
+    (amount, unit), (whole, whole_unit) = size(free).split(" "), size(total).split(" ")
+    return _NO_BREAK.join([amount, *([] if unit == whole_unit else [unit]), "of", whole, whole_unit])
+
+
+def _gpus(node: Json) -> str | None:
     gpus = node["gpus"]
-    return [
-        node["node_id"],
-        node["name"],
-        node["state"],
-        node["address"],
-        node["cpu_count"],
-        memory,
-        f"{len(gpus)} x {gpus[0]['name']}" if gpus else None,
-        ", ".join(node["replicas"]) or None,
-        node["version"],
-    ]
+    return f"{len(gpus)} x {gpus[0]['name']}" if gpus else None
+
+
+_NO_BREAK = "\N{NO-BREAK SPACE}"
+_COLUMNS: dict[str, Callable[[Json], Any]] = {
+    "Node": lambda node: node["node_id"],
+    "Name": lambda node: node["name"],
+    "State": lambda node: node["state"],
+    "Address": lambda node: node["address"],
+    "CPUs": lambda node: node["cpu_count"],
+    "Free memory": _memory,
+    "GPUs": _gpus,
+    "Labels": lambda node: ", ".join(f"{name}={value}" for name, value in node["labels"].items()) or None,
+    "Replicas": lambda node: ", ".join(node["replicas"]) or None,
+    "Version": lambda node: node["version"],
+}
+#: The columns of which a table has none without a value.
+_WITH_VALUES = frozenset({"GPUs", "Labels"})
 
 
 @cluster.command("ray")
+@wide_option
 @json_option
 @with_server_options
-def ray(target: Target, as_json: bool) -> None:
+def ray(target: Target, as_json: bool, wide: bool) -> None:
     """Show the nodes of Ray with their workers."""
     with target.connect() as client:
         found = client.ray_cluster()
@@ -84,7 +105,7 @@ def ray(target: Target, as_json: bool) -> None:
     if found["problem"] is not None:
         note(f"{found['problem']['message']} {found['problem']['hint'] or ''}".rstrip())
     rows = [_ray_row(node) for node in found["nodes"]]
-    print_table(("Ray node", "Name", "Address", "CPUs", "GPUs", "Node", "State"), rows)
+    print_table(("Ray node", "Name", "Address", "CPUs", "GPUs", "Node", "State"), rows, wide=wide)
     for node in found["nodes"]:
         if node["problem"] is not None:
             note(f"{node['ray_node'][:12]}: {node['problem']}.")
@@ -109,11 +130,17 @@ def drain(target: Target, node: str, as_json: bool) -> None:
     its running requests and is stopped.
     """
     with target.connect() as client:
-        _say(
-            client.drain_node(node),
-            "is drained. `xinference cluster undrain` allows new replicas on it again.",
-            as_json,
-        )
+        found = client.drain_node(node)
+    _say(found, f"gets no new replicas. {_left(found)} `xinference cluster undrain {node}` ends this.", as_json)
+
+
+def _left(node: Json) -> str:
+    """What happens to the replicas of a node that is drained."""
+    count = len(node["replicas"])
+    if not count:
+        return "It has none."
+    what = "Its replica moves" if count == 1 else f"Its {count} replicas move"
+    return f"{what} to other nodes with room; `xinference cluster info` shows what is left."
 
 
 @cluster.command("undrain")
@@ -137,7 +164,9 @@ def upgrade(target: Target, node: str, as_json: bool) -> None:
     """
     with target.connect() as client:
         found = client.upgrade_node(node)
-    engines = f"its {len(found['replicas'])} engines kept running" if found["replicas"] else "it has no engines"
+    count = len(found["replicas"])
+    engines = "it has no engines" if not count else f"its {count} engines kept running"
+    engines = "its engine kept running" if count == 1 else engines
     _say(found, f"runs Xinference {found['version']}; {engines}.", as_json)
 
 
@@ -188,26 +217,47 @@ def create(target: Target, hours: float, uses: int, any_number: bool, as_json: b
     """Create a token, and print the command that joins a machine."""
     with target.connect() as client:
         made = client.create_join_token(hours, None if any_number else uses)
-    made["command"] = made["command"].replace("HOST", _host_of(target))
+    url, is_of_target = _url_of(target, made)
+    made["command"] = _PLACEHOLDER.sub(url, made["command"])
     if as_json:
         print_json(made)
         return
     note("Run this on the machine that is to join:")
     write(f"{made['command']}\n")
-    if "HOST:" in made["command"]:
+    if "//HOST:" in url:
         note("Replace HOST by the address at which that machine reaches the supervisor.")
+    elif is_loopback(urlsplit(url).hostname or ""):
+        note(
+            "The supervisor listens on this address only, which other machines cannot reach. For them, start it with "
+            "`xinference-supervisor --host 0.0.0.0`."
+        )
+    elif not is_of_target:
+        note("If that machine reaches the supervisor at another address, replace it.")
 
 
-def _host_of(target: Target) -> str:
-    """The host of the server's URL, as another machine uses it; ``HOST`` if only this machine can use it."""
-    host = urlsplit(target.settings.url).hostname or ""
-    return "HOST" if not host or is_loopback(host) else host_in_url(host)
+_PLACEHOLDER = re.compile(r"http://HOST:\d+")
+
+
+def _url_of(target: Target, made: Json) -> tuple[str, bool]:
+    """The URL of the supervisor for another machine, and whether it is the endpoint of this command.
+
+    An endpoint on loopback is none for another machine: the supervisor gives its own address.
+    """
+    url = target.settings.url
+    if not is_this_machine(urlsplit(url).hostname or ""):
+        return url, True
+    placeholder = _PLACEHOLDER.search(made["command"])
+    host = made.get("host")
+    if placeholder is None or not host:
+        return "http://HOST:9997" if placeholder is None else placeholder[0], False
+    return placeholder[0].replace("HOST", host_in_url(host)), False
 
 
 @token.command("list")
+@wide_option
 @json_option
 @with_server_options
-def list_tokens(target: Target, as_json: bool) -> None:
+def list_tokens(target: Target, as_json: bool, wide: bool) -> None:
     """List the tokens, without their secrets."""
     with target.connect() as client:
         tokens = client.list_join_tokens()
@@ -215,7 +265,7 @@ def list_tokens(target: Target, as_json: bool) -> None:
         print_json(tokens)
         return
     rows = [[each["token_id"], _time(each["expires"]), _uses(each), _state(each)] for each in tokens]
-    print_table(("Token", "Expires", "Uses left", "Status"), rows)
+    print_table(("Token", "Expires", "Uses left", "Status"), rows, wide=wide)
 
 
 @token.command("revoke")
@@ -239,4 +289,6 @@ def _uses(row: Json) -> str:
 def _state(row: Json) -> str:
     if row["revoked"]:
         return "revoked"
-    return "expired" if row["expires"] <= datetime.now().timestamp() else "active"
+    if row["expires"] <= datetime.now().timestamp():
+        return "expired"
+    return "used" if row["uses_left"] == 0 else "active"
