@@ -47,7 +47,7 @@ def check_exposure(settings: Settings, keys: Keyring) -> None:
         raise Problem(
             Code.UNPROTECTED,
             f"Listening on {settings.host} without API keys would let everyone who reaches it launch models.",
-            hint="Create a key with `xinference keys create`, keep --host 127.0.0.1, or pass --allow-unauthenticated "
+            hint="Create a key with `xinference keys create`, use --host 127.0.0.1, or pass --allow-unauthenticated "
             "on a private network.",
         )
 

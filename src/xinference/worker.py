@@ -23,7 +23,7 @@ from xinference import __version__
 from xinference.config import Settings
 from xinference.engines.registry import all_engines
 from xinference.error_codes import Code
-from xinference.errors import InUse, Problem, bad_request
+from xinference.errors import InUse, Problem, bad_request, system_reason
 from xinference.gateway.door_load import DoorLoad
 from xinference.gateway.front_door import FrontDoor, front_door_server
 from xinference.gateway.http.connection_limits import raise_descriptor_limit
@@ -137,11 +137,23 @@ async def _moved(membership: Membership, endpoint: str, home: WorkerHome) -> Mem
 
 
 def _local_address(membership: Membership) -> str:
-    """The address of this machine from which the supervisor is reached: no packet is sent."""
-    infos = socket.getaddrinfo(membership.host, membership.port, type=socket.SOCK_DGRAM)
-    with socket.socket(infos[0][0], socket.SOCK_DGRAM) as probe:
-        probe.connect(infos[0][4])
-        return str(probe.getsockname()[0])
+    """The address of this machine from which the supervisor is reached: no packet is sent.
+
+    Raises:
+        Problem: 503 ``server_unreachable``, this machine has no route to it, or its name has no address.
+    """
+    try:
+        infos = socket.getaddrinfo(membership.host, membership.port, type=socket.SOCK_DGRAM)
+        with socket.socket(infos[0][0], socket.SOCK_DGRAM) as probe:
+            probe.connect(infos[0][4])
+            return str(probe.getsockname()[0])
+    except OSError as error:
+        raise Problem(
+            Code.SERVER_UNREACHABLE,
+            f"The supervisor at {host_in_url(membership.host)}:{membership.port} cannot be reached from this machine: "
+            f"{system_reason(error)}.",
+            hint="Check the network of this machine, or name its address for the others with --host.",
+        ) from None
 
 
 def _listen(host: str, port: int, option: str) -> socket.socket:

@@ -78,3 +78,8 @@ def test_the_command_that_joins_a_machine_has_the_address_of_the_supervisor(
     result = run("cluster", "token", "create")
     assert result.stdout == f"xinference-worker --endpoint {url} --token xt_t1.s@f\n"
     assert advice in " ".join(result.stderr.split()) and "Replace HOST" not in result.stderr
+
+
+def test_a_token_is_for_a_number_of_machines_or_for_any_number(run: Run, canned: Canned) -> None:
+    result = run("cluster", "token", "create", "--uses", "3", "--any-number")
+    assert result.exit_code == 2 and "--uses and --any-number" in result.stderr

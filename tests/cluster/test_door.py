@@ -16,14 +16,17 @@ from tests.cluster.conftest import Machine, Site, a_cluster
 from tests.support.loopback_server import serve_connections
 from tests.support.ports import free_port
 from xinference.cluster.rows import ClusterRows
+from xinference.cluster.supervisor import Cluster
+from xinference.config import Settings
 from xinference.error_codes import Code
-from xinference.errors import Problem
+from xinference.errors import InUse, Problem
 from xinference.fabric.frames import to_frame
 from xinference.nodes.certificates import ClusterAuthority, NodeIdentity, now
 from xinference.nodes.hello import PROTOCOL, hello, refusal_of
 from xinference.nodes.join_tokens import parse_token
 from xinference.nodes.joining import WorkerHome, connect
 from xinference.nodes.membership import NodeState
+from xinference.store.database import Store
 
 HELLO = hello("machine", "127.0.0.1:1", {}, "", None)
 
@@ -225,3 +228,13 @@ async def test_tokens_are_listed_without_their_secrets(site: Site) -> None:
     assert row.expires > time.time()
     with pytest.raises(Problem, match="no join token"):
         site.cluster.revoke_token("00000000")
+
+
+async def test_a_port_for_workers_that_is_in_use_is_named_once(tmp_path: Path) -> None:
+    async with a_cluster(tmp_path / "one") as site:
+        settings = Settings(home=tmp_path / "two", supervisor_port=site.cluster.port, no_models=True)
+        settings.make_home()
+        store = Store(settings.home / "xinference.db")
+        with pytest.raises(InUse, match=rf"on 127\.0\.0\.1:{site.cluster.port}: Address already in use\."):
+            await Cluster(settings, store, {}).start()
+        store.close()

@@ -10,7 +10,7 @@ from tests.support.ports import free_port
 from xinference.config import Settings
 from xinference.error_codes import Code
 from xinference.errors import Problem
-from xinference.nodes.joining import WorkerHome, invitation_of
+from xinference.nodes.joining import Membership, WorkerHome, invitation_of
 from xinference.worker import WorkerOptions, run
 
 
@@ -46,3 +46,13 @@ def test_a_port_at_which_nothing_listens_is_named_with_the_reason_in_words() -> 
 def test_a_worker_has_no_address_at_which_nobody_reaches_it(tmp_path: Path, host: str) -> None:
     with pytest.raises(Problem, match=f"No other machine can connect to {host}"):
         run(WorkerOptions(host=host), Settings(home=tmp_path / "home"))
+
+
+def test_a_worker_without_a_route_to_its_supervisor_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_route(*arguments: object, **options: object) -> None:
+        raise OSError(101, "Network is unreachable")
+
+    monkeypatch.setattr("socket.getaddrinfo", no_route)
+    WorkerHome(tmp_path / "home" / "cluster").save(Membership("n1", "s1", "10.0.0.1", 9999))
+    with pytest.raises(Problem, match=r"supervisor at 10\.0\.0\.1:9999 cannot be reached .*: Network is unreachable\."):
+        run(WorkerOptions(), Settings(home=tmp_path / "home"))

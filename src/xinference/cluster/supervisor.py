@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import ssl
 import time
 from collections.abc import Callable, Collection, Mapping, MutableMapping, Sequence
@@ -107,7 +108,7 @@ class Cluster:
         except OSError as error:
             raise InUse(
                 Code.PORT_TAKEN,
-                f"Can't listen for workers on {host_in_url(host)}:{self.port}: {error.strerror}.",
+                f"Can't listen for workers on {host_in_url(host)}:{self.port}: {os.strerror(error.errno or 0)}.",
                 hint="Choose another --supervisor-port, or stop the program that uses this one.",
             ) from None
         self._publish()

@@ -206,17 +206,17 @@ def token() -> None:
 @click.option(
     "--uses",
     type=IntegerRange(1, 100_000),
-    default=1,
-    show_default=True,
-    help="Number of machines that may join with it.",
+    help="Number of machines that may join with it.  [default: 1]",
 )
 @click.option("--any-number", is_flag=True, help="Any number of machines may join with it.")
 @json_option
 @with_server_options
-def create(target: Target, hours: float, uses: int, any_number: bool, as_json: bool) -> None:
+def create(target: Target, hours: float, uses: int | None, any_number: bool, as_json: bool) -> None:
     """Create a token, and print the command that joins a machine."""
+    if any_number and uses is not None:
+        raise click.UsageError("--uses and --any-number exclude each other.")
     with target.connect() as client:
-        made = client.create_join_token(hours, None if any_number else uses)
+        made = client.create_join_token(hours, None if any_number else uses or 1)
     url, is_of_target = _url_of(target, made)
     made["command"] = _PLACEHOLDER.sub(url, made["command"])
     if as_json:

@@ -201,7 +201,6 @@ def supervisor(
         ray_nodes=",".join(ray_nodes) or None,
         ray_autoscaler_seconds=ray_autoscaler_seconds,
     )
-    note("`xinference cluster token create` prints the command that joins a machine.")
     run(options)
 
 
