@@ -31,15 +31,15 @@ def test_a_disk_that_cannot_be_written_ends_no_worker(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("endpoint", ["ftp://10.0.0.1", "http://10.0.0.1:99970", "http://"])
-def test_an_endpoint_that_is_no_url_of_a_server_is_refused_before_it_is_asked(endpoint: str) -> None:
+async def test_an_endpoint_that_is_no_url_of_a_server_is_refused_before_it_is_asked(endpoint: str) -> None:
     with pytest.raises(Problem, match="is not a URL") as caught:
-        invitation_of(endpoint)
+        await invitation_of(endpoint)
     assert caught.value.code == Code.BAD_ENDPOINT and "--endpoint" in str(caught.value.hint)
 
 
-def test_a_port_at_which_nothing_listens_is_named_with_the_reason_in_words() -> None:
+async def test_a_port_at_which_nothing_listens_is_named_with_the_reason_in_words() -> None:
     with pytest.raises(Problem, match=r"No server answers at http://127\.0\.0\.1:\d+: Connection refused\."):
-        invitation_of(f"127.0.0.1:{free_port()}")
+        await invitation_of(f"127.0.0.1:{free_port()}")
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::"])

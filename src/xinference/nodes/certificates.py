@@ -15,7 +15,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
@@ -47,7 +47,7 @@ def key_fingerprint(request: bytes) -> str:
         return hashlib.sha256(
             key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
         ).hexdigest()
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
         raise Problem(Code.INVALID_REQUEST, "The signing request of the node is damaged.") from error
 
 
@@ -126,7 +126,7 @@ class ClusterAuthority:
             signing = x509.load_pem_x509_csr(request)
             key = signing.public_key()
             signed = signing.is_signature_valid
-        except (ValueError, TypeError, InvalidSignature) as error:
+        except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm) as error:
             raise Problem(Code.INVALID_REQUEST, f"The signing request of the node {node_id} is damaged.") from error
         if not signed or not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
             cause = f"The signing request of the node {node_id} is not signed by a key of the curve P-256."
@@ -189,9 +189,22 @@ class NodeIdentity:
         return request.public_bytes(serialization.Encoding.PEM)
 
     def save(self, certificate: bytes, authority: bytes) -> None:
-        """Replace the node's certificate and the authority's. Blocks."""
+        """Replace the node's certificate and the authority's. Blocks.
+
+        Raises:
+            Problem: 502 ``node_message_refused``: it is damaged, or not for the key of this node.
+        """
+        if not self._is_of_key(certificate):
+            cause = "The certificate that the supervisor has sent is damaged, or is not for the key of this node."
+            raise Problem(Code.NODE_MESSAGE_REFUSED, cause, hint="Install the same version of Xinference on both.")
         write_private(self.authority_path, authority)
         write_private(self.certificate_path, certificate)
+
+    def _is_of_key(self, certificate: bytes) -> bool:
+        with suppress(OSError, ValueError, TypeError, UnsupportedAlgorithm):
+            key = serialization.load_pem_private_key(self.key_path.read_bytes(), None)
+            return x509.load_pem_x509_certificate(certificate).public_key() == key.public_key()
+        return False
 
     def is_due(self, now: datetime) -> bool:
         """Whether the certificate is to be renewed: two thirds of its time are over, or it cannot be read."""

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 from urllib.parse import urlsplit
 
 import msgspec
@@ -18,7 +19,7 @@ from xinference.errors import Problem, bad_request, system_reason
 from xinference.fabric.frames import FrameError, read_frame, to_frame
 from xinference.files.private_file import write_private
 from xinference.hosts import is_server_url, node_name, server_url
-from xinference.nodes.certificates import NodeIdentity, fingerprint, now, trusting_context
+from xinference.nodes.certificates import NODE_ID, NodeIdentity, fingerprint, now, public_bytes, trusting_context
 from xinference.nodes.hello import HELLO_SECONDS, MAX_FIRST_MESSAGE, Hello, Join, Joined, Refusal, Welcome
 from xinference.nodes.join_tokens import parse_token
 from xinference.tcp_keepalive import NODE
@@ -32,12 +33,16 @@ _DECODER: msgspec.msgpack.Decoder[Joined | Welcome | Refusal] = msgspec.msgpack.
 class Invitation(msgspec.Struct, frozen=True):
     """What a server says of its cluster to everybody."""
 
-    supervisor: str
+    supervisor: Annotated[str, msgspec.Meta(pattern=f"^{NODE_ID.pattern}\\Z")]
     """The node id in the certificate of the supervisor."""
-    port: int
+    port: Annotated[int, msgspec.Meta(ge=1, lt=2**16)]
     """To which workers connect."""
     authority: str
     """The certificate of the cluster's authority, as PEM."""
+
+
+class _ProblemAnswer(msgspec.Struct, frozen=True):
+    problem: dict[str, Any]
 
 
 class Membership(msgspec.Struct, frozen=True):
@@ -99,8 +104,8 @@ class WorkerHome:
         write_private(self.folder / "membership.json", msgspec.json.encode(membership))
 
 
-def invitation_of(endpoint: str) -> Invitation:
-    """Ask a server for its cluster. Blocks.
+async def invitation_of(endpoint: str) -> Invitation:
+    """Ask a server for its cluster.
 
     Raises:
         Problem: 400 ``bad_endpoint``; 503 ``server_unreachable``; 409 ``not_a_cluster``; 502 ``not_our_server``.
@@ -111,28 +116,38 @@ def invitation_of(endpoint: str) -> Invitation:
     if not is_server_url(url):
         raise bad_request(f"The endpoint {endpoint!r} is not a URL.", hint=_URL_HINT, code=Code.BAD_ENDPOINT)
     try:
-        answer = httpx2.get(url + INVITATION_PATH, timeout=HELLO_SECONDS)
-    except (httpx2.HTTPError, httpx2.InvalidURL) as error:
+        async with (
+            asyncio.timeout(HELLO_SECONDS),
+            httpx2.AsyncClient(timeout=HELLO_SECONDS, headers={"accept-encoding": "identity"}) as client,
+            client.stream("GET", url + INVITATION_PATH) as answer,
+        ):
+            content = await _content(answer.aiter_raw())
+    except (httpx2.HTTPError, httpx2.InvalidURL, TimeoutError) as error:
+        slow = isinstance(error, TimeoutError | httpx2.TimeoutException)
+        cause = f"it has not answered within {HELLO_SECONDS:g} s" if slow else system_reason(error)
         raise Problem(
             Code.SERVER_UNREACHABLE,
-            f"No server answers at {url}: {system_reason(error)}.",
+            f"No server answers at {url}: {cause}.",
             hint=_URL_HINT,
         ) from None
     try:
         if answer.status_code != 200:
-            raise Problem.from_dict(_problem_in(answer.json()))
-        return msgspec.json.decode(answer.content, type=Invitation)
-    except (ValueError, KeyError, TypeError, msgspec.DecodeError):
+            raise Problem.from_dict(msgspec.json.decode(content, type=_ProblemAnswer).problem)
+        return msgspec.json.decode(content, type=Invitation)
+    except (ValueError, RecursionError, msgspec.MsgspecError):
         raise Problem(
             Code.NOT_OUR_SERVER, f"The server at {url} is not a supervisor of Xinference, or has an earlier release."
         ) from None
 
 
-def _problem_in(body: Any) -> dict[str, Any]:
-    problem = body["problem"]
-    if not isinstance(problem, dict):
-        raise TypeError(problem)
-    return problem
+async def _content(pieces: AsyncIterator[bytes]) -> bytes:
+    """The body of an answer; nothing if it is too long for an invitation."""
+    content = b""
+    async for piece in pieces:
+        content += piece
+        if len(content) > MAX_FIRST_MESSAGE:
+            return b""
+    return content
 
 
 async def join(endpoint: str, token_text: str, name: str, home: WorkerHome) -> Membership:
@@ -142,19 +157,20 @@ async def join(endpoint: str, token_text: str, name: str, home: WorkerHome) -> M
         Problem: the token is refused, or is of another cluster; the supervisor is not reached.
     """
     token = parse_token(token_text)
-    invitation = await asyncio.to_thread(invitation_of, endpoint)
+    invitation = await invitation_of(endpoint)
     host = urlsplit(server_url(endpoint)).hostname or ""
-    _check_authority(invitation, token.fingerprint, endpoint)
+    authority = _checked_authority(invitation, token.fingerprint, endpoint)
     request = await asyncio.to_thread(home.identity.signing_request)
-    context = trusting_context(invitation.authority.encode())
+    context = trusting_context(authority)
     stream = await connect(host, invitation.port, context, invitation.supervisor)
     try:
         answer = await ask(stream, Join(token_text, request, name))
     finally:
         stream[1].close()
-    assert isinstance(answer, Joined)  # the only answer to `Join` that is no refusal
+    if not isinstance(answer, Joined) or NODE_ID.fullmatch(answer.node_id) is None:
+        raise _closed("it has sent another answer than a certificate for this machine")
     membership = Membership(answer.node_id, invitation.supervisor, host, invitation.port)
-    home.identity.save(answer.certificate, invitation.authority.encode())
+    home.identity.save(answer.certificate, authority)
     home.save(membership)
     return membership
 
@@ -165,26 +181,35 @@ async def find_supervisor(membership: Membership, endpoint: str, home: WorkerHom
     Raises:
         Problem: no server answers; 502 ``wrong_cluster``.
     """
-    invitation = await asyncio.to_thread(invitation_of, endpoint)
-    _check_authority(invitation, home.identity.authority_fingerprint(), endpoint)
+    invitation = await invitation_of(endpoint)
+    _checked_authority(invitation, home.identity.authority_fingerprint(), endpoint)
     host = urlsplit(server_url(endpoint)).hostname or membership.host
     moved = msgspec.structs.replace(membership, host=host, port=invitation.port)
     home.save(moved)
     return moved
 
 
-def _check_authority(invitation: Invitation, expected: str, endpoint: str) -> None:
-    try:
-        found = fingerprint(x509.load_pem_x509_certificate(invitation.authority.encode()))
-    except ValueError:
-        found = "damaged"
-    if found != expected:
-        raise Problem(
-            Code.WRONG_CLUSTER,
-            f"The token is not from the cluster at {endpoint}: its certificate authority is {found}, and the token is "
-            f"for {expected}.",
-            hint="Use the URL that was printed with the token. With that URL, somebody may intercept the connection.",
-        )
+def _checked_authority(invitation: Invitation, expected: str, endpoint: str) -> bytes:
+    """The authority of an invitation, as PEM.
+
+    It is written anew: the text may have the certificates of other authorities after the one with the fingerprint, and
+    TLS would trust all of them.
+
+    Raises:
+        Problem: 502 ``wrong_cluster``.
+    """
+    found = "damaged"
+    with suppress(ValueError):
+        certificate = x509.load_pem_x509_certificate(invitation.authority.encode())
+        found = fingerprint(certificate)
+        if found == expected:
+            return public_bytes(certificate)
+    raise Problem(
+        Code.WRONG_CLUSTER,
+        f"The token is not from the cluster at {endpoint}: its certificate authority is {found}, and the token is "
+        f"for {expected}.",
+        hint="Use the URL that was printed with the token. With that URL, somebody may intercept the connection.",
+    )
 
 
 async def connect(

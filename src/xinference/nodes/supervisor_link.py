@@ -111,7 +111,8 @@ class SupervisorLink:
                 serves=self._serves,
             )
             answer = await ask(stream, said)
-            assert isinstance(answer, Welcome)  # the only answer to `Hello` that is no refusal
+            if not isinstance(answer, Welcome):
+                raise Problem(Code.SERVER_UNREACHABLE, "The supervisor has sent another answer than a welcome.")
             if answer.certificate is not None:
                 identity.save(answer.certificate, identity.authority_path.read_bytes())
                 self._renewed()
