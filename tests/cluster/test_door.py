@@ -15,6 +15,7 @@ import pytest
 from tests.cluster.conftest import Machine, Site, a_cluster
 from tests.support.loopback_server import serve_connections
 from tests.support.ports import free_port
+from xinference.cluster import door
 from xinference.cluster.rows import ClusterRows
 from xinference.cluster.supervisor import Cluster
 from xinference.config import Settings
@@ -168,6 +169,51 @@ async def test_what_is_no_message_ends_the_connection_and_no_other(site: Site, s
     assert await reader.read() == b""
     writer.close()
     await site.machine().join()
+
+
+async def _silent_strangers(site: Site, count: int) -> list[asyncio.StreamWriter]:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    streams = [await asyncio.open_connection("127.0.0.1", site.cluster.port, ssl=context) for _ in range(count)]
+    return [writer for _, writer in streams]
+
+
+async def test_machines_that_connect_and_say_nothing_keep_nobody_out(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(door, "MAX_STRANGERS", 3)
+    node = site.machine("node")
+    await node.join()
+    strangers = await _silent_strangers(site, 5)
+    assert (await node.greet()).epoch == 1
+    assert await site.machine("new").join()
+    for each in strangers:
+        each.close()
+
+
+async def test_a_node_that_connects_often_and_says_nothing_has_one_connection(site: Site) -> None:
+    node = site.machine()
+    node_id = await node.join()
+    context = node.home.identity.client_context()
+    streams = [await connect("127.0.0.1", site.cluster.port, context, site.cluster.supervisor_id) for _ in range(3)]
+    assert [await reader.read() for reader, _ in streams[:2]] == [b"", b""]
+    assert list(site.cluster._door._greeting) == [node_id]
+    for _, writer in streams:
+        writer.close()
+
+
+async def test_a_name_with_control_characters_joins_with_a_readable_one(site: Site) -> None:
+    from xinference.nodes.certificates import trusting_context
+    from xinference.nodes.hello import Join
+    from xinference.nodes.joining import ask
+
+    machine = site.machine()
+    context = trusting_context(site.cluster.authority)
+    stream = await connect("127.0.0.1", site.cluster.port, context, site.cluster.supervisor_id)
+    request = machine.home.identity.signing_request()
+    await ask(stream, Join(site.cluster.create_token(60, 1)[0].text, request, "a\nb\x1b[2J"))
+    stream[1].close()
+    assert [member.name for member in site.cluster.members] == ["a?b?[2J"]
 
 
 def test_the_reasons_of_a_refusal_name_both_sides() -> None:

@@ -7,7 +7,7 @@ import contextlib
 import logging
 import ssl
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import msgspec
 
@@ -28,6 +28,7 @@ from xinference.nodes.hello import (
     Joined,
     Refusal,
     Welcome,
+    printable,
     refusal_of,
 )
 from xinference.nodes.join_tokens import parse_token, use_token
@@ -37,7 +38,7 @@ from xinference.tcp_keepalive import NODE
 log = logging.getLogger(__name__)
 #: Maximum time for the connection with which the supervisor tries the data port of a node, in seconds.
 TRIAL_SECONDS = 3.0
-#: Maximum number of connections whose other end is not known yet.
+#: Maximum number of connections without a certificate of a node that wait for their first message.
 MAX_STRANGERS = 64
 _DECODER = msgspec.msgpack.Decoder(Join | Hello)
 
@@ -66,7 +67,10 @@ class ClusterDoor:
         self._epoch = epoch
         self._machine = machine
         self._client_context = client_context
-        self._strangers = 0
+        self._strangers: dict[asyncio.Task[None], None] = {}
+        """The connections without a certificate that wait, the longest wait first."""
+        self._greeting: dict[str, asyncio.Task[None]] = {}
+        """The connection of each node that waits."""
         self.greeted: Callable[[], None] = lambda: None
         """Called after each hello of a node."""
         self._tasks = TaskSet()
@@ -98,14 +102,9 @@ class ClusterDoor:
         NODE.set_on(writer.get_extra_info("socket"))
         node_id: str | None = None
         try:
-            if self._strangers >= MAX_STRANGERS:
-                return
-            self._strangers += 1
-            try:
+            with self._place(_node_of(writer)):
                 async with asyncio.timeout(HELLO_SECONDS):
                     node_id = await self._greet(reader, writer)
-            finally:
-                self._strangers -= 1
             if node_id is not None:
                 await self._fabric.serve(node_id, reader, writer)
         except (FrameError, OSError) as error:  # TimeoutError is an OSError
@@ -113,6 +112,30 @@ class ClusterDoor:
         finally:
             with contextlib.suppress(OSError):
                 writer.close()
+
+    @contextlib.contextmanager
+    def _place(self, node_id: str | None) -> Iterator[None]:
+        """The place of a connection that waits for its first message; `node_id` is that of its certificate.
+
+        A new one always gets a place: machines that say nothing must not keep nodes and other machines out. The one
+        that has waited longest is closed for it, of the same node or of all without a certificate.
+        """
+        task = asyncio.current_task()
+        assert task is not None
+        if node_id is None:
+            if len(self._strangers) >= MAX_STRANGERS:
+                next(iter(self._strangers)).cancel()
+            self._strangers[task] = None
+        else:
+            if (earlier := self._greeting.get(node_id)) is not None:
+                earlier.cancel()
+            self._greeting[node_id] = task
+        try:
+            yield
+        finally:
+            self._strangers.pop(task, None)
+            if node_id is not None and self._greeting.get(node_id) is task:
+                del self._greeting[node_id]
 
     async def _greet(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> str | None:
         """Answer the first message; returns the node whose link this is, or None."""
@@ -148,12 +171,13 @@ class ClusterDoor:
         if node_id in self.removed:
             raise _removed(node_id)
         certificate = self._authority.issue(message.request, node_id, now())
-        self._rows.add_node(node_id, message.name[:255], key_hash, used)
+        name = printable(message.name)
+        self._rows.add_node(node_id, name, key_hash, used)
         added = next((row for row in self._rows.nodes() if row.node_id == node_id), None)
         if added is None:
             raise _refused("The machine", "the stored row of its node is damaged; the supervisor's log names it")
         self._members.add(added)
-        log.info("node %s (%s) has joined", node_id, message.name[:255])
+        log.info("node %s (%s) has joined", node_id, name)
         return Joined(node_id, certificate)
 
     async def _welcome(self, said: Hello, writer: asyncio.StreamWriter) -> tuple[str, Welcome]:
@@ -162,15 +186,14 @@ class ClusterDoor:
         Raises:
             Problem: 403 ``node_refused``, with the reason.
         """
-        peer = peer_node(writer.get_extra_info("ssl_object").getpeercert(binary_form=True))
+        node_id = _node_of(writer)
         known = {row.node_id: row for row in self._rows.nodes()}
-        if peer is None or peer[0] not in known:
+        if node_id is None or node_id not in known:
             raise _refused("The machine", "it has no certificate of a node of this cluster")
-        node_id = peer[0]
         if node_id in self.removed:
             raise _removed(node_id)
         if (reason := refusal_of(said, time.time(), self._machine)) is not None:
-            raise _refused(f"The node {node_id} ({said.name})", reason)
+            raise _refused(f"The node {node_id} ({printable(said.name)})", reason)
         await self._try_front_door(node_id, said.front_door)
         renewed = None
         if said.request is not None:
@@ -210,6 +233,12 @@ class ClusterDoor:
                 f"the supervisor cannot connect to its data port {address} ({system_reason(error)}): open the "
                 "port in the firewall of the node, or name another address with `xinference-worker --host`",
             ) from None
+
+
+def _node_of(writer: asyncio.StreamWriter) -> str | None:
+    """The node in the certificate of a connection; None: it shows none of a node."""
+    peer = peer_node(writer.get_extra_info("ssl_object").getpeercert(binary_form=True))
+    return None if peer is None else peer[0]
 
 
 def _removed(node_id: str) -> Problem:

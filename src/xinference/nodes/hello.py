@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import re
 import time
 from typing import Any
 
@@ -18,6 +19,10 @@ PROTOCOL = (1, 0)
 MAX_FIRST_MESSAGE = 64 * 1024
 #: Maximum time for the first message and for its answer, in seconds.
 HELLO_SECONDS = 10.0
+#: Maximum characters of a text in a hello, and maximum number of labels and hubs.
+MAX_TEXT, MAX_LABELS = 255, 64
+#: The host in an address: a name, an IPv4 address, or an IPv6 address in brackets.
+_HOST = re.compile(r"[A-Za-z0-9_.-]{1,253}|\[[0-9A-Fa-f:.]{2,45}(%[A-Za-z0-9_.-]{1,32})?\]", re.ASCII)
 
 
 class Join(msgspec.Struct, tag="join", frozen=True):
@@ -109,6 +114,11 @@ def hello(
     )
 
 
+def printable(text: str) -> str:
+    """A name of a machine for people: it goes to terminals and metrics, and its machine may say anything."""
+    return "".join(each if each.isprintable() else "?" for each in text[:MAX_TEXT])
+
+
 def refusal_of(said: Hello, clock: float, machine: str) -> str | None:
     """Why a node is not taken; None: it is taken. `clock` and `machine` are those of the supervisor."""
     if said.protocol[0] != PROTOCOL[0]:
@@ -117,7 +127,12 @@ def refusal_of(said: Hello, clock: float, machine: str) -> str | None:
             f"it speaks version {said.protocol[0]} of the protocol (Xinference {said.version}), and the supervisor "
             f"version {PROTOCOL[0]} (Xinference {__version__}): upgrade {older}"
         )
-    if abs(said.clock - clock) > CLOCK_SECONDS:
+    if (unreadable := _unreadable(said)) is not None:
+        return f"its {unreadable} is not a text of at most {MAX_TEXT} printable characters, or has too many entries"
+    for what, address in (("data port", said.front_door), ("port for clients", said.serves)):
+        if (address or what == "data port") and not _is_address(address):
+            return f"the address of its {what} is {address!r}, and not HOST:PORT"
+    if not abs(said.clock - clock) <= CLOCK_SECONDS:  # also if it is no number
         return (
             f"its clock differs from the supervisor's by {abs(said.clock - clock):.0f} s, and may differ by "
             f"{CLOCK_SECONDS:g} s: set both by NTP"
@@ -128,3 +143,26 @@ def refusal_of(said: Hello, clock: float, machine: str) -> str | None:
             "Start the supervisor with --no-models to run a worker beside it"
         )
     return None
+
+
+def _unreadable(said: Hello) -> str | None:
+    """The part of a hello that is no text for people, or is too long; None: all are."""
+    parts = {
+        "name": (said.name,),
+        "version": (said.version, said.python),
+        "address": (said.front_door, said.serves, said.interface),
+        "list of labels": (*said.labels, *said.labels.values()),
+        "list of hubs": tuple(said.hubs or ()),
+    }
+    for part, texts in parts.items():
+        if len(texts) > 2 * MAX_LABELS or any(len(text) > MAX_TEXT or not text.isprintable() for text in texts):
+            return part
+    return None
+
+
+def _is_address(text: str) -> bool:
+    """Whether a text is a host and a port, of which an URL can be made."""
+    host, _, port = text.rpartition(":")
+    if not (port.isascii() and port.isdecimal() and len(port) <= 5 and 0 < int(port) < 2**16):
+        return False
+    return _HOST.fullmatch(host) is not None
