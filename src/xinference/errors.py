@@ -89,20 +89,28 @@ class Problem(RuntimeError):
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Problem:
-        """Reads `to_dict`'s form; missing optional fields are None, and an unknown code stays as it is."""
+        """Reads `to_dict`'s form; an unknown code stays as it is.
+
+        Fields that are missing or have another type, since another program has sent them, get their default.
+        """
+        status, log_tail, suggestions = (data.get(name) for name in ("status", "log_tail", "suggestions"))
         return cls(
             known_code(str(data.get("code", "unknown"))),
             str(data.get("cause", "unknown problem")),
-            status=int(data.get("status", 500)),
-            stage=data.get("stage"),
-            hint=data.get("hint"),
-            log_tail=data.get("log_tail") or (),
+            status=status if type(status) is int and 400 <= status < 600 else 500,
+            stage=_text_or_none(data.get("stage")),
+            hint=_text_or_none(data.get("hint")),
+            log_tail=map(str, log_tail) if isinstance(log_tail, list | tuple) else (),
             suggestions=[
                 Suggestion(**{name: str(each.get(name, "")) for name in ("change", "description", "command")})
-                for each in data.get("suggestions") or ()
+                for each in (suggestions if isinstance(suggestions, list | tuple) else ())
                 if isinstance(each, dict)
             ],
         )
+
+
+def _text_or_none(value: object) -> str | None:
+    return value if isinstance(value, str) else None
 
 
 _FIELDS = ("code", "cause", "status", "stage", "hint", "log_tail", "suggestions")

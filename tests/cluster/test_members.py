@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
 from tests.deployments.doubles import HOST, turns
-from tests.records.samples import RECORD
+from tests.records.samples import record
 from xinference.cluster.members import Member, Members
 from xinference.cluster.rows import NodeRow
 from xinference.fabric.memory import MemoryFabric, MemoryUplink
@@ -18,6 +19,7 @@ from xinference.nodes.message_codec import decode_envelope, encode
 from xinference.nodes.node import Node
 from xinference.records.record import Record
 
+SERVED = record(ended=time.time())
 NODE = "n000000000001"
 
 
@@ -110,8 +112,8 @@ async def test_requests_that_a_node_has_answered_are_counted_once_and_acknowledg
         counted: list[Record] = []
         site.members.served = counted.extend
         assert site.uplink is not None
-        site.uplink.send(encode(messages.Served("p1", 2, (RECORD, RECORD))))
-        site.uplink.send(encode(messages.Served("p1", 3, (RECORD, RECORD, RECORD))))
+        site.uplink.send(encode(messages.Served("p1", 2, (SERVED, SERVED))))
+        site.uplink.send(encode(messages.Served("p1", 3, (SERVED, SERVED, SERVED))))
         await turns()
         assert [each.node for each in counted] == [NODE] * 3
         assert site.program.orders == [messages.Counted("p1", 2), messages.Counted("p1", 3)]
@@ -120,7 +122,7 @@ async def test_requests_that_a_node_has_answered_are_counted_once_and_acknowledg
 async def test_records_that_nobody_counts_yet_stay_at_their_node() -> None:
     async with a_site() as site:
         assert site.uplink is not None
-        site.uplink.send(encode(messages.Served("p1", 1, (RECORD,))))
+        site.uplink.send(encode(messages.Served("p1", 1, (SERVED,))))
         await turns()
         assert site.program.orders == []
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from tests.records.samples import record
@@ -58,7 +59,36 @@ def test_the_oldest_are_dropped_when_the_supervisor_stays_away(
 
 def test_each_record_is_counted_once() -> None:
     counted = CountedRecords()
-    assert list(counted.take(messages.Served("p", 2, tuple(_records(1, 2))))) == _records(1, 2)
-    assert list(counted.take(messages.Served("p", 2, tuple(_records(1, 2))))) == []
-    assert list(counted.take(messages.Served("p", 3, tuple(_records(1, 3))))) == _records(3, 3)
-    assert list(counted.take(messages.Served("q", 1, tuple(_records(1, 1))))) == _records(1, 1)
+    assert list(counted.take(messages.Served("p", 2, tuple(_records(1, 2))), 0.5)) == _records(1, 2)
+    assert list(counted.take(messages.Served("p", 2, tuple(_records(1, 2))), 0.5)) == []
+    assert list(counted.take(messages.Served("p", 3, tuple(_records(1, 3))), 0.5)) == _records(3, 3)
+    assert list(counted.take(messages.Served("q", 1, tuple(_records(1, 1))), 0.5)) == _records(1, 1)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"started": float("inf")},
+        {"started": float("nan")},
+        {"started": 1e300},
+        {"started": 3600.0},
+        {"total": float("nan")},
+        {"total": -1.0},
+        {"first_token": float("inf")},
+        {"wait_quota": float("nan")},
+        {"prompt_tokens": 2**64 - 1},
+        {"output_tokens": -1},
+        {"bytes_out": 2**63},
+        {"status": 2**63},
+        {"status": -1},
+        {"model": "m" * 100_000},
+        {"trace": "t" * 100_000},
+    ],
+)
+def test_a_record_that_no_request_can_have_is_not_counted(
+    changes: dict[str, float | str], caplog: pytest.LogCaptureFixture
+) -> None:
+    impossible = msgspec.structs.replace(record(), **changes)
+    counted = CountedRecords().take(messages.Served("p", 2, (impossible, record())), 0.5)
+    assert counted == (record(),)
+    assert "1 records of requests are not counted" in caplog.text

@@ -124,7 +124,9 @@ class ClusterDoor:
         assert task is not None
         if node_id is None:
             if len(self._strangers) >= MAX_STRANGERS:
-                next(iter(self._strangers)).cancel()
+                longest = next(iter(self._strangers))
+                del self._strangers[longest]
+                longest.cancel()
             self._strangers[task] = None
         else:
             if (earlier := self._greeting.get(node_id)) is not None:

@@ -222,7 +222,7 @@ class Members:
                 self.wanted(event.uid)
             elif isinstance(event, messages.Served) and self.served is not None:
                 member.node.acknowledge(event)
-                self.served(replace(each, node=node_id) for each in member.counted.take(event))
+                self.served(replace(each, node=node_id) for each in member.counted.take(event, time.time()))
             return
         self._compute(member)
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
+from collections.abc import Iterable, Mapping, Set
 from pathlib import Path
 from typing import TypeVar
 
@@ -9,8 +12,11 @@ import msgspec
 
 from xinference.error_codes import Code
 from xinference.errors import Problem
-from xinference.hardware.devices import Host
+from xinference.hardware.devices import Gpu, Host
 from xinference.nodes import messages
+
+#: No figure in a message is larger: bytes, tokens, times.
+MAX_FIGURE = 1 << 60
 
 
 def encode(message: messages.Message | messages.Envelope) -> bytes:
@@ -33,7 +39,7 @@ def decode_answer(data: bytes) -> messages.Answer:
     Raises:
         Problem: as `decode_envelope`.
     """
-    return _decode(_ANSWERS, data)
+    return _with_figures(_decode(_ANSWERS, data))
 
 
 def decode_event(data: bytes) -> messages.ReceivedEvent:
@@ -42,7 +48,9 @@ def decode_event(data: bytes) -> messages.ReceivedEvent:
     Raises:
         Problem: as `decode_envelope`.
     """
-    return _decode(_EVENTS, data)
+    event = _decode(_EVENTS, data)
+    # `decode_host` checks a host, and `CountedRecords` a record: both are frequent.
+    return event if isinstance(event, messages.HostReport | messages.Served) else _with_figures(event)
 
 
 def decode_host(report: messages.HostReport) -> Host:
@@ -51,7 +59,16 @@ def decode_host(report: messages.HostReport) -> Host:
     Raises:
         Problem: as `decode_envelope`.
     """
-    return _decode(_HOSTS, bytes(report.host))
+    host = _with_figures(_decode(_HOSTS, bytes(report.host)))
+    sizes = (host.memory_total, host.memory_available, *(size for gpu in host.gpus for size in _gpu_sizes(gpu)))
+    names = (host.cpu_name, *(name for gpu in host.gpus for name in (gpu.name, gpu.uuid)))
+    if host.physical_cores < 1 or min(sizes) < 0 or not all(map(str.isprintable, names)):
+        raise _unreadable("HostIs has a negative size, no core, or a name that cannot be printed")
+    return host
+
+
+def _gpu_sizes(gpu: Gpu) -> tuple[int, int, int]:
+    return gpu.index, gpu.memory_total, gpu.memory_free
 
 
 Decoded = TypeVar("Decoded")
@@ -61,11 +78,39 @@ def _decode(decoder: msgspec.msgpack.Decoder[Decoded], data: bytes) -> Decoded:
     try:
         return decoder.decode(data)
     except (msgspec.MsgspecError, UnicodeDecodeError, ValueError, TypeError) as error:
-        raise Problem(
-            Code.NODE_MESSAGE_REFUSED,
-            f"A message between the server and a node cannot be read: {error}.",
-            hint="Install the same version of Xinference on both.",
-        ) from None
+        raise _unreadable(str(error)) from None
+
+
+def _with_figures(message: Decoded) -> Decoded:
+    """A message whose numbers are figures: NaN and 2**64 - 1 would end what calculates with them, much later."""
+    if (found := _no_figure(message)) is not None:
+        raise _unreadable(f"{type(message).__name__} has the number {found!r}")
+    return message
+
+
+def _no_figure(value: object) -> int | float | None:
+    """The first number in a message that is none, or is too large; None: all are figures."""
+    if isinstance(value, float | int):
+        return None if math.isfinite(value) and -MAX_FIGURE < value < MAX_FIGURE else value
+    return next((found for each in _parts(value) if (found := _no_figure(each)) is not None), None)
+
+
+def _parts(value: object) -> Iterable[object]:
+    if isinstance(value, msgspec.Struct):
+        return (getattr(value, name) for name in value.__struct_fields__)
+    if dataclasses.is_dataclass(value):
+        return (getattr(value, field.name) for field in dataclasses.fields(value))
+    if isinstance(value, Mapping):
+        return value.values()
+    return value if isinstance(value, list | tuple | Set) else ()
+
+
+def _unreadable(cause: str) -> Problem:
+    return Problem(
+        Code.NODE_MESSAGE_REFUSED,
+        f"A message between the server and a node cannot be read: {cause}.",
+        hint="Install the same version of Xinference on both.",
+    )
 
 
 def _to_builtin(value: object) -> object:

@@ -40,8 +40,13 @@ class NodeLinks:
     def _take_event(self, node_id: str, event: Event) -> None:
         if (node := self._nodes.get(node_id)) is None:
             log.warning("an event of %s, which is no node of this cluster", node_id)
-        elif (body := node.receive(event)) is not None:
-            self._note_event(node_id, body)
+            return
+        try:
+            if (body := node.receive(event)) is not None:
+                self._note_event(node_id, body)
+        except Exception:
+            # A defect of xinference in an event of one node must not end the links of all.
+            log.exception("an event of the node %s", node_id)
 
     def _take_link(self, link: Link) -> None:
         if (node := self._nodes.get(link.node)) is not None:

@@ -7,6 +7,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
@@ -38,6 +39,8 @@ ANSWER_SECONDS, HEADER_SECONDS = 10.0, 60.0
 LINK_SECONDS = 5.0
 #: Maximum age of a report of the node's resources that is used without a question.
 HOST_SECONDS = 3.0
+#: Maximum number of replicas of a node that no row names: more are not stopped, and not remembered.
+MAX_UNKNOWN = 1000
 
 Got = TypeVar("Got", bound=messages.Message)
 
@@ -227,14 +230,20 @@ class RemoteNode:
 
     def end_unknown(self, state: messages.WholeState, is_known: Callable[[str], bool]) -> None:
         """Stop the engines of a node's state that no row of the server names: an earlier server started them."""
-        for report in state.replicas:
-            replica_id = report.replica_id
-            if replica_id not in self._replicas and not is_known(replica_id):
-                log.warning(
-                    "node %s: the engine of %s has no row in the database; it is stopped", self.node_id, replica_id
-                )
-                self._given_up.add(replica_id)
-                self._tell(messages.Stop(replica_id))
+        ids = list(islice((each.replica_id for each in state.replicas), MAX_UNKNOWN))
+        unknown = [each for each in ids if each not in self._replicas and not is_known(each)]
+        for replica_id in unknown[: max(0, MAX_UNKNOWN - len(self._given_up))]:
+            self._given_up.add(replica_id)
+            self._tell(messages.Stop(replica_id))
+        if unknown:
+            named = ", ".join(each[:100] for each in unknown[:10])
+            log.warning(
+                "node %s: %d engines have no row in the database, and are stopped: %s%s",
+                self.node_id,
+                len(unknown),
+                named,
+                ", …" if len(unknown) > 10 else "",
+            )
 
     async def close(self) -> None:
         """End the questions that have no answer."""

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from itertools import islice
 
 from xinference.nodes import messages
+from xinference.nodes.membership import CLOCK_SECONDS
 from xinference.records.record import Record
 
 log = logging.getLogger(__name__)
@@ -18,6 +19,8 @@ BATCH = 1000
 MAX_WAITING = 50_000
 #: Maximum number of messages that are sent at once.
 MAX_BATCHES = 10
+#: Maximum age of a record, in seconds; maximum number of tokens or bytes of a request; maximum characters of a text.
+MAX_AGE_SECONDS, MAX_COUNT, MAX_TEXT = 30 * 86400.0, 1 << 48, 1024
 
 
 class ServedRecords:
@@ -74,11 +77,32 @@ class CountedRecords:
     def __init__(self) -> None:
         self._process, self._number = "", 0
 
-    def take(self, served: messages.Served) -> tuple[Record, ...]:
-        """The records of a message that were not counted before."""
+    def take(self, served: messages.Served, now: float) -> tuple[Record, ...]:
+        """The records of a message that were not counted before, without those that no request can have.
+
+        `now`: seconds since the epoch.
+        """
         if served.process != self._process:
             self._process, self._number = served.process, 0
         records = served.records
         new = min(len(records), max(0, served.number - self._number))
         self._number = max(self._number, served.number)
-        return records[len(records) - new :]
+        taken = records[len(records) - new :]
+        possible = tuple(each for each in taken if _is_possible(each, now))
+        if len(possible) < len(taken):
+            log.warning("%d records of requests are not counted: no request can have them", len(taken) - len(possible))
+        return possible
+
+
+def _is_possible(record: Record, now: float) -> bool:
+    """Whether a record can be of a request: totals and metrics are added up from what a node says."""
+    seconds = (record.total, record.first_token or 0.0, record.wait_load, record.wait_recovery, record.wait_permit)
+    counts = (record.prompt_tokens, record.cached_tokens, record.output_tokens, record.bytes_in, record.bytes_out)
+    texts = (record.request_id, record.key_id, record.model, record.replica, record.path, record.code, record.trace)
+    return (
+        now - MAX_AGE_SECONDS <= record.started <= now + CLOCK_SECONDS
+        and all(0 <= each <= MAX_AGE_SECONDS for each in (*seconds, record.wait_quota))
+        and all(0 <= (each or 0) <= MAX_COUNT for each in counts)
+        and all(len(each) <= MAX_TEXT for each in texts)
+        and 100 <= record.status < 600
+    )
