@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
@@ -170,6 +170,16 @@ class ModelVersion(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     def version_id(self) -> str:
         """``llama-2-chat--7B--ggufv2--Q4_K_M``, as in cache listings."""
         return f"{self.family.model_name}--{self.size}B--{self.spec.model_format}--{self.quantization}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields that name it in the entries of the API."""
+        return {
+            "model_name": self.family.model_name,
+            "model_type": self.family.model_type,
+            "model_size_in_billions": self.spec.model_size_in_billions,
+            "model_format": self.spec.model_format,
+            "quantization": self.quantization,
+        }
 
 
 FORMAT_ALIASES = {"gguf": "ggufv2", "ggml": "ggmlv3", "safetensors": "pytorch"}

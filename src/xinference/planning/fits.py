@@ -55,13 +55,9 @@ class Fit(msgspec.Struct, frozen=True):
 
     def to_dict(self) -> dict[str, Any]:
         """Its entry in the API."""
-        sizing, spec = self.plan.sizing if self.plan else None, self.version.spec
+        sizing = self.plan.sizing if self.plan else None
         return {
-            "model_name": self.version.family.model_name,
-            "model_type": self.version.family.model_type,
-            "model_size_in_billions": spec.model_size_in_billions,
-            "model_format": spec.model_format,
-            "quantization": self.version.quantization,
+            **self.version.to_dict(),
             "engine": self.engine,
             "fits": self.state,
             "unload": self.unload,

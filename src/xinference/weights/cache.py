@@ -38,13 +38,8 @@ class CachedVersion:
 
     def to_dict(self) -> dict[str, Any]:
         """The version's entry in ``GET /v1/cache/models``."""
-        spec = self.version.spec
         return {
-            "model_name": self.version.family.model_name,
-            "model_type": self.version.family.model_type,
-            "model_size_in_billions": spec.model_size_in_billions,
-            "model_format": spec.model_format,
-            "quantization": self.version.quantization,
+            **self.version.to_dict(),
             "model_version": self.version.version_id,
             "path": str(self.path),
             "real_path": str(self.path.resolve()),
