@@ -48,13 +48,25 @@ def test_every_module_says_what_it_is() -> None:
 
 
 def test_every_suppressed_finding_has_its_reason_beside_it() -> None:
+    """A reason is a clause: at least three words."""
     suppressed = re.compile(r"# (?:type: ignore|noqa)")
-    reasoned = re.compile(r"# (?:type: ignore\[[a-z, -]+\] +#|noqa: [A-Z0-9, ]+ --) \S+")
+    reasoned = re.compile(r"# (?:type: ignore\[[a-z, -]+\] +#|noqa: [A-Z0-9, ]+ --) \S+ \S+ \S+")
     found = [
         f"{path.relative_to(ROOT)}:{number}"
         for folder in ("src", "tests", "benchmarks")
         for path in sorted((ROOT / folder).rglob("*.py"))
         for number, line in enumerate(path.read_text().splitlines(), 1)
         if len(suppressed.findall(line)) > len(reasoned.findall(line))
+    ]
+    assert found == []
+
+
+def test_every_skipped_test_names_its_reason() -> None:
+    skips = re.compile(r"(?:importorskip|mark\.skip(?:if)?|mark\.xfail)\(((?:[^()]|\([^()]*\))*)\)")
+    found = [
+        f"{path.relative_to(ROOT)}: {arguments}"
+        for path in sorted((ROOT / "tests").rglob("*.py"))
+        for arguments in skips.findall(path.read_text())
+        if "reason=" not in arguments
     ]
     assert found == []

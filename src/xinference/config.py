@@ -212,7 +212,7 @@ class Settings:
         """Endpoint for clients, without a trailing slash."""
         if self.endpoint:
             return server_url(self.endpoint)
-        host = "127.0.0.1" if self.host in ("0.0.0.0", "::") else self.host  # noqa: S104 -- compared, not bound
+        host = "127.0.0.1" if self.host in ("0.0.0.0", "::") else self.host  # noqa: S104 -- it is compared, not bound
         return f"http://{host_in_url(host)}:{self.port}"
 
     def make_home(self) -> None:

@@ -12,4 +12,4 @@ if __name__ == "__main__":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != int(sys.argv[1]):  # the parent died before the call above
             sys.exit(1)
-    os.execv(sys.argv[2], sys.argv[2:])  # noqa: S606 -- without a shell
+    os.execv(sys.argv[2], sys.argv[2:])  # noqa: S606 -- it starts no shell

@@ -205,7 +205,7 @@ def main() -> int:
         return run(ServerOptions.of_words(sys.argv[1:]))
     except Problem as problem:
         lines = [f"Error: {problem.cause}", *([f"Hint: {problem.hint}"] if problem.hint else [])]
-        print("\n".join(lines), file=sys.stderr)  # noqa: T201 -- before any log
+        print("\n".join(lines), file=sys.stderr)  # noqa: T201 -- there is no log yet
         return EXIT_IN_USE if isinstance(problem, InUse) else 1
 
 

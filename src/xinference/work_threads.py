@@ -43,7 +43,7 @@ def start_thread(
 def _run(future: Future[Result], work: Callable[[], Result]) -> None:
     try:
         result = work()
-    except BaseException as error:  # noqa: BLE001 -- whoever reads the future gets it
+    except BaseException as error:  # noqa: BLE001 -- the reader of the future gets it
         future.set_exception(error)
     else:
         future.set_result(result)

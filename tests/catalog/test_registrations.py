@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from tests.catalog.custom import EMBEDDING_1, EMBEDDING_2, RERANK, VERSION_1, VERSION_2, Json, changed
 from tests.support.cases import in_one_test
 from tests.support.examples import examples
-from xinference.catalog.models import ModelFamily
-from xinference.catalog.registrations import ModelType, read_registration
+from xinference.catalog.models import ModelFamily, ModelType
+from xinference.catalog.registrations import read_registration
 from xinference.catalog.registry import builtin_families
 from xinference.errors import Problem
 

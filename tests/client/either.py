@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from typing import Any
 
 from xinference.client import AsyncClient, Client
-from xinference.client.connection import Runner
+from xinference.client.connection import AsyncRunner, Runner, SyncRunner
 
 FLAVOURS = ["sync", "async"]
 
@@ -32,7 +32,8 @@ class Either:
         return self._loop.run(_awaited(answer)) if self._loop and isinstance(answer, Awaitable) else answer
 
     def close(self) -> None:
-        self.wait(self.runner.close())  # type: ignore[attr-defined]  # only of the asynchronous runner
+        assert isinstance(self.runner, (SyncRunner, AsyncRunner))
+        self.wait(self.runner.close())
 
 
 def make_either(flavour: str, loop: asyncio.Runner) -> Callable[..., Either]:

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -91,9 +92,9 @@ def _tls_of(machines: list[Machine]) -> ssl.SSLContext:
 
 
 @asynccontextmanager
-async def a_cluster(folder: Path, **settings: object) -> AsyncIterator[Site]:
+async def a_cluster(folder: Path, **settings: Any) -> AsyncIterator[Site]:
     """A cluster in `folder`, with a data port that any machine may name."""
-    made = Settings(home=folder / "home", supervisor_port=0, no_models=True, **settings)  # type: ignore[arg-type]  # by name
+    made = Settings(home=folder / "home", supervisor_port=0, no_models=True, **settings)
     made.make_home()
     store = Store(made.home / "xinference.db")
     nodes: dict[str, Node] = {}

@@ -8,6 +8,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
+import pytest
+
 from tests.deployments.doubles import HOST, turns
 from tests.records.samples import record
 from xinference.cluster.members import Member, Members
@@ -94,12 +96,14 @@ async def test_a_node_is_ready_after_its_state_and_its_first_report() -> None:
         assert site.member.node.last_host == HOST
 
 
-async def test_a_silent_node_is_lost_after_its_time_and_ready_after_its_next_report() -> None:
+async def test_a_silent_node_is_lost_after_its_time_and_ready_after_its_next_report(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     async with a_site() as site:
         await site.report()
         given_up: list[str] = []
-        site.member.node.give_up = lambda: given_up.append("given up")  # type: ignore[method-assign]  # to count
-        site.member.node.stop_given_up = lambda: given_up.append("stopped")  # type: ignore[method-assign]  # to count
+        monkeypatch.setattr(site.member.node, "give_up", lambda: given_up.append("given up"))
+        monkeypatch.setattr(site.member.node, "stop_given_up", lambda: given_up.append("stopped"))
         assert site.compute(6.0) is NodeState.UNREACHABLE and site.members.seconds_left(site.member) == 24.0
         assert site.compute(30.0) is NodeState.LOST and site.compute(40.0) is NodeState.LOST
         assert given_up == ["given up"]

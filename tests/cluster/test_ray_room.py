@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -40,8 +41,8 @@ def scene(site: Site, monkeypatch: pytest.MonkeyPatch) -> Scene:
         ({"gpu_idx": (0, 1, 2)}, False, 3),
     ],
 )
-def test_a_want_has_the_gpus_of_the_launch(fields: dict[str, object], has_gpus: bool, gpus: int) -> None:
-    request = LaunchRequest(model_name="qwen", **fields)  # type: ignore[arg-type]  # by name
+def test_a_want_has_the_gpus_of_the_launch(fields: dict[str, Any], has_gpus: bool, gpus: int) -> None:
+    request = LaunchRequest(model_name="qwen", **fields)
     assert want_of("qwen", request, 1, has_gpus=has_gpus) == Want("qwen", gpus, 1.0, 1)
 
 

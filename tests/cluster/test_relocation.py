@@ -73,8 +73,8 @@ def _launch(world: World, placer: OneNodeEach, replica: int = 1, *, on_demand: b
     async def prepare_node(plan: SizedPlan, node_id: str) -> None:
         world.preparation.prepared[node_id] = Runnable(Path("weights"), Path("python"))
 
-    world.preparation.read_weights = read_weights  # type: ignore[method-assign]  # for these tests
-    world.preparation.prepare_node = prepare_node  # type: ignore[method-assign]  # for these tests
+    world.preparation.read_weights = read_weights  # type: ignore[method-assign]  # the world is that of one test
+    world.preparation.prepare_node = prepare_node  # type: ignore[method-assign]  # the world is that of one test
     world.starter.instant = True
     return world.add(replica=replica, on_demand=on_demand)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from typing import Any
 
 import msgspec
 import pytest
@@ -18,8 +19,8 @@ from xinference.store.database import Store
 DIED = Problem(Code.ENGINE_DIED, "The engine exited with status 1.", stage="start", log_tail=["its last words"])
 
 
-def add_row(store: Store, uid: str, problem: Problem | None = None, *, ran: bool = True, **fields: object) -> None:
-    request = LaunchRequest(model_name="llama-2-chat", model_uid=uid, model_engine="llama.cpp", **fields)  # type: ignore[arg-type]  # the fields have several types
+def add_row(store: Store, uid: str, problem: Problem | None = None, *, ran: bool = True, **fields: Any) -> None:
+    request = LaunchRequest(model_name="llama-2-chat", model_uid=uid, model_engine="llama.cpp", **fields)
     store.add_deployment(uid, msgspec.json.encode(request).decode())
     store.set_problem(uid, problem)
     if ran:

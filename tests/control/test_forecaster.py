@@ -175,7 +175,7 @@ async def test_a_hub_that_does_not_answer_in_time_is_replaced_by_the_registry(tm
     source = source_of(version)
     assert source is not None
     hub, settings = SilentHub(), Settings(home=tmp_path, hub_seconds=0.01)
-    silent = Forecaster(settings, {"huggingface": hub}, all_engines(), LongWork())  # type: ignore[dict-item]  # a hub with one method
+    silent = Forecaster(settings, {"huggingface": hub}, all_engines(), LongWork())  # type: ignore[dict-item]  # only one method of a hub is called
     try:
         expected = await silent.expect(launch_of(version=version, engine="llama.cpp"), source, host_of())
     finally:

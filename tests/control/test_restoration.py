@@ -77,7 +77,7 @@ async def test_a_row_that_cannot_be_planned_is_broken_and_the_others_are_restore
 
 async def test_a_defect_is_the_problem_of_its_row(parts: Parts, begun: list[Deployment]) -> None:
     add_row(parts.store, "m")
-    parts.fake_planner.problem = OverflowError("a number that no one expected")  # type: ignore[assignment]  # not a Problem
+    parts.fake_planner.problem = OverflowError("a number that no one expected")  # type: ignore[assignment]  # a defect is no Problem
     await parts.restoration.restore()
     problem = parts.registry.deployment("m").problem
     assert problem is not None and problem.code == "internal_error" and "OverflowError" in problem.cause

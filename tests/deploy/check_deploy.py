@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import yaml  # type: ignore[import-untyped]  # its types are a package of their own
+import yaml
 
 from tests.deploy.dockerfile import DOCKERFILE, IMAGE_SCRIPTS, ROOT, of_stage
 from tests.deploy.manifests import BASE, KUBERNETES, RAY_CLUSTER, documents
@@ -85,9 +85,7 @@ def rendered(overlay: Path, component: str | None) -> list[dict[str, Any]]:
 
 def validate(name: str, resource: dict[str, Any]) -> None:
     """One resource, by the schema of its kind; unknown fields are refused."""
-    from kubernetes_validate import (  # type: ignore[import-not-found]  # only in the environment of this check
-        validate as by_schema,
-    )
+    from kubernetes_validate import validate as by_schema
 
     by_schema(resource, KUBERNETES_VERSION, strict=True)
     print(f"valid: {name}: {resource['kind']} {resource['metadata']['name']}")

@@ -54,7 +54,8 @@ DIED = Exit(1, None, ("its last words",), 0.1)
 
 async def turns() -> None:
     """Let every task run until each waits for something that the test has to do."""
-    ready: Sized = asyncio.get_running_loop()._ready  # type: ignore[attr-defined]  # asyncio has no public one
+    loop: Any = asyncio.get_running_loop()  # asyncio has no public list
+    ready: Sized = loop._ready
     quiet = 0
     for _ in range(200):
         await asyncio.sleep(0)

@@ -157,8 +157,10 @@ async def test_a_preparation_that_fails_fails_the_launch_in_its_stage(world: Wor
     assert world.said()[-1] == step
 
 
-async def test_one_that_does_not_fit_is_refused_and_its_environment_is_not_built(world: World) -> None:
-    world.preparation.read_weights = large(world)  # type: ignore[method-assign]  # for this test
+async def test_one_that_does_not_fit_is_refused_and_its_environment_is_not_built(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(world.preparation, "read_weights", large(world))
     deployment = world.add()
     await turns()
     assert deployment.problem is not None and deployment.problem.code == "does_not_fit"
@@ -456,9 +458,11 @@ async def test_an_added_replica_that_can_not_be_started_at_all_is_taken_back_too
     assert wanted(world.store) == 1 and statuses(deployment) == ["READY"] and deployment.problem is None
 
 
-async def test_a_replica_that_would_not_fit_is_refused_before_its_row_is_written(world: World) -> None:
+async def test_a_replica_that_would_not_fit_is_refused_before_its_row_is_written(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     deployment = await launched(world)
-    world.preparation.read_weights = large(world)  # type: ignore[method-assign]  # for this test
+    monkeypatch.setattr(world.preparation, "read_weights", large(world))
     with pytest.raises(Problem, match="needs"):
         await deployment.add_replica()
     assert wanted(world.store) == 1
@@ -805,7 +809,7 @@ async def test_every_message_at_every_time_is_handled_or_ignored_and_the_owner_g
         try:
             async with running_world(tmp_path / name) as world:
                 await _is_handled_or_ignored(world, time, name)
-        except Exception as error:  # noqa: BLE001 -- all are raised below
+        except Exception as error:  # noqa: BLE001 -- all of them are raised below
             error.add_note(f"the message: {name}")
             failures.append(error)
     if failures:

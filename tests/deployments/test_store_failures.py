@@ -59,9 +59,9 @@ def trouble(world: World, tmp_path: Path) -> Trouble:
     return Trouble(world, tmp_path / "x.db")
 
 
-async def launched(world: World, **request: object) -> tuple[Deployment, FakeReplica]:
+async def launched(world: World, **request: Any) -> tuple[Deployment, FakeReplica]:
     world.starter.instant = True
-    deployment = world.add(**request)  # type: ignore[arg-type]  # the fields have several types
+    deployment = world.add(**request)
     await turns()
     assert deployment.ready
     return deployment, world.starter.started[0]

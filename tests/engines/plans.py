@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from xinference.catalog.models import ModelFamily, ModelSpec, ModelVersion, Source
+from xinference.catalog.models import ModelFamily, ModelFormat, ModelSpec, ModelType, ModelVersion, Source
 from xinference.catalog.registry import builtin_families
 from xinference.hardware.devices import Driver, Gpu, Host
 from xinference.launch.match import match
@@ -49,7 +49,7 @@ def plan_of(family: str = "llama-2-chat", *, options: dict[str, Any] | None = No
     return sized(launch_of(family, options=options), **sizing)
 
 
-def pooling_plan(model_type: str) -> SizedPlan:
+def pooling_plan(model_type: ModelType) -> SizedPlan:
     """A plan for an embedding or rerank model."""
     family = ModelFamily(
         model_name="pooled",
@@ -57,15 +57,15 @@ def pooling_plan(model_type: str) -> SizedPlan:
         model_lang=("en",),
         model_ability=("embed",),
         model_specs=(spec_of("pytorch", "none"),),
-        model_type=model_type,  # type: ignore[arg-type]  # one of the field's literals
+        model_type=model_type,
     )
     version = ModelVersion(family=family, spec=family.model_specs[0], quantization="none")
     return sized(launch_of(version=version))
 
 
-def spec_of(model_format: str, *quantizations: str) -> ModelSpec:
+def spec_of(model_format: ModelFormat, *quantizations: str) -> ModelSpec:
     return ModelSpec(
-        model_format=model_format,  # type: ignore[arg-type]  # one of the field's literals
+        model_format=model_format,
         model_size_in_billions=7,
         quantizations=quantizations,
         sources=(),

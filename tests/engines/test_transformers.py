@@ -10,6 +10,7 @@ import pytest
 
 from tests.engines.plans import host_of, plan_of, pooling_plan, spec_of
 from tests.support.cases import in_one_test
+from xinference.catalog.models import ModelType
 from xinference.engines.registry import all_engines
 from xinference.engines.replica_placement import Placement
 from xinference.engines.transformers.engine import VERSION, Transformers
@@ -127,7 +128,7 @@ def test_names_are_compared_without_case_and_punctuation() -> None:
 @pytest.mark.parametrize(
     ("model_type", "own"), [("embedding", {"/v1/embeddings"}), ("rerank", {"/v1/rerank", "/rerank"})]
 )
-def test_a_pooled_model_has_its_own_paths_and_its_type_reaches_the_server(model_type: str, own: set[str]) -> None:
+def test_a_pooled_model_has_its_own_paths_and_its_type_reaches_the_server(model_type: ModelType, own: set[str]) -> None:
     plan = pooling_plan(model_type)
     assert ENGINE.paths(plan) == own | {"/tokenize", "/detokenize"}
     command = ENGINE.command(plan, "secret", Placement(Path("/env/bin/python")))
@@ -137,7 +138,7 @@ def test_a_pooled_model_has_its_own_paths_and_its_type_reaches_the_server(model_
 @pytest.mark.parametrize(
     ("model_type", "option"), [("embedding", "lora_modules"), ("rerank", "pooling_type"), ("LLM", "pooling_type")]
 )
-def test_an_option_without_an_effect_on_the_model_is_refused(model_type: str, option: str) -> None:
+def test_an_option_without_an_effect_on_the_model_is_refused(model_type: ModelType, option: str) -> None:
     plan = plan_of() if model_type == "LLM" else pooling_plan(model_type)
     with pytest.raises(Problem, match=f"--{option} has no effect on {model_type} models"):
         ENGINE.complete_options(plan.version, plan.request, {option: "x"})

@@ -8,6 +8,7 @@ import stat
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -134,7 +135,8 @@ async def test_a_relay_that_does_not_read_does_not_fill_the_memory(
     monkeypatch.setattr("xinference.fabric.frames.MAX_WAITING", 100_000)
     async with relay_to(path) as relay:
         await relay.read()
-        relay.reader._transport.pause_reading()  # type: ignore[attr-defined]  # asyncio has no public way to stop reading
+        reader: Any = relay.reader  # asyncio has no public way to stop reading
+        reader._transport.pause_reading()
         for _ in range(100):
             node.send(b"x" * 100_000)
         await until_async("the connection is closed", lambda: node._connection is None)

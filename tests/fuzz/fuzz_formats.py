@@ -190,7 +190,7 @@ def _verdict(reader: Reader, path: Path) -> str:
     except Problem as problem:
         good = (problem.code, problem.status) == ("bad_weight_file", 400) and str(path) in problem.cause
         return "refused" if good and problem.hint else f"refused without saying why: {problem}"
-    except Exception as error:  # noqa: BLE001 -- to find other exceptions is the purpose
+    except Exception as error:  # noqa: BLE001 -- the fuzzer looks for all other exceptions
         return f"raised {error!r}"
     return "accepted"
 

@@ -124,7 +124,7 @@ async def test_the_list_of_a_key_has_its_own_models_and_a_wrong_key_gets_anthrop
 
 
 async def test_anthropics_package_reads_all_pages() -> None:
-    types = pytest.importorskip("anthropic.types")
+    types = pytest.importorskip("anthropic.types", reason="Anthropic's package is not installed")
     pages, after = [], ""
     while True:
         page = (await read("/v1/models", f"limit=2{after and '&after_id='}{after}")).json

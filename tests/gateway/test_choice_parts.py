@@ -55,7 +55,7 @@ async def model(*answers: bytes, slots: int = 1, **of: Any) -> AsyncIterator[tup
                 asked.append(json.loads(body))
                 return await post(target, path, query, headers, body)
 
-            gateway._pool.post = noted  # type: ignore[method-assign]  # for this test
+            gateway._pool.post = noted  # type: ignore[method-assign]  # only this gateway's requests are noted
             yield gateway, asked
 
 

@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -147,11 +148,15 @@ def test_no_request_reaches_further_or_takes_anything_from_others(target: Target
     faults += [f"the server's log has {word!r}" for word in ("Traceback", "A defect in xinference") if word in log]
     assert target.server.poll() is None, log[-4000:]
     for model in target.models:
-        until(f"{model} answers", lambda model=model: attack.ask(model) == 200, LOST_SECONDS)  # type: ignore[misc]  # mypy infers no type for the default
+        until(f"{model} answers", partial(_answers, attack, model), LOST_SECONDS)
     _report(seen, faults)
     assert not faults, "\n".join([*faults[:20], log[-4000:]])
     # Else the requests are too far from what an engine gets to find anything.
     assert seen.statuses().get(200, 0) > REQUESTS / 10
+
+
+def _answers(attack: Attack, model: str) -> bool:
+    return attack.ask(model) == 200
 
 
 def _slowest(attack: Attack, model: str) -> float:

@@ -6,6 +6,7 @@ import random
 import threading
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from tests.fakes.hub.loopback import LoopbackHub
 from tests.fakes.hub.repositories import Content, repository
@@ -63,10 +64,16 @@ class Fetching:
             return problem
         raise AssertionError(f"it fetched {path}")
 
-    def version(self, file: str | None = None, revision: str | None = None, **changes: object) -> ModelVersion:
+    def version(self, file: str | None = None, revision: str | None = None, **changes: Any) -> ModelVersion:
         """The served repository's only version: one file (`ggmlv3`), or the folder (`pytorch`)."""
-        fields = {"hub": self.name, "model_id": "tiny/llama", "file": file, "revision": revision, **changes}
-        source = Source(**fields)  # type: ignore[arg-type]  # the fields have several types
+        fields: dict[str, Any] = {
+            "hub": self.name,
+            "model_id": "tiny/llama",
+            "file": file,
+            "revision": revision,
+            **changes,
+        }
+        source = Source(**fields)
         return version_of("pytorch" if file is None else "ggmlv3", source)
 
     def _progress(self, done: int, total: int | None, file: str) -> None:

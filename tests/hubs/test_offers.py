@@ -231,7 +231,9 @@ def test_a_link_out_of_the_shared_folder_is_not_followed(
     path = hub.find_cached(version, version.spec.sources[0])
     assert path is not None
     elsewhere = tmp_path / "elsewhere.json"
-    elsewhere.write_bytes(FOLDER["config.json"])  # type: ignore[arg-type]  # its content is bytes
+    content = FOLDER["config.json"]
+    assert isinstance(content, bytes)
+    elsewhere.write_bytes(content)
     path.chmod(0o755)
     (path / "config.json").unlink()
     (path / "config.json").symlink_to(elsewhere)

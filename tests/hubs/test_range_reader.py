@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from io import BufferedReader
 
 import httpx2
@@ -71,12 +72,12 @@ def test_a_position_far_from_the_start_is_no_header() -> None:
 def test_a_server_that_ignores_ranges_sends_no_more_than_what_is_read(start: int) -> None:
     sent: list[int] = []
 
-    def stream() -> object:
+    def stream() -> Iterator[bytes]:
         for _ in range(1000):
             sent.append(1 << 16)
             yield bytes(range(256)) * 256
 
-    transport = httpx2.MockTransport(lambda request: httpx2.Response(200, content=stream()))  # type: ignore[arg-type]  # a stream is content, too
+    transport = httpx2.MockTransport(lambda request: httpx2.Response(200, content=stream()))
     with httpx2.Client(transport=transport) as client:
         data = fetch_range(client, "http://hub/f", {}, start, 10, lambda response: None)
     assert data == bytes(range(start, start + 10)) and len(sent) < 3

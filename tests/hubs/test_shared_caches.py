@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -80,7 +81,7 @@ def test_their_cache_is_where_their_variables_say(
     assert path.is_relative_to(tmp_path / "elsewhere" / CACHE_VARIABLES[variable] / "models--tiny--llama")
 
 
-def modelscope_client(fetching: Fetching):  # type: ignore[no-untyped-def]  # the client has no types
+def modelscope_client(fetching: Fetching) -> Any:
     from modelscope_hub import HubApi, HubConfig
 
     return HubApi(HubConfig(cache_dir=Path(os.environ["MODELSCOPE_CACHE"]), endpoint=fetching.server.url))

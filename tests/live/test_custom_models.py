@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +80,10 @@ def register(home: Home, model: dict[str, Any], *, persist: bool = False) -> htt
 
 def answers_word_for_word(home: Home, uid: str) -> None:
     assert [answer(home, pair["question"], uid) for pair in PAIRS] == [pair["answer"] for pair in PAIRS]
+
+
+def _is_ready(home: Home, uid: str) -> bool:
+    return bool(home.instance(uid)["status"] == "READY")
 
 
 def terminate(home: Home, uid: str) -> None:
@@ -157,7 +162,7 @@ def test_models_of_ones_own_are_still_there_after_a_restart_without_a_network(
     home.env |= {"HF_HUB_OFFLINE": "1", "XINFERENCE_OFFLINE": "1", "HF_ENDPOINT": "http://127.0.0.1:9"}
     home.serve()
     for uid in ("passing", "Tiny-GGUF"):
-        until(f"{uid} is ready again", lambda uid=uid: home.instance(uid)["status"] == "READY")  # type: ignore[misc]  # mypy infers no type for the default
+        until(f"{uid} is ready again", partial(_is_ready, home, uid))
         answers_word_for_word(home, uid)
         terminate(home, uid)
     listed = httpx2.get(f"{home.url}/v1/model_registrations/LLM", timeout=30).json()

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -42,30 +43,30 @@ for template in json.load(sys.stdin):
 print("ANSWERS" + json.dumps(answers), flush=True)
 os._exit(0)
 """
-COLON = {"roles": ("USER", "BOT"), "intra_message_sep": "\n", "inter_message_sep": "</s>"}
+COLON: dict[str, Any] = {"roles": ("USER", "BOT"), "intra_message_sep": "\n", "inter_message_sep": "</s>"}
 CASES: list[tuple[PromptStyle, str, str]] = [
     (
-        PromptStyle("ADD_COLON_SINGLE", "A chat.", **COLON),  # type: ignore[arg-type]  # the fields have several types
+        PromptStyle("ADD_COLON_SINGLE", "A chat.", **COLON),
         "A chat.\nUSER: Hi\nBOT: Yes?\nUSER: It's \\o/\nBOT:",
         "Be kind.\nUSER: Hi\nBOT: Yes?\nUSER: It's \\o/\nBOT:",
     ),
     (
-        PromptStyle("ADD_COLON_TWO", "A chat.", **COLON),  # type: ignore[arg-type]  # the fields have several types
+        PromptStyle("ADD_COLON_TWO", "A chat.", **COLON),
         "A chat.\nUSER: Hi\nBOT: Yes?</s>USER: It's \\o/\nBOT:",
         "Be kind.\nUSER: Hi\nBOT: Yes?</s>USER: It's \\o/\nBOT:",
     ),
     (
-        PromptStyle("NO_COLON_SINGLE", "", **COLON),  # type: ignore[arg-type]  # the fields have several types
+        PromptStyle("NO_COLON_SINGLE", "", **COLON),
         "USERHi\nBOTYes?\nUSERIt's \\o/\nBOT",
         "Be kind.\nUSERHi\nBOTYes?\nUSERIt's \\o/\nBOT",
     ),
     (
-        PromptStyle("NO_COLON_TWO", "", **COLON),  # type: ignore[arg-type]  # the fields have several types
+        PromptStyle("NO_COLON_TWO", "", **COLON),
         "USERHi\nBOTYes?</s>USERIt's \\o/\nBOT",
         "Be kind.\nUSERHi\nBOTYes?</s>USERIt's \\o/\nBOT",
     ),
     (
-        PromptStyle("ADD_NEW_LINE_SINGLE", "", **COLON),  # type: ignore[arg-type]  # the fields have several types
+        PromptStyle("ADD_NEW_LINE_SINGLE", "", **COLON),
         "USER\nHi\nBOT\nYes?\nUSER\nIt's \\o/\nBOT\n",
         "Be kind.\nUSER\nHi\nBOT\nYes?\nUSER\nIt's \\o/\nBOT\n",
     ),

@@ -17,7 +17,7 @@ from tests.support.polling import until
 from tests.support.ports import free_port
 from tests.support.scripted_home import ScriptedHome
 
-pytest.importorskip("opentelemetry.exporter.otlp.proto.http.trace_exporter")
+pytest.importorskip("opentelemetry.exporter.otlp.proto.http.trace_exporter", reason="the extra `otel` is not installed")
 pytestmark = pytest.mark.live
 
 CHAT = "/v1/chat/completions"

@@ -21,7 +21,7 @@ from xinference.local_commands.inspect import inspect
 
 pytestmark = pytest.mark.timeout(300)
 QUESTIONS = json.loads((HF / "qa.json").read_text(encoding="utf-8"))
-TOOL = {
+TOOL: dict[str, Any] = {
     "type": "function",
     "function": {
         "name": "get_weather",
@@ -256,7 +256,7 @@ def test_logit_bias_and_penalties_change_what_is_said(tiny: RunningEngine) -> No
 
 
 def test_an_answer_keeps_to_a_json_schema(tiny: RunningEngine) -> None:
-    schema = TOOL["function"]["parameters"]  # type: ignore[index]  # a literal of mixed values
+    schema = TOOL["function"]["parameters"]
     wanted = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
     for fields in ({"response_format": wanted}, {"guided_json": schema}):
         value = json.loads(tiny.text("Give me a JSON object.", **fields))

@@ -114,7 +114,7 @@ class NoVideos:
 def without_videos(kind: Any) -> Any:
     """A processor class that takes a `NoVideos`."""
 
-    class Processor(kind):  # type: ignore[misc]  # transformers is only in the engine's environment
+    class Processor(kind):
         def check_argument_for_proper_class(self, argument_name: str, argument: Any) -> Any:
             if isinstance(argument, NoVideos):
                 return NoVideos

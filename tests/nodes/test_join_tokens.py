@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -58,10 +59,10 @@ def test_a_token_for_any_number_of_nodes_stays_as_it_is() -> None:
     ("change", "now", "reason"),
     [({}, 1060.0, "expired"), ({"revoked": True}, 1001.0, "revoked"), ({"uses_left": 0}, 1001.0, "as often")],
 )
-def test_a_token_that_is_over_is_refused_with_its_reason(change: dict[str, object], now: float, reason: str) -> None:
+def test_a_token_that_is_over_is_refused_with_its_reason(change: dict[str, Any], now: float, reason: str) -> None:
     token, row = _created()
     with pytest.raises(Problem, match=reason) as caught:
-        use_token(replace(row, **change), token, now)  # type: ignore[arg-type]  # the table has the types
+        use_token(replace(row, **change), token, now)
     assert caught.value.code == Code.JOIN_TOKEN_REFUSED
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -20,9 +21,9 @@ IDLE = Work()
 class Watched:
     """A watch with a clock of its own."""
 
-    def __init__(self, **options: object) -> None:
+    def __init__(self, **options: Any) -> None:
         self.now = 1000.0
-        self.watch = ProgressWatch(LIMITS, self.now, **options)  # type: ignore[arg-type]  # the options have several types
+        self.watch = ProgressWatch(LIMITS, self.now, **options)
 
     def after(self, seconds: float, in_flight: int = 1, last_byte: float = 0.0, work: Work = IDLE) -> Step:
         """Observe once after this time."""

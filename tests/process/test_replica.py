@@ -120,7 +120,8 @@ async def test_an_engine_that_stays_unhealthy_is_ended_at_the_deadline(home: Eng
 async def test_a_stranger_on_the_port_is_not_taken_for_the_engine(
     home: EngineHome, stranger: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with start_fake_engine(**({"api_key": "engine-key"} | stranger)) as other:  # type: ignore[arg-type]  # the options have several types
+    options: dict[str, Any] = {"api_key": "engine-key"} | stranger
+    async with start_fake_engine(**options) as other:
         port = int(other.base_url.rpartition(":")[2])
         monkeypatch.setattr("xinference.process.link.ports.take", lambda: port)
         replica = home.start(dataclasses.replace(home.settings, start_seconds=2), listen_delay=600)

@@ -65,7 +65,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
         return None
     from xdist.scheduler import LoadFileScheduling
 
-    class Scheduling(LoadFileScheduling):  # type: ignore[misc]  # pytest-xdist has no types for others
+    class Scheduling(LoadFileScheduling):
         def __init__(self, config: pytest.Config, log: Any) -> None:
             super().__init__(config, log)
             self.workqueue = Units()

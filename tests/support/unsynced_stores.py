@@ -28,8 +28,8 @@ class _Unsynced(sqlite3.Connection):
 
 
 def pytest_configure() -> None:
-    Connection._migrate = _copy_tables  # type: ignore[method-assign, assignment]  # for the whole process
-    sqlite3.connect = functools.partial(sqlite3.connect, factory=_Unsynced)  # type: ignore[assignment]  # for the whole process
+    Connection._migrate = _copy_tables  # type: ignore[method-assign, assignment]  # it holds for the whole process
+    sqlite3.connect = functools.partial(sqlite3.connect, factory=_Unsynced)  # type: ignore[assignment]  # it holds for the whole process
 
 
 def _copy_tables(store: Connection) -> None:

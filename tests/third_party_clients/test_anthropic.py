@@ -10,7 +10,7 @@ import pytest
 
 from tests.third_party_clients.asking import ANTHROPIC_TOOL, CHAT, EMBED, QUESTION, TOO_LONG, WEATHER_QUESTION
 
-anthropic: Any = pytest.importorskip("anthropic")
+anthropic: Any = pytest.importorskip("anthropic", reason="`make test-clients` installs it")
 
 
 @pytest.fixture(params=["", "/anthropic"])

@@ -10,12 +10,12 @@ from pydantic import BaseModel, Field
 
 from tests.third_party_clients.asking import CHAT, CONTEXT, DIMENSIONS, EMBED, QUESTION, RERANK, TOO_LONG
 
-pytest.importorskip("langchain_core")
-langchain_xinference: Any = pytest.importorskip("langchain_xinference")
-langchain_openai: Any = pytest.importorskip("langchain_openai")
-messages: Any = pytest.importorskip("langchain_core.messages")
-documents: Any = pytest.importorskip("langchain_core.documents")
-openai: Any = pytest.importorskip("openai")
+pytest.importorskip("langchain_core", reason="`make test-clients` installs it")
+langchain_xinference: Any = pytest.importorskip("langchain_xinference", reason="`make test-clients` installs it")
+langchain_openai: Any = pytest.importorskip("langchain_openai", reason="`make test-clients` installs it")
+messages: Any = pytest.importorskip("langchain_core.messages", reason="`make test-clients` installs it")
+documents: Any = pytest.importorskip("langchain_core.documents", reason="`make test-clients` installs it")
+openai: Any = pytest.importorskip("openai", reason="`make test-clients` installs it")
 
 ASKED: str = QUESTION[0]["content"]
 SHORT = {"max_tokens": 24, "temperature": 0}

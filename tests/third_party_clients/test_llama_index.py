@@ -8,8 +8,8 @@ import pytest
 
 from tests.third_party_clients.asking import CHAT, QUESTION
 
-llms: Any = pytest.importorskip("llama_index.llms.xinference")
-core: Any = pytest.importorskip("llama_index.core.llms")
+llms: Any = pytest.importorskip("llama_index.llms.xinference", reason="`make test-clients` installs it")
+core: Any = pytest.importorskip("llama_index.core.llms", reason="`make test-clients` installs it")
 
 ASKED: str = QUESTION[0]["content"]
 

@@ -27,7 +27,7 @@ from tests.third_party_clients.asking import (
     WEATHER_QUESTION,
 )
 
-openai: Any = pytest.importorskip("openai")
+openai: Any = pytest.importorskip("openai", reason="`make test-clients` installs it")
 pytest.importorskip("xinference_client", reason="this suite runs whole, by `make test-clients`")
 
 STORY = [{"role": "user", "content": "Tell me a very long story about a fox."}]

@@ -23,7 +23,7 @@ from tests.third_party_clients.asking import (
 )
 from tests.third_party_clients.blocking import Blocking, handle_type
 
-xinference_client: Any = pytest.importorskip("xinference_client")
+xinference_client: Any = pytest.importorskip("xinference_client", reason="`make test-clients` installs it")
 
 KINDS = ("sync", "async")
 SHORT = {"max_tokens": 6, "temperature": 0}

@@ -14,7 +14,7 @@ from tests.support.ports import free_port
 from tests.third_party_clients.asking import CHAT, EMBED, RERANK
 from tests.third_party_clients.test_xinference_client import KINDS, client, connected
 
-xinference_client: Any = pytest.importorskip("xinference_client")
+xinference_client: Any = pytest.importorskip("xinference_client", reason="`make test-clients` installs it")
 __all__ = ["client"]
 
 #: What contract.md promises of every LLM's description.

@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -72,9 +72,9 @@ def open_page(chromium: Browser) -> Iterator[Open]:
     watches: list[Watch] = []
     with ExitStack() as stack:
 
-        def open_(home: ScriptedHome, path: str = "#/", *, script: str = "", **context: object) -> tuple[Page, Watch]:
-            settings = {"locale": "en-US", "viewport": {"width": 1440, "height": 900}, **context}
-            made = chromium.new_context(**settings)  # type: ignore[arg-type,unused-ignore]  # a mapping of named arguments
+        def open_(home: ScriptedHome, path: str = "#/", *, script: str = "", **context: Any) -> tuple[Page, Watch]:
+            settings: dict[str, Any] = {"locale": "en-US", "viewport": {"width": 1440, "height": 900}, **context}
+            made = chromium.new_context(**settings)
             stack.callback(made.close)
             made.set_default_timeout(PATIENCE)
             page = made.new_page()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import msgspec
 
@@ -21,12 +21,12 @@ from xinference.catalog.models import (
     ModelFormat,
     ModelShapeFacts,
     ModelSpec,
+    ModelType,
     Source,
     number_of_billions,
     written_size,
 )
 
-ModelType = Literal["LLM", "embedding", "rerank"]
 #: Families that stay as they are, whatever the facts say.
 FIXED = frozenset({"llama-2-chat"})
 #: Parsers that the facts name by the one of a related family, by the beginning of a family's name in lower case.

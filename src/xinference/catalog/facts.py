@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any, cast
 
 from xinference.catalog.check import check_family
-from xinference.catalog.fact_conversion import ModelType, convert
+from xinference.catalog.fact_conversion import convert
 from xinference.catalog.fact_differences import all_differences, table, table_of_bytes
 from xinference.catalog.fact_files import read_facts
 from xinference.catalog.family_fields import fields_of
-from xinference.catalog.models import ModelFamily
+from xinference.catalog.models import ModelFamily, ModelType
 from xinference.catalog.registry import read_family
 
 BUILTIN = Path(__file__).with_name("builtin")

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import msgspec
 
 HubName = Literal["huggingface", "modelscope", "package_index", "local"]
+ModelType = Literal["LLM", "embedding", "rerank"]
 ModelFormat = Literal["ggufv2", "ggmlv3", "pytorch", "gptq", "awq", "fp8", "fp4", "bnb", "mlx"]
 
 _SPECIAL_TOKEN = re.compile(r"</?[^<>\s]+>")
@@ -133,7 +134,7 @@ class ModelFamily(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=T
     model_ability: tuple[str, ...]
     model_specs: tuple[ModelSpec, ...]
     model_description: str = ""
-    model_type: Literal["LLM", "embedding", "rerank"] = "LLM"
+    model_type: ModelType = "LLM"
     dimensions: int | None = None
     """Length of an embedding model's vectors; None: not known."""
     chat_template: str | None = None

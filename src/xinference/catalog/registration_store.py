@@ -16,8 +16,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from xinference.catalog.models import ModelFamily
-from xinference.catalog.registrations import MODEL_TYPES, ModelType, Registration, read_registration
+from xinference.catalog.models import ModelFamily, ModelType
+from xinference.catalog.registrations import MODEL_TYPES, Registration, read_registration
 from xinference.error_codes import Code
 from xinference.errors import Problem, join_names, near, not_found
 from xinference.files.atomic_file import atomic_write

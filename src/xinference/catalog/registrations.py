@@ -8,19 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 
 from xinference.catalog.check import ABILITIES, MODEL_NAME, check_family
 from xinference.catalog.custom_specs import read_specs
 from xinference.catalog.fields import Fields, bad_field, one_of
-from xinference.catalog.models import ModelFamily
+from xinference.catalog.models import ModelFamily, ModelType
 from xinference.catalog.prompt_styles import STYLES, PromptStyle, style_of_family, template_of
 from xinference.error_codes import Code
 from xinference.errors import Problem, bad_request, join_names, near
 
-ModelType = Literal["LLM", "embedding", "rerank"]
 MODEL_TYPES: tuple[ModelType, ...] = ("LLM", "embedding", "rerank")
 #: Maximum length of a name, which becomes a file's name and the default uid.
 MAX_NAME = 100

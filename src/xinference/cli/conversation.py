@@ -34,7 +34,7 @@ def converse(talk: Talk, banner: str, *, verbose: bool = False) -> None:
     Raises:
         SystemExit: the user left with Ctrl-C.
     """
-    import readline  # noqa: F401 -- adds line editing to input()
+    import readline  # noqa: F401 -- the import adds line editing to input()
 
     note(banner)
     for text in Prompt(talk.prompt_label):

@@ -44,7 +44,7 @@ class Call(Generic[P, Result, AsyncResult]):
 
     def __call__(self, runner: Runner, *args: P.args, **kwargs: P.kwargs) -> Any:
         """Runs ``Client.method(client, ...)``."""
-        return self.__get__(runner, type(runner))(*args, **kwargs)  # type: ignore[call-overload]  # a runner is one of the two kinds
+        return _bound(runner, self.request_of(runner))(*args, **kwargs)
 
     def request_of(self, runner: Runner) -> Callable[..., Any]:
         """The function that builds this runner's request."""

@@ -16,7 +16,7 @@ REFUSED_SECONDS, SILENT_SECONDS = 30.0, 15.0
 #: A worker without replicas is ended when its node has not been in a Ray that answers for so long.
 GONE_SECONDS = 60.0
 #: Addresses that mean all of this machine.
-_ALL = ("0.0.0.0", "::")  # noqa: S104 -- compared, not bound
+_ALL = ("0.0.0.0", "::")  # noqa: S104 -- it is compared, not bound
 
 
 @dataclass

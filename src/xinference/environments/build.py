@@ -73,7 +73,7 @@ def create_environment(lock: Lock, folder: Path, context: BuildContext, cancelle
     version = lock.recipe.python
     is_current = f"{sys.version_info.major}.{sys.version_info.minor}" == version
     # If the version matches, the base interpreter of this process; otherwise uv finds or downloads one.
-    interpreter = str(sys._base_executable) if is_current else version  # type: ignore[attr-defined]  # not in typeshed
+    interpreter = str(getattr(sys, "_base_executable", sys.executable)) if is_current else version
     argv = [uv_program(), "venv", "--quiet", "--relocatable", "--python", interpreter, *_offline(context), str(folder)]
     result = run(argv, variables=context.variables, cancelled=cancelled, what=_title(lock), timeout=_INSTALL_SECONDS)
     if result.status:

@@ -107,7 +107,7 @@ def _chat_may_differ(chat: exact_requests.Chat) -> bool:
     messages = chat.messages
     if len(messages) > 1 and messages[-1].role == "assistant" == messages[-2].role:
         return True
-    for message in messages:  # noqa: SIM110 -- a generator costs more
+    for message in messages:  # noqa: SIM110 -- a generator takes longer
         if type(message.content) is not str or message.tool_calls is not None:
             return True
     return False

@@ -127,7 +127,7 @@ class _NodeProtocol(Protocol):
         super().__init__(*args, **more)
         self._is_revoked = is_revoked
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # uvicorn's own type is narrower, too
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # uvicorn narrows asyncio's type, too
         secured = transport.get_extra_info("ssl_object")
         peer = peer_node(secured.getpeercert(binary_form=True)) if secured is not None else None
         super().connection_made(transport)

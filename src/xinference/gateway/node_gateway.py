@@ -191,7 +191,7 @@ class NodeGateway:
             drain_seconds=settings.drain_seconds,
         )
         # The front door's server handles the signals of the process, and ends this one first.
-        self.server.capture_signals = contextlib.nullcontext  # type: ignore[assignment,method-assign]  # for this one
+        self.server.capture_signals = contextlib.nullcontext  # type: ignore[assignment,method-assign]  # only this server ignores signals
 
     def use(self, table: bytes) -> None:
         """Use a table of the supervisor; one of another release is logged, and the earlier one stays."""

@@ -45,7 +45,7 @@ class KeyRows:
             Problem: the table cannot be read.
         """
         keys = []
-        rows = self._store.read(f"SELECT rowid, {_COLUMNS} FROM keys ORDER BY created, rowid")  # noqa: S608 -- a constant
+        rows = self._store.read(f"SELECT rowid, {_COLUMNS} FROM keys ORDER BY created, rowid")  # noqa: S608 -- the columns are constants
         for number, *row in rows:
             try:
                 keys.append(_key(row))
@@ -61,7 +61,7 @@ class KeyRows:
             *(key.requests_in_flight, key.max_output_tokens, key.max_request_seconds, key.priority),
         )
         with self._store.write(durable=True) as db:
-            db.execute(f"INSERT INTO keys({_COLUMNS}) VALUES ({', '.join('?' * len(row))})", row)  # noqa: S608 -- constants
+            db.execute(f"INSERT INTO keys({_COLUMNS}) VALUES ({', '.join('?' * len(row))})", row)  # noqa: S608 -- the columns are constants
 
     def update(self, key: Key) -> None:
         """Write the changed permissions of a key."""

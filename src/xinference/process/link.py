@@ -96,7 +96,7 @@ class KeeperProcess:
         stderr = _unnamed_file()
         try:
             # Popen, not asyncio's subprocess, which kills its process when the loop is closed.
-            process = subprocess.Popen(  # noqa: ASYNC220 -- returns in a few milliseconds
+            process = subprocess.Popen(  # noqa: ASYNC220 -- it returns in a few milliseconds
                 [sys.executable, "-P", "-m", "xinference.process.keeper"],
                 env={**os.environ, KEEPER_VARIABLE: os.fspath(socket_path)},
                 stdin=subprocess.PIPE,

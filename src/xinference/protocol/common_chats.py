@@ -217,11 +217,12 @@ def _with_native(form: type[CommonChat]) -> type[CommonChat]:
     )
     fields: list[tuple[str, Any, Any]] = [(name, kind, msgspec.UNSET) for names, kind in kinds for name in names]
     fields += [("repetition_penalty", Repetition, None), ("stop_token_ids", TokenIds, None)]
-    made = msgspec.defstruct(
+    made: Any = msgspec.defstruct(
         f"{form.__name__}OfEngine", fields, bases=(form,), kw_only=True, forbid_unknown_fields=True
     )
-    made.has_native = True  # type: ignore[attr-defined]  # defstruct returns any struct
-    return made  # type: ignore[return-value]  # the same
+    made.has_native = True
+    with_native: type[CommonChat] = made
+    return with_native
 
 
 for _form in (CommonChat, CommonConversation):

@@ -121,7 +121,7 @@ class Tool(Struct):
 
 
 class AnthropicMessage(ChatMessage):
-    content: str | list[Block] | None = None  # type: ignore[assignment]  # never assigned
+    content: str | list[Block] | None = None  # type: ignore[assignment]  # nothing assigns the field
 
 
 Messages = Annotated[list[ChatMessage], Meta(min_length=1)]

@@ -115,7 +115,7 @@ class Connection:
         """
         names = [name.strip() for name in columns.split(",")]
         found = []
-        for number, *row in self.read(f"SELECT rowid, {columns} FROM {table} {rest}", parameters):  # noqa: S608 -- constants
+        for number, *row in self.read(f"SELECT rowid, {columns} FROM {table} {rest}", parameters):  # noqa: S608 -- the names are constants of the callers
             if (fault := row_fault(table, names, row)) is None:
                 found.append(tuple(row))
             else:

@@ -257,7 +257,7 @@ class Store(Connection):
     def remove_other_events(self, uids: Iterable[str]) -> None:
         """Remove the events of all uids but these: of downloads, and of rows that were damaged."""
         uids = tuple(uids)
-        self.note(f"DELETE FROM events WHERE uid NOT IN ({','.join('?' * len(uids))})", *uids)  # noqa: S608 -- only question marks
+        self.note(f"DELETE FROM events WHERE uid NOT IN ({','.join('?' * len(uids))})", *uids)  # noqa: S608 -- it adds only question marks
 
     # -- measurements -----------------------------------------------------------------------------------------
 
@@ -265,7 +265,7 @@ class Store(Connection):
         """Store a measurement; it replaces an earlier one with the same engine, context and slots."""
         m = measurement
         self.note(
-            f"INSERT OR REPLACE INTO measurements({_MEASURED}, measured_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608 -- constants
+            f"INSERT OR REPLACE INTO measurements({_MEASURED}, measured_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608 -- the columns are constants
             *(m.version_id, m.engine, m.context_length, m.slots),
             *(m.measured_bytes, m.estimated_bytes, m.gpu_bytes, time.time()),
         )

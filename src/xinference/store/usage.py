@@ -44,7 +44,7 @@ _WHOLE = " AND ".join(
         ),
     ]
 )
-_INSERT = f"INSERT INTO usage_minutes({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))})"  # noqa: S608 -- constants
+_INSERT = f"INSERT INTO usage_minutes({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))})"  # noqa: S608 -- the columns are constants
 
 
 def add_usage(store: Store, totals: Iterable[MinuteTotals], now: float) -> None:
@@ -84,7 +84,7 @@ def read_usage(
         if value is not None:
             conditions.append(f"{name} = ?")
             parameters.append(value)
-    query = f"SELECT {columns} FROM usage_minutes WHERE {' AND '.join(conditions)}"  # noqa: S608 -- constants
+    query = f"SELECT {columns} FROM usage_minutes WHERE {' AND '.join(conditions)}"  # noqa: S608 -- the columns are constants
     if by:
         query += f" GROUP BY {', '.join(map(str, range(1, len(by) + 1)))}"
     rows = store.read(query, parameters)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
-from xinference.catalog.models import ModelFamily, ModelSpec, Source, written_size
+from xinference.catalog.models import ModelFamily, ModelSpec, ModelType, Source, written_size
 from xinference.engines.registry import all_engines
 from xinference.error_codes import Code
 from xinference.errors import Problem, bad_request
@@ -140,9 +140,7 @@ def _check_runnable(facts: ModelFacts, title: str, request: LaunchRequest) -> No
         )
 
 
-def _model_type(
-    facts: ModelFacts, title: str, request: LaunchRequest, reasons: list[str]
-) -> Literal["LLM", "embedding", "rerank"]:
+def _model_type(facts: ModelFacts, title: str, request: LaunchRequest, reasons: list[str]) -> ModelType:
     requested = request.model_type.lower()
     if requested in ("embedding", "rerank"):
         reasons.append(f"type {requested}: set by the request")

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from tests.engines.plans import pooling_plan
+from xinference.catalog.models import ModelType
 from xinference.engines.llama_cpp.engine import LlamaCpp
 from xinference.errors import Problem
 from xinference.launch.model_shape import ModelShape
@@ -20,7 +21,7 @@ def shape_of(pooling_type: int | None, architecture: str = "llama") -> ModelShap
     return ModelShape(1, 1, 512, 10, pooled=True, architecture=architecture, pooling_type=pooling_type)
 
 
-def launch_with(model_type: str, **options: Any) -> ResolvedLaunch:
+def launch_with(model_type: ModelType, **options: Any) -> ResolvedLaunch:
     return replace(pooling_plan(model_type).launch, options=options)
 
 

@@ -35,18 +35,18 @@ class Stub(types.ModuleType):
 
 def provide_modules(folder: Path) -> None:
     """SGLang's package without its start-up code, and stand-ins for modules that parsing does not use."""
-    package = types.ModuleType("sglang")
+    package: Any = types.ModuleType("sglang")
     package.__path__ = [str(folder / "sglang")]
-    package.__version__ = "0"  # type: ignore[attr-defined]  # a module of this file's making
+    package.__version__ = "0"
     sys.modules["sglang"] = package
     for name in ("IPython", "IPython.display", "triton", "triton.language"):
         sys.modules[name] = Stub(name)
         sys.modules[name].__spec__ = importlib.machinery.ModuleSpec(name, None)
         sys.modules[name].__path__ = []
-    orjson = types.ModuleType("orjson")
-    orjson.loads = json.loads  # type: ignore[attr-defined]  # a module of this file's making
-    orjson.dumps = lambda value: json.dumps(value).encode()  # type: ignore[attr-defined]  # the same
-    orjson.JSONDecodeError = json.JSONDecodeError  # type: ignore[attr-defined]  # the same
+    orjson: Any = types.ModuleType("orjson")
+    orjson.loads = json.loads
+    orjson.dumps = lambda value: json.dumps(value).encode()
+    orjson.JSONDecodeError = json.JSONDecodeError
     sys.modules["orjson"] = orjson
 
 
@@ -65,7 +65,7 @@ def main() -> None:
 
 
 def request_of(cases: dict[str, Any]) -> Any:
-    from sglang.srt.entrypoints.openai.protocol import ChatCompletionRequest  # type: ignore[import-not-found]  # FOLDER
+    from sglang.srt.entrypoints.openai.protocol import ChatCompletionRequest
 
     messages = [{"role": "user", "content": "What is the weather?"}]
     return ChatCompletionRequest(
@@ -79,7 +79,7 @@ def pieces(text: str, special: list[str]) -> list[str]:
 
 
 def tools(name: str, text: str, cases: dict[str, Any]) -> Any:
-    from sglang.srt.function_call.function_call_parser import FunctionCallParser  # type: ignore[import-not-found]  # FOLDER
+    from sglang.srt.function_call.function_call_parser import FunctionCallParser
 
     given = request_of(cases).tools
     _, found = FunctionCallParser(given, name).parse_non_stream(text)
@@ -95,7 +95,7 @@ def tools(name: str, text: str, cases: dict[str, Any]) -> Any:
 
 
 def reasoning(name: str, text: str, cases: dict[str, Any]) -> Any:
-    from sglang.srt.parser.reasoning_parser import ReasoningParser  # type: ignore[import-not-found]  # FOLDER
+    from sglang.srt.parser.reasoning_parser import ReasoningParser
 
     def parser(stream: bool) -> Any:
         return ReasoningParser(name, stream_reasoning=stream, force_reasoning=True, request=request_of(cases))
@@ -110,7 +110,7 @@ def reasoning(name: str, text: str, cases: dict[str, Any]) -> Any:
 
 def parsed_line(words: list[str]) -> str | None:
     """The method of packing that the command line sets, as SGLang's argument parser reads it."""
-    from sglang.srt.server_args import ServerArgs  # type: ignore[import-not-found]  # FOLDER
+    from sglang.srt.server_args import ServerArgs
 
     parser = argparse.ArgumentParser()
     ServerArgs.add_cli_args(parser)

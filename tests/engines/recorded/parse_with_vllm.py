@@ -17,9 +17,9 @@ from typing import Any
 
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
-from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest  # type: ignore[import-not-found]  # only in the engine's environment
-from vllm.reasoning import ReasoningParserManager  # type: ignore[import-not-found]  # only in the engine's environment
-from vllm.tool_parsers import ToolParserManager  # type: ignore[import-not-found]  # only in the engine's environment
+from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
+from vllm.reasoning import ReasoningParserManager
+from vllm.tool_parsers import ToolParserManager
 
 
 def main() -> None:

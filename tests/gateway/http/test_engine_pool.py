@@ -383,11 +383,13 @@ async def test_nothing_goes_past_a_reader_that_has_left() -> None:
     assert (await connection.read(), taken) == (b"1", [])
 
 
-async def test_pieces_that_arrive_apart_from_their_lengths_never_pause_the_engine() -> None:
+async def test_pieces_that_arrive_apart_from_their_lengths_never_pause_the_engine(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     paused: list[None] = []
     taken: list[bytes] = []
     connection, reader = await reading_through(taken)
-    connection._transport.pause_reading = lambda: paused.append(None)  # type: ignore[method-assign, union-attr]  # for this test
+    monkeypatch.setattr(connection._transport, "pause_reading", lambda: paused.append(None))
     for _ in range(HIGH_WATER // 3 + 1):
         connection.data_received(b"1\r\n")
         await asyncio.sleep(0)  # the reader waits again

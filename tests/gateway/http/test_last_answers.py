@@ -147,7 +147,7 @@ async def test_a_half_sent_body_is_a_503() -> None:
         writer.close()
 
 
-async def test_answers_that_end_within_the_time_are_whole() -> None:
+async def test_answers_that_end_within_the_time_are_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     engine = HoldingEngine(STREAM_HEAD, chunk(EVENT))
     release = asyncio.Event()
 
@@ -158,7 +158,7 @@ async def test_answers_that_end_within_the_time_are_whole() -> None:
         writer.write(chunk(b"data: [DONE]\n\n") + b"0\r\n\r\n")
         writer.close()  # from Python 3.12 on, a server waits for its open connections
 
-    engine.connection = connection  # type: ignore[method-assign]  # for this test
+    monkeypatch.setattr(engine, "connection", connection)
     async with (
         engine.running() as target,
         stoppable(router_to(target), drain_seconds=60) as (server, task, url),
@@ -242,7 +242,7 @@ async def test_a_request_that_somebody_else_cancels_is_not_told_of_a_stop() -> N
         async def send(message: Any) -> None:
             sent.append(message)
 
-        task = asyncio.create_task(gateway(scope, None, send))  # type: ignore[arg-type]  # nothing is received
+        task = asyncio.create_task(gateway(scope, None, send))  # type: ignore[arg-type]  # the gateway receives nothing here
         await asyncio.sleep(0)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):

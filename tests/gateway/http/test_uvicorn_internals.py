@@ -114,7 +114,7 @@ def test_a_tick_takes_a_counter_and_says_whether_the_server_is_to_end() -> None:
 
 def test_the_middleware_takes_what_the_settings_trust() -> None:
     trusted: Any = uvicorn.Config(management, log_config=None).forwarded_allow_ips
-    assert ProxyHeadersMiddleware(management, trusted)  # type: ignore[arg-type]  # an app of the ASGI of this project
+    assert ProxyHeadersMiddleware(management, trusted)  # type: ignore[arg-type]  # the app has this project's types of ASGI
 
 
 HEAD = "Host: localhost\r\nX-Stainless-OS: Linux\r\nX-Other: a\r\n"

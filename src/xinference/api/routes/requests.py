@@ -170,13 +170,13 @@ def _statuses(status: str | None) -> tuple[int, int] | None:
 
 def _groups(by: str) -> list[Group]:
     names = [name.strip() for name in by.split(",") if name.strip()]
-    known = get_args(Group)
+    known: dict[str, Group] = {group: group for group in get_args(Group)}
     for name in names:
         if name not in known:
             raise bad_request(f"Usage can't be grouped by {name[:100]!r}.", hint=f"Use some of {', '.join(known)}.")
     if len(_TIMES.intersection(names)) > 1:
         raise bad_request(f"Usage is grouped by one time only, not by {by[:100]!r}.", hint="Use minute, hour or day.")
-    return list(dict.fromkeys(names))  # type: ignore[arg-type]  # checked above
+    return [known[name] for name in dict.fromkeys(names)]
 
 
 def _named(group: Group, value: Any, names: dict[str, str]) -> list[tuple[str, Any]]:

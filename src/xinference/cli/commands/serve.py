@@ -148,7 +148,7 @@ def local(
 
 
 @click.command(context_settings=_PROGRAM)
-@click.option("-H", "--host", default="0.0.0.0", show_default=True, help="Address to listen on.")  # noqa: S104 -- older versions did, too
+@click.option("-H", "--host", default="0.0.0.0", show_default=True, help="Address to listen on.")  # noqa: S104 -- older versions have this default, too
 @with_listen_options
 @click.option("--supervisor-port", type=IntegerRange(0, 65535), help="Port to which workers connect. [default: 9999]")
 @click.option("--no-models", is_flag=True, help="Run models on workers only, and none on this machine.")

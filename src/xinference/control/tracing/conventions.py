@@ -28,7 +28,7 @@ _OPERATIONS = {
     "/v1/score": "rerank",
 }
 #: The name of the event at the first content of a stream.
-FIRST_TOKEN = "gen_ai.first_token"  # noqa: S105 -- no password
+FIRST_TOKEN = "gen_ai.first_token"  # noqa: S105 -- it is no password
 
 
 def operation_of(path: str) -> str:

@@ -25,15 +25,15 @@ def main() -> None:
 
 
 def _vllm() -> argparse.ArgumentParser:
-    from vllm.entrypoints.launchers.cli_args import make_arg_parser  # type: ignore[import-not-found]  # only in the engine's environment
-    from vllm.utils.argparse_utils import FlexibleArgumentParser  # type: ignore[import-not-found]  # only in the engine's environment
+    from vllm.entrypoints.launchers.cli_args import make_arg_parser
+    from vllm.utils.argparse_utils import FlexibleArgumentParser
 
     parser: argparse.ArgumentParser = make_arg_parser(FlexibleArgumentParser())
     return parser
 
 
 def _sglang() -> argparse.ArgumentParser:
-    from sglang.srt.server_args import ServerArgs  # type: ignore[import-not-found]  # only in the engine's environment
+    from sglang.srt.server_args import ServerArgs
 
     parser = argparse.ArgumentParser()
     ServerArgs.add_cli_args(parser)

@@ -18,12 +18,12 @@ def main() -> None:
     # The template file must exist as long as the server: each of its tokenizer processes reads it.
     with tempfile.TemporaryDirectory(prefix="xinference-sglang-") as folder:
         arguments = complete(sys.argv[1:], Path(folder))
-        from sglang.srt.server_args import prepare_server_args  # type: ignore[import-not-found]  # only in the engine's environment
-        from sglang.srt.utils import kill_process_tree  # type: ignore[import-not-found]  # only in the engine's environment
+        from sglang.srt.server_args import prepare_server_args
+        from sglang.srt.utils import kill_process_tree
 
         server_args = prepare_server_args(arguments)
         try:
-            from sglang.launch_server import run_server  # type: ignore[import-not-found]  # only in the engine's environment
+            from sglang.launch_server import run_server
 
             run_server(server_args)
         finally:

@@ -27,6 +27,6 @@ def end_by_closing(cycle: RequestResponseCycle) -> None:
             cycle.expected_content_length = len(message.get("body", b""))
         await send(message)
 
-    cycle.send = send_without_chunks  # type: ignore[method-assign]  # of this cycle only
+    cycle.send = send_without_chunks  # type: ignore[method-assign]  # only this cycle's answer changes
     # A client of HTTP/1.0 does not know "100 Continue" (RFC 9110, section 10.1.1).
     cycle.waiting_for_100_continue = False

@@ -151,7 +151,7 @@ class Protocol(HttpToolsProtocol):
         """Whether the bytes that the parser was given last have a piece of a body."""
         self._is_http_1_1 = False
         """Whether the next head of a request is one of HTTP/1.1; False: the parser has to be asked."""
-        self.timeout_keep_alive = self._limits.idle_seconds  # type: ignore[assignment]  # uvicorn only waits for it
+        self.timeout_keep_alive = self._limits.idle_seconds  # type: ignore[assignment]  # uvicorn only passes it to a timer
 
     @property
     def is_idle(self) -> bool:
@@ -248,7 +248,7 @@ class Protocol(HttpToolsProtocol):
 
     # -- callbacks of the event loop ------------------------------------------------------------------------
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # uvicorn's own type is narrower, too
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # uvicorn narrows asyncio's type, too
         super().connection_made(transport)
         self._last_piece = now = self.loop.time()
         # A connection through a Unix socket has no address: it comes from this server's own processes.
@@ -421,7 +421,7 @@ class Protocol(HttpToolsProtocol):
             held = bytearray(held) + body
         else:
             held += body
-        cycle.body = held  # type: ignore[assignment]  # uvicorn only makes bytes of it
+        cycle.body = held  # type: ignore[assignment]  # uvicorn only converts it to bytes
         if len(held) > HIGH_WATER_LIMIT:
             self.flow.pause_reading()
         cycle.message_event.set()

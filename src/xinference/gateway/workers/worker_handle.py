@@ -108,7 +108,7 @@ class WorkerHandle:
             argv = [sys.executable, "-P", "-m", "xinference.gateway.workers.worker", *map(str, fds)]
             try:
                 # In a new session, so that Ctrl+C in a terminal signals only the server, which stops this process.
-                process = subprocess.Popen(  # noqa: ASYNC220 -- returns in a few milliseconds
+                process = subprocess.Popen(  # noqa: ASYNC220 -- it returns in a few milliseconds
                     argv, pass_fds=fds, stdin=subprocess.DEVNULL, start_new_session=True
                 )
             except OSError:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from xinference.catalog.models import HubName
 from xinference.error_codes import Code
@@ -138,23 +138,19 @@ class HuggingFaceHub(RepositoryHub):
         self, model_id: str, commit: str, file: ListedFile, target: Path, report: Report, stop: threading.Event
     ) -> None:
         from huggingface_hub import hf_hub_url
-        from huggingface_hub.utils import (  # type: ignore[attr-defined]  # lazy names, without types
-            build_hf_headers,
-            get_session,
-            hf_raise_for_status,
-        )
 
         from xinference.hubs.transfer.resumable import transfer
 
         url = hf_hub_url(model_id, file.name, revision=commit, endpoint=self.terms.endpoint)
-        headers = build_hf_headers(token=_token() or False)
-        client = get_session()
+        http = _http()
+        headers = http.build_hf_headers(token=_token() or False)
+        client = http.get_session()
         request = partial(client.build_request, "GET", url, headers=headers, timeout=_timeout())
         digest = partial(git_sha1, file.size) if file.sha256 is None else hashlib.sha256
         resumed = target.is_file() and target.stat().st_size > 0
         try:
             with self._convert_errors(model_id, commit, file.name):
-                received = transfer(client, request, target, file.size, digest, report, stop, hf_raise_for_status)
+                received = transfer(client, request, target, file.size, digest, report, stop, http.hf_raise_for_status)
         except TooLong:
             target.unlink()
             raise hash_mismatch(f"{file.name} has more than its {file.size} bytes.") from None
@@ -170,18 +166,14 @@ class HuggingFaceHub(RepositoryHub):
 
     def _fetch_range(self, model_id: str, listing: Listing, file: ListedFile, start: int, count: int) -> bytes:
         from huggingface_hub import hf_hub_url
-        from huggingface_hub.utils import (  # type: ignore[attr-defined]  # lazy names, without types
-            build_hf_headers,
-            get_session,
-            hf_raise_for_status,
-        )
 
         from xinference.hubs.transfer.range_reader import fetch_range
 
         url = hf_hub_url(model_id, file.name, revision=listing.revision, endpoint=self.terms.endpoint)
-        headers = build_hf_headers(token=_token() or False)
+        http = _http()
+        headers = http.build_hf_headers(token=_token() or False)
         with self._convert_errors(model_id, listing.revision, file.name):
-            return fetch_range(get_session(), url, headers, start, count, hf_raise_for_status)
+            return fetch_range(http.get_session(), url, headers, start, count, http.hf_raise_for_status)
 
     @contextmanager
     def _convert_errors(self, model_id: str, revision: str, name: str | None = None) -> Iterator[None]:
@@ -219,6 +211,13 @@ def _etag(model_id: str, file: ListedFile) -> str:
         cause = f"huggingface reports no usable hash of {file.name} of {model_id} ({etag!r})."
         raise Problem(Code.DOWNLOAD_FAILED, cause, hint="Choose another hub, or another endpoint (HF_ENDPOINT).")
     return etag
+
+
+def _http() -> Any:
+    """The library's session, headers and errors of HTTP. They are loaded at their first use, and have no types."""
+    import huggingface_hub.utils
+
+    return huggingface_hub.utils
 
 
 def _token() -> str | None:

@@ -51,7 +51,7 @@ class ModelScopeHub(RepositoryHub):
         return revision == (requested or DEFAULT_BRANCH)
 
     def _cache_folders(self, model_id: str) -> Iterable[str]:
-        base = self._shared_folder or os.path.expanduser(_cache_setting())  # noqa: PTH111 -- asked for thousands of versions
+        base = self._shared_folder or os.path.expanduser(_cache_setting())  # noqa: PTH111 -- it is called for thousands of versions
         owner, _, name = model_id.partition("/")
         older = f"{owner}/{name.replace('.', '___')}"
         return (

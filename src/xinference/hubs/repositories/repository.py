@@ -99,14 +99,14 @@ class RepositoryHub(ABC):
     def _cached_bytes(self, model_id: str, listing: Listing, file: ListedFile) -> int:
         """Bytes of the file that are cached."""
 
-    def _finish(self, model_id: str, listing: Listing, requested: str | None) -> None:  # noqa: B027 -- optional hook
+    def _finish(self, model_id: str, listing: Listing, requested: str | None) -> None:  # noqa: B027 -- a hub may do nothing here
         """Called when all files of a listing are cached."""
 
     @abstractmethod
     def _list_cached(self, model_id: str, revision: str, files: Sequence[ListedFile]) -> Sequence[CachedFile]:
         """The cached files among `files`, complete or partial."""
 
-    def _delete_metadata(self, model_id: str) -> None:  # noqa: B027 -- optional hook
+    def _delete_metadata(self, model_id: str) -> None:  # noqa: B027 -- a hub may do nothing here
         """Called after files of the repository were deleted: delete metadata that refers only to them."""
 
     def offline_setting(self) -> str | None:
@@ -349,7 +349,7 @@ class RepositoryHub(ABC):
         model_id = source.model_id
         name = model_id.replace("/", "--")
         folders = (f"{self._joined}/{name}", *self._cache_folders(model_id))
-        return any(isdir(folder) for folder in folders)  # noqa: PTH112 -- a `Path` costs more than the question
+        return any(isdir(folder) for folder in folders)  # noqa: PTH112 -- a `Path` takes longer than the call
 
     def _at(self, version: ModelVersion, source: Source, revision: str) -> CachedVersion:
         """The version's files at a revision, as they are on this machine."""

@@ -103,7 +103,7 @@ class ModelRoutes(CommonRoutes):
                     yield _event(new)
         finally:
             # Otherwise the iteration of a cancelled stream, and its sequences in the batch, would stay open.
-            await run.aclose()  # type: ignore[attr-defined]  # an async generator
+            await run.aclose()
         closing = answer.closing()
         if closing is not None:
             yield _event(closing)

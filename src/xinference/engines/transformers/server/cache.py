@@ -23,7 +23,7 @@ class Step:
     """Positions that are read."""
 
 
-class RowLayer(CacheLayerMixin):  # type: ignore[misc]  # transformers has no types here
+class RowLayer(CacheLayerMixin):
     """One layer's keys and values, `[row, head, position, element]`."""
 
     is_sliding = False
@@ -86,7 +86,7 @@ def _grown(old: torch.Tensor, rows: int, length: int) -> torch.Tensor:
     return new
 
 
-class RowCache(Cache):  # type: ignore[misc]  # transformers has no types here
+class RowCache(Cache):
     """The layers of one batch."""
 
     def __init__(self, layers: int, most_positions: int) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Any
 
@@ -84,7 +84,7 @@ class Generator:
         chosen = _tool_choice_grammar(request) if isinstance(request, ChatRequest) else None
         return chosen or _format_grammar(request)
 
-    async def run(self, job: Job) -> AsyncIterator[tuple[int, Piece]]:
+    async def run(self, job: Job) -> AsyncGenerator[tuple[int, Piece], None]:
         """Every piece with the index of its choice; ending the iteration cancels the running sequences."""
         loop = asyncio.get_running_loop()
         pieces: asyncio.Queue[tuple[int, Piece]] = asyncio.Queue()

@@ -67,7 +67,7 @@ def _decode(part: ImagePart, image: Any) -> Any:
         return image.convert("RGB")  # also of RGB: an opened image keeps its decoder, which is large for WebP
     except MemoryError:
         raise
-    except Exception as error:  # noqa: BLE001 -- the same for a damaged body
+    except Exception as error:  # noqa: BLE001 -- decoders raise errors of many kinds for a damaged body
         raise _refused(part.at, f"the image is damaged or truncated ({error})") from None
 
 

@@ -16,7 +16,7 @@ import sys
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from functools import lru_cache
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, ClassVar
 
 MAX_MEMORY = 2 * 1024**3
 MAX_OUTPUT = 4 * 1024**2
@@ -80,10 +80,10 @@ def compile_template(template: str) -> Any:
     import jinja2.ext
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-    class Generation(jinja2.ext.Extension):  # type: ignore[misc]  # jinja2 is only in the engine's environment
+    class Generation(jinja2.ext.Extension):
         """``{% generation %}`` marks the model's own messages; the marks have no effect here."""
 
-        tags = {"generation"}  # noqa: RUF012 -- jinja2 has it so
+        tags: ClassVar = {"generation"}
 
         def parse(self, parser: Any) -> Any:
             line = next(parser.stream).lineno
@@ -129,7 +129,7 @@ def _namespace_type() -> Any:
         if isinstance(name, str) and name.startswith("_"):
             raise SecurityError(f"Chat templates cannot store the attribute {name!r} on a namespace.")
 
-    class TemplateNamespace(Namespace):  # type: ignore[misc]  # the same
+    class TemplateNamespace(Namespace):
         """A namespace that refuses the names of Python's special attributes."""
 
         def __init__(*arguments: Any, **named: Any) -> None:  # so that ``namespace(self=...)`` works

@@ -183,14 +183,14 @@ def _part(mode: str, hidden: Tensor, counted: Tensor, places: Tensor) -> Tensor:
     return summed / (total.sqrt() if mode == "mean_sqrt_len_tokens" else total)
 
 
-class Normalize(torch.nn.Module):  # type: ignore[misc]  # torch has no types here
+class Normalize(torch.nn.Module):
     """Scales each vector to the length 1."""
 
     def forward(self, vectors: Tensor) -> Tensor:
         return torch.nn.functional.normalize(vectors, dim=-1)
 
 
-class Dense(torch.nn.Module):  # type: ignore[misc]  # torch has no types here
+class Dense(torch.nn.Module):
     """A linear layer with an activation, as in sentence-transformers' module of this name."""
 
     def __init__(self, options: Mapping[str, Any]) -> None:
@@ -208,7 +208,7 @@ class Dense(torch.nn.Module):  # type: ignore[misc]  # torch has no types here
         return made + (vectors if self.residual is None else self.residual(vectors))
 
 
-class LayerNorm(torch.nn.Module):  # type: ignore[misc]  # torch has no types here
+class LayerNorm(torch.nn.Module):
     """A layer norm, as in sentence-transformers' module of this name."""
 
     def __init__(self, options: Mapping[str, Any]) -> None:

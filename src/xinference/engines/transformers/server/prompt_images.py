@@ -145,7 +145,7 @@ def load_processor(path: str, model: Any) -> ImageProcessor | None:
 def _images_only(kind: Any) -> Any:
     """The class of a processor, with Pillow's image processor, and without one for videos, which needs torchvision."""
 
-    class Processor(kind):  # type: ignore[misc]  # transformers has no types here
+    class Processor(kind):
         @classmethod
         def _get_arguments_from_pretrained(cls, path: str, processor_dict: Any = None, **kwargs: Any) -> list[Any]:
             parts = {
