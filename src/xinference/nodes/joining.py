@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import suppress
@@ -124,7 +125,7 @@ async def invitation_of(endpoint: str) -> Invitation:
             content = await _content(answer.aiter_raw())
     except (httpx2.HTTPError, httpx2.InvalidURL, TimeoutError) as error:
         slow = isinstance(error, TimeoutError | httpx2.TimeoutException)
-        cause = f"it has not answered within {HELLO_SECONDS:g} s" if slow else system_reason(error)
+        cause = f"it has not answered within {HELLO_SECONDS:g} s" if slow else _reason(error)
         raise Problem(
             Code.SERVER_UNREACHABLE,
             f"No server answers at {url}: {cause}.",
@@ -138,6 +139,18 @@ async def invitation_of(endpoint: str) -> Invitation:
         raise Problem(
             Code.NOT_OUR_SERVER, f"The server at {url} is not a supervisor of Xinference, or has an earlier release."
         ) from None
+
+
+def _reason(error: BaseException) -> str:
+    """Why a connection failed: the client's own error says only that every attempt has failed."""
+    behind: BaseException | None = error
+    while behind is not None:
+        number = behind.errno if isinstance(behind, OSError) and not isinstance(behind, ssl.SSLError) else None
+        if number is not None and number > 0:
+            return os.strerror(number)
+        first = behind.exceptions[0] if isinstance(behind, BaseExceptionGroup) else None  # of several addresses
+        behind = first or behind.__cause__ or behind.__context__
+    return system_reason(error)
 
 
 async def _content(pieces: AsyncIterator[bytes]) -> bytes:
