@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,6 +36,35 @@ def test_no_engine_is_named_between_clients_and_engines() -> None:
     named = re.compile("|".join(rf"(?<!\w){re.escape(name)}(?!\w)" for name in ENGINE_NAMES))
     lines = lines_of("gateway", "routing", "protocol", "keys")
     assert [place for place, line in lines if named.search(line)] == []
+
+
+def test_no_code_outside_of_the_engines_names_one() -> None:
+    """Comments and docstrings may: they explain where a number or a form comes from."""
+    # `catalog` has the packages of engines as sources of weights; llama.cpp defines the format GGUF.
+    named = re.compile("|".join(re.escape(name) for name in ENGINE_NAMES), re.IGNORECASE)
+    allowed = {"client/client.py vllm_models", "hubs/repositories/huggingface.py TRANSFORMERS_OFFLINE"}
+    found = {
+        f"{path.relative_to(SOURCE)} {text}"
+        for path in SOURCE.rglob("*.py")
+        if path.relative_to(SOURCE).parts[0] not in ("engines", "catalog", "formats")
+        for text in texts_of_code(ast.parse(path.read_text()))
+        if named.search(text)
+    }
+    assert found == allowed
+
+
+def texts_of_code(tree: ast.Module) -> Iterator[str]:
+    """The names and the texts of a module, without its docstrings and its imports."""
+    docstrings = {
+        id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and id(node) not in docstrings:
+            yield node.value.decode("latin-1") if isinstance(node.value, bytes) else str(node.value)
+        elif not isinstance(node, ast.alias):
+            yield from (
+                text for name in ("id", "attr", "arg", "name") if isinstance(text := getattr(node, name, 0), str)
+            )
 
 
 def test_the_map_has_a_line_for_every_file() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from xinference.client import answers
@@ -9,7 +10,6 @@ from xinference.client.answers import Json
 from xinference.client.request import Request, StreamRequest, path, query_of
 from xinference.engines.listings import LISTINGS
 
-_LISTINGS = {listing.method: listing for listing in LISTINGS}
 _CACHE = "/v1/cache/models"
 
 
@@ -30,9 +30,16 @@ def engine_rows(model_name: str) -> Request[list[Json]]:
     return Request(path=path("v1", "engines", model_name), query={"detailed": "true"}, read=answers.as_objects)
 
 
-def vllm_models() -> Request[Json]:
-    """The model families that vLLM can run, for ``chat`` and for ``generate``."""
-    return Request(path=_LISTINGS["vllm_models"].path, read=answers.as_object)
+def engine_models(method: str) -> Callable[[], Request[Json]]:
+    """The function of the client's method with this name, which lists the models of one engine."""
+    listing = next(listing for listing in LISTINGS if listing.method == method)
+
+    def request() -> Request[Json]:
+        return Request(path=listing.path, read=answers.as_object)
+
+    request.__name__ = method
+    request.__doc__ = f"The model families that {listing.engine} can run, for ``chat`` and for ``generate``."
+    return request
 
 
 def register_model(model_type: str, model: str, persist: bool, worker_ip: str | None = None) -> Request[None]:

@@ -67,7 +67,7 @@ class Methods(Runner):
 
     query_engine_by_model_name = answer_call(catalog_requests.query_engine_by_model_name)
     engine_rows = answer_call(catalog_requests.engine_rows)
-    vllm_models = answer_call(catalog_requests.vllm_models)
+    vllm_models = answer_call(catalog_requests.engine_models("vllm_models"))
     register_model = answer_call(catalog_requests.register_model)
     unregister_model = answer_call(catalog_requests.unregister_model)
     list_model_registrations = answer_call(catalog_requests.list_model_registrations)
