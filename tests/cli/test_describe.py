@@ -7,7 +7,7 @@ import pytest
 
 from tests.cli.canned import Answer, Canned, problem
 from tests.cli.conftest import Run
-from xinference.cli.model_description import instance_text
+from xinference.cli.model_description import family_text, instance_text
 
 INSTANCE: dict[str, Any] = {
     "model_uid": "mine",
@@ -165,3 +165,11 @@ def test_an_unknown_name_gets_a_similar_one_and_status_1(server: Canned, run: Ru
 def test_the_text_follows_the_kind_and_the_state_of_the_model(changes: dict[str, Any], lines: list[str]) -> None:
     text = instance_text(INSTANCE | {"url": "http://127.0.0.1:9997", "needs_key": False} | changes)
     assert all(line in text for line in lines)
+
+
+def test_the_commands_of_a_registered_model_fit_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    for name in ("smollm2-instruct", "deepseek-r1-distill-qwen", "a-name-with-more-than-twenty-four-letters"):
+        family: dict[str, Any] = {"model_name": name, "model_type": "LLM", "model_specs": []}
+        commands = family_text(family).partition("Launch it:\n")[2].splitlines()
+        assert len(commands) == 2 and max(map(len, commands)) <= 80

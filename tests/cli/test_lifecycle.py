@@ -52,6 +52,24 @@ def test_a_reload_sends_the_changed_options(canned: Canned, run: Run) -> None:
         assert run("reload", "--model-uid", "m", "--model-config", text).exit_code == 2
 
 
+def test_a_reload_takes_engine_options_as_a_launch_does(canned: Canned, run: Run) -> None:
+    canned.answers["POST", "/v1/models/m/reload"] = Answer({"status": "reloading"}, 202)
+    assert run("reload", "m", "--n_ctx", "8192", "--flash-attn=true").exit_code == 0
+    assert canned.asked[0].body["model_config"] == {"n_ctx": 8192, "flash_attn": True}
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ((), "Give an engine option to change"),
+        (("--n_ctx", "1", "--model-config", '{"n_ctx": 2}'), "--n_ctx is also in --model-config"),
+    ],
+)
+def test_a_reload_without_an_option_or_with_one_twice_is_refused(run: Run, words: tuple[str, ...], said: str) -> None:
+    result = run("reload", "m", *words)
+    assert result.exit_code == 2 and said in result.stderr
+
+
 def test_aliases_are_added_removed_and_printed(canned: Canned, run: Run) -> None:
     canned.answers["GET", "/v1/models/m"] = Answer({"aliases": ["a", "b"]})
     canned.answers["PUT", "/v1/models/m/aliases"] = Answer({"aliases": ["a", "c"]})

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from xinference.cli import table
-from xinference.cli.table import column_widths, fitting_columns, print_table
+from xinference.cli.table import column_widths, fitting_columns, print_table, table_lines
 
 HEADER = ["UID", "Reason", "Status"]
 ROW = ["a-long-name-to-type", "vLLM runs pytorch, gptq, awq, not ggufv2", "READY"]
@@ -72,3 +72,10 @@ def test_a_table_fits_if_its_first_column_does(lines: Sequence[Sequence[str]], l
     widths = column_widths(lines, limit)
     assert widths[0] == max(len(line[0]) for line in lines)
     assert sum(widths) + table.GAP * 2 <= limit
+
+
+def test_a_state_is_whole_where_other_words_are_cut() -> None:
+    header = ("UID", "Version", "Node", "Requests", "Tokens/s", "Status")
+    row = ("smollm2-instruct", "smollm2-instruct 0.135B Q4_1", "nb5f48742a7f6,", "0", "0.8", "UNLOADED")
+    lines = table_lines(header, [row], 62)
+    assert max(map(len, lines)) <= 62 and "UNLOADED" in "".join(lines) and "…" in "".join(lines)

@@ -7,11 +7,13 @@ from collections.abc import Iterable
 from itertools import pairwise
 from typing import Any
 
+import click
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
+from xinference.cli.output import report_problems
 from xinference.cli.word_wrap import WordWrap, terminal_wrap
 
 ENGLISH = "The sky is blue because air scatters short wavelengths of sunlight more than long ones."
@@ -87,3 +89,13 @@ def test_pieces_of_any_size_give_the_same_lines_and_lose_nothing(text: str, cuts
 
 def test_a_pipe_gets_the_text_as_it_is(capsys: Any) -> None:
     assert terminal_wrap() is None
+
+
+def test_an_error_of_the_command_line_ends_its_lines_between_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    monkeypatch.setenv("COLUMNS", "60")
+    text = "Invalid value for '--priority': 'lo' is not one of 'high', 'normal', 'low'."
+    with pytest.raises(click.UsageError) as caught, report_problems():
+        raise click.UsageError(text)
+    lines = f"Error: {caught.value.format_message()}".split("\n")
+    assert len(lines) == 2 and max(map(len, lines)) <= 60 and " ".join(map(str.strip, lines)) == f"Error: {text}"

@@ -73,11 +73,13 @@ def family_text(family: Json) -> str:
         "License": "not in the registry; the model's repository names it" if specs else None,
     }
     commands = {
-        f"xinference engine {quote(name)}": "show which versions run on this machine",
-        f"xinference launch {quote(name)}": "launch the version that suits this machine",
+        f"xinference engine {quote(name)}": "show the versions for this machine",
+        f"xinference launch {quote(name)}": "launch the preferred one",
     }
     width = max(map(len, commands)) + 3
     lines = [f"  {command:<{width}}{purpose}" for command, purpose in commands.items()]
+    if max(map(len, lines)) > shutil.get_terminal_size().columns:
+        lines = [f"  {command}" for command in commands]
     return "\n".join([*_fact_lines(f"{name} (registered)", facts), "", "Launch it:", *lines])
 
 

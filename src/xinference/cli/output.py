@@ -161,7 +161,7 @@ def report_problems(as_json: bool = False) -> Iterator[None]:
     except click.UsageError as error:
         if as_json:
             show_json_problem(bad_request(error.format_message()))
-        raise
+        raise _broken_error(error) from None
     except BrokenPipeError:
         _discard_output()  # the reader (`head`, a pager) has closed the pipe
         raise SystemExit(1) from None
@@ -176,6 +176,15 @@ def report_problems(as_json: bool = False) -> Iterator[None]:
         if as_json:
             show_json_problem(failure)
         raise SystemExit(1) from None
+
+
+def _broken_error(error: click.UsageError) -> click.UsageError:
+    """The error with lines of the terminal's width; click breaks none."""
+    if not sys.stderr.isatty() or isinstance(error, click.exceptions.NoArgsIsHelpError):
+        return error
+    beginning = "Error: "
+    text = broken(beginning + clean(error.format_message())).removeprefix(beginning)
+    return click.UsageError(text, error.ctx)
 
 
 def _output_failed(error: OSError | UnicodeError) -> bool:

@@ -17,6 +17,8 @@ from xinference.cli.output import clean
 GAP = 2
 #: Minimum width of a column that is cut.
 MIN_WIDTH = 6
+#: The columns with a state.
+STATES = frozenset({"State", "Status"})
 _NO_BREAK = "\N{NO-BREAK SPACE}"
 #: The space between a number and its unit, where no line is broken.
 _UNITS = re.compile(r"(?<=\d) (?=(?:B|KiB|MiB|GiB|TiB|s|min|h|d)\b)")
@@ -136,9 +138,12 @@ def column_widths(lines: Sequence[Sequence[str]], limit: int | None) -> list[int
     if limit is None:
         return natural
     words = [max(len(word) for cell in column for word in cell.split(" ")) for column in zip(*lines, strict=True)]
-    # A number is never cut: `87…` says nothing.
-    is_number = [all(cell[:1] in "0123456789-" for cell in column[1:]) for column in zip(*lines, strict=True)]
-    shortest = [word if number else min(MIN_WIDTH, word) for word, number in zip(words, is_number, strict=True)]
+    # A number is never cut: `87…` says nothing. Nor is a state, which others look for.
+    is_whole = [
+        column[0] in STATES or all(cell[:1] in "0123456789-" for cell in column[1:])
+        for column in zip(*lines, strict=True)
+    ]
+    shortest = [word if whole else min(MIN_WIDTH, word) for word, whole in zip(words, is_whole, strict=True)]
     minimums: Mapping[int, list[int]] = {
         0: [natural[0], *words[1:]],
         1: [natural[0], *shortest[1:]],

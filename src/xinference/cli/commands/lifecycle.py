@@ -12,6 +12,7 @@ import click
 from xinference.cli.connection import Target, with_server_options
 from xinference.cli.options.completion import complete_uid
 from xinference.cli.options.json_option import json_option
+from xinference.cli.options.native_options import LaunchCommand
 from xinference.cli.options.numbers import NumberRange
 from xinference.cli.options.wide_option import wide_option
 from xinference.cli.output import duration, note, print_json
@@ -83,7 +84,9 @@ def alias(target: Target, uid: str, names: tuple[str, ...], remove: tuple[str, .
     print_json({"model_uid": uid, "aliases": aliases}) if as_json else click.echo("\n".join(aliases))
 
 
-def _read_options(ctx: click.Context, param: click.Parameter, text: str) -> Json:
+def _read_options(ctx: click.Context, param: click.Parameter, text: str | None) -> Json:
+    if text is None:
+        return {}
     try:
         options = json.loads(text)
     except ValueError:
@@ -93,12 +96,10 @@ def _read_options(ctx: click.Context, param: click.Parameter, text: str) -> Json
     return options
 
 
-@click.command()
+@click.command(cls=LaunchCommand)
 @click.option("-u", "--model-uid", "option_uid", metavar="UID", shell_complete=complete_uid, help="The model's uid.")
 @click.argument("uid", required=False, shell_complete=complete_uid)
-@click.option(
-    "--model-config", required=True, callback=_read_options, help="The changed engine options, as a JSON object."
-)
+@click.option("--model-config", callback=_read_options, help="The changed engine options, as a JSON object.")
 @click.option(
     "--drain-timeout",
     type=NumberRange(min=0, min_open=True, max=3600),
@@ -107,19 +108,33 @@ def _read_options(ctx: click.Context, param: click.Parameter, text: str) -> Json
     help="Maximum seconds for running requests to finish.",
 )
 @with_server_options
-def reload(target: Target, uid: str | None, option_uid: str | None, model_config: Json, drain_timeout: float) -> None:
+@click.pass_context
+def reload(
+    ctx: click.Context,
+    target: Target,
+    uid: str | None,
+    option_uid: str | None,
+    model_config: Json,
+    drain_timeout: float,
+) -> None:
     """Restart a model with changed engine options.
 
+    Engine options are given as in `xinference launch`; the value none removes one. The command prints the state as
+    JSON, and does not wait for the model.
+
     \b
-    The command prints the state as JSON, and does not wait for the model.
     Example:
-      xinference reload smollm2-instruct --model-config '{"n_ctx": 8192}'
+      xinference reload smollm2-instruct --n_ctx 8192
     """
     uids = {name for name in (option_uid, uid) if name}
     if len(uids) != 1:
         raise click.UsageError("Give exactly one model: `xinference reload UID`.")
+    if twice := sorted(ctx.obj.keys() & model_config.keys()):
+        raise click.UsageError(f"--{twice[0]} is also in --model-config.")
+    if not (options := {**model_config, **ctx.obj}):
+        raise click.UsageError("Give an engine option to change, such as --n_ctx 8192.")
     with target.connect() as client:
-        print_json(client.reload_model(uids.pop(), model_config, drain_timeout))
+        print_json(client.reload_model(uids.pop(), options, drain_timeout))
 
 
 @click.command()

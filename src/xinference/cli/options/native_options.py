@@ -32,6 +32,10 @@ _SHORT_OPTIONS = {
 }
 
 
+#: Maximum number of options that a hint names: those of the engine first, then those of the command.
+MAX_SIMILAR = 4
+
+
 class LaunchCommand(click.Command):
     """A command that parses its own options, and puts all other ``--key value`` pairs into ``ctx.obj``."""
 
@@ -62,7 +66,9 @@ class LaunchCommand(click.Command):
             similar = [name for key in unknown for name in similar_options(key, own)]
             if not similar:
                 raise
-            hint = f"Did you mean {join_names(similar)}? See `{ctx.command_path} --help`."
+            of_engine = re.findall(r"--\w+", problem.hint or "")
+            meant = [*dict.fromkeys([*of_engine, *similar])]
+            hint = f"Did you mean {join_names(meant[:MAX_SIMILAR])}? See `{ctx.command_path} --help`."
             raise problem.replace(hint=hint) from None
 
 
