@@ -46,6 +46,15 @@ class PlannedFile(Answer):
     size: int | None
 
 
+class PlannedPlace(Answer):
+    """Where one rank of one replica runs. A replica on one machine has only the rank 0."""
+
+    replica: int
+    rank: int
+    node: str = Field(description="`local`: the server's own machine; else the id of a node of the cluster")
+    devices: list[int] = Field(description="Indices of the node's GPUs; empty: its CPU")
+
+
 class PlannedMemory(Answer):
     """Memory of one replica, in bytes. `loaded` is its memory when it is ready."""
 
@@ -89,6 +98,9 @@ class LaunchPlanAnswer(Answer):
     threads: int
     replica: int
     devices: list[list[int]] = Field(description="GPU indices of each replica; empty: the CPU")
+    places: list[PlannedPlace] = Field(
+        description="The machine and the GPUs of each replica; `memory` is what each place has. Empty: not decided yet"
+    )
     tensor_parallel: int | None
     memory_fraction: float | None
     memory: PlannedMemory

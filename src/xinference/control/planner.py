@@ -327,7 +327,7 @@ def _forecast(expected: ExpectedWeights, sized: SizedPlan | None, disk: tuple[Di
     return Forecast(
         expected.source,
         sized.sizing if sized else None,
-        sized.devices if sized else (),
+        sized.places if sized else (),
         disk,
         expected.download_bytes,
         expected.notes,

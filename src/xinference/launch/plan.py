@@ -189,8 +189,7 @@ class SizedPlan:
     @property
     def devices(self) -> Devices:
         """The GPUs of each replica on its node; empty if all are on the CPU."""
-        groups = tuple(place.devices for place in self.places)
-        return groups if any(groups) else ()
+        return _devices_of(self.places)
 
     def place_of(self, position: int) -> Place:
         """The place of the replica at `position`."""
@@ -250,12 +249,18 @@ class Forecast:
     source: ShapeSource
     sizing: Sizing | None
     """None: the estimate is too rough to choose a context."""
-    devices: Devices = ()
+    places: Places = ()
+    """See `SizedPlan.places`; without a sizing they are not decided."""
     disk: tuple[DiskNeed, ...] = ()
     download_bytes: int | None = None
     """Bytes of the files that are not cached; None: the hub did not report them."""
     notes: tuple[str, ...] = ()
     files: PlannedFiles = PlannedFiles()
+
+    @property
+    def devices(self) -> Devices:
+        """See `SizedPlan.devices`."""
+        return _devices_of(self.places)
 
 
 LaunchPlan = ResolvedLaunch | SizedPlan
@@ -266,7 +271,7 @@ def plan_entry(launch: ResolvedLaunch, sized: SizedPlan | None, forecast: Foreca
     """The output of `launch --dry-run`: the sized plan, or the forecast if the weights are not on this machine."""
     source = launch.source
     sizing = sized.sizing if sized else forecast.sizing if forecast else None
-    devices = sized.devices if sized else forecast.devices if forecast else ()
+    places = sized.places if sized else forecast.places if forecast else ()
     reasons = sized.reasons if sized else (*launch.reasons, *_forecast_reasons(forecast))
     path = sized.path if sized else launch.origin if source is None else None
     files = forecast.files if forecast else registered_files(launch)
@@ -285,7 +290,8 @@ def plan_entry(launch: ResolvedLaunch, sized: SizedPlan | None, forecast: Foreca
         "slots": sizing.slots if sizing else None,
         "threads": launch.threads,
         "replica": launch.request.replica,
-        "devices": [list(group) for group in devices],
+        "devices": [list(group) for group in _devices_of(places)],
+        "places": _place_entries(places, launch.request.replica) if sizing else [],
         "tensor_parallel": sizing.tensor_parallel if sizing else None,
         "memory_fraction": sizing.memory_fraction if sizing else None,
         "memory": {
@@ -310,6 +316,21 @@ def plan_entry(launch: ResolvedLaunch, sized: SizedPlan | None, forecast: Foreca
         "reasons": list(reasons),
         "options": dict(launch.options),
     }
+
+
+def _devices_of(places: Places) -> Devices:
+    """The GPUs of each replica; empty if all are on the CPU."""
+    groups = tuple(place.devices for place in places)
+    return groups if any(groups) else ()
+
+
+def _place_entries(places: Places, replicas: int) -> list[dict[str, Any]]:
+    """The machine and the GPUs of each rank of each replica, in the form of the API."""
+    return [
+        {"replica": number, "rank": rank, "node": part.node_id, "devices": list(part.devices)}
+        for number in range(replicas)
+        for rank, part in enumerate((place_of(places, number), *place_of(places, number).ranks))
+    ]
 
 
 def _forecast_reasons(forecast: Forecast | None) -> tuple[str, ...]:

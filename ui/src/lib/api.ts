@@ -227,6 +227,7 @@ export interface Worker {
 }
 
 export interface Devices {
+  node: string;
   host: Host;
   gpus: Gpu[];
   no_gpu_reason: string | null;
@@ -242,6 +243,15 @@ export interface DeploymentEvent {
   event_content: string;
 }
 
+/** Where one rank of one replica runs. */
+export interface PlannedPlace {
+  replica: number;
+  rank: number;
+  node: string;
+  /** GPUs of the node; empty: its CPU. */
+  devices: number[];
+}
+
 export interface Plan {
   model_uid: string;
   version: string;
@@ -255,6 +265,8 @@ export interface Plan {
   replica: number;
   /** The GPUs of each replica; empty on the CPU. */
   devices: number[][];
+  /** Each of them has all bytes of `memory`; empty: not decided yet. */
+  places: PlannedPlace[];
   memory: {
     weights: number;
     kv_cache: number;

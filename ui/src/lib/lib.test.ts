@@ -5,7 +5,8 @@ import { bytes, count, seconds, size } from './format';
 import { directionOf } from './direction';
 import { tree, type Node } from './markdown';
 import { devicesOf, shareOf } from './memory';
-import type { Devices } from './api';
+import type { Devices, Plan, PlannedPlace } from './api';
+import { roomsOf } from './rooms';
 import { shortened } from './samples';
 import { csv } from './records';
 import { codeOf } from './session.svelte';
@@ -194,7 +195,7 @@ test('the devices of workers follow those of this machine, and a lost worker has
   const gpu = { index: 0, name: 'H200', uuid: 'u', total: 9, free: 9, owners: [] };
   const worker = { node: 'n1', name: 'second', state: 'READY', host, gpus: [gpu], disks: [] };
   const lost = { ...worker, node: 'n2', name: 'third', state: 'LOST', host: null, gpus: [] };
-  const devices: Devices = { host, gpus: [gpu], no_gpu_reason: null, disks: [], workers: [worker, lost] };
+  const devices: Devices = { node: 'local', host, gpus: [gpu], no_gpu_reason: null, disks: [], workers: [worker, lost] };
   expect(devicesOf(devices, 'Memory').map((each) => each.name)).toEqual(['GPU 0 H200', 'Memory', 'second: GPU 0 H200', 'second: Memory']);
 });
 
@@ -202,4 +203,45 @@ test('a number has commas between its thousands, as the browser would write it',
   for (const value of [0, 7, 999, 1000, 32768, 1048576, -1234567, 1234.5, 12345.67891]) {
     expect(count(value)).toBe(value.toLocaleString('en-US'));
   }
+});
+
+describe('the devices of a plan', () => {
+  const host = { name: null, cores: 8, total: 100, free: 40, control_group: null, owners: [] };
+  const gpu = (index: number) => ({ index, name: 'H200', uuid: `GPU-${index}`, total: 1000, free: 900, owners: [] });
+  const devices: Devices = {
+    ...{ node: 'local', host, gpus: [], no_gpu_reason: 'none is found', disks: [] },
+    workers: [
+      { node: 'n1', name: 'first', state: 'ready', host, gpus: [gpu(0)], disks: [] },
+      { node: 'n2', name: 'second', state: 'ready', host, gpus: [gpu(0), gpu(1)], disks: [] },
+    ],
+  };
+  const planned = (places: PlannedPlace[], saved_states = 0): Plan => ({ places, memory: { saved_states } }) as unknown as Plan;
+  const shown = (plan: Plan, all: Devices = devices) => roomsOf(plan, all, 'Memory').map((each) => [each.name, each.share, each.states]);
+
+  test('are those of the nodes on which it places replicas', () => {
+    expect(shown(planned([{ replica: 0, rank: 0, node: 'n2', devices: [0, 1] }]))).toEqual([
+      ['second: GPU 0 H200', 0.5, 0],
+      ['second: GPU 1 H200', 0.5, 0],
+    ]);
+    expect(shown(planned([{ replica: 0, rank: 0, node: 'n1', devices: [] }]))).toEqual([['first: Memory', 1, 0]]);
+  });
+
+  test('have a replica of each node that computes one together with others', () => {
+    const ranks = [0, 1].map((rank) => ({ replica: 0, rank, node: `n${rank + 1}`, devices: [0] }));
+    expect(shown(planned(ranks))).toEqual([
+      ['first: GPU 0 H200', 1, 0],
+      ['second: GPU 0 H200', 1, 0],
+      ['second: GPU 1 H200', 0, 0],
+    ]);
+  });
+
+  test('have the memory of the host for the saved states of a model on GPUs', () => {
+    const two = [0, 1].map((replica) => ({ replica, rank: 0, node: 'n2', devices: [replica] }));
+    expect(shown(planned(two, 5)).at(-1)).toEqual(['second: Memory', 0, 2]);
+  });
+
+  test('are the memory of a machine without a cluster where no place is chosen', () => {
+    expect(shown(planned([]), { ...devices, workers: [] })).toEqual([['Memory', 0, 0]]);
+    expect(shown(planned([]))).toEqual([]);
+  });
 });
