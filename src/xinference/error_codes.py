@@ -59,6 +59,12 @@ class Code(StrEnum):
     # Access
     INVALID_API_KEY = "invalid_api_key", 401
     WRONG_LOGIN = "wrong_login", 401
+    SESSION_EXPIRED = "session_expired", 401
+    SESSION_LOGGED_OUT = "session_logged_out", 401
+    SESSION_KEY_REVOKED = "session_key_revoked", 401
+    SESSION_KEY_EXPIRED = "session_key_expired", 401
+    SESSION_REPLACED = "session_replaced", 401
+    SESSION_ENDED = "session_ended", 401
     PERMISSION_DENIED = "permission_denied", 403
     FORBIDDEN_HOST = "forbidden_host", 403
     PROXY_WITHOUT_KEYS = "proxy_without_keys", 403

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +14,7 @@ from xinference.keys.new_key import NewKey
 from xinference.keys.secret import digest
 from xinference.keys.session_cookie import cookie_name, cookie_value, set_cookie
 from xinference.keys.sessions import CODE_SECONDS, Lifetime, Sessions
+from xinference.keys.table import table_of
 from xinference.store.database import Store
 
 KEY = Key("k1", "k", b"d" * 32, frozenset({"use"}))
@@ -133,6 +134,61 @@ def test_a_key_has_a_maximum_of_sessions(sessions: Sessions, monkeypatch: pytest
     secrets = [sessions.begin(KEY).encode() for _ in range(3)]
     digests = {each.digest for each in sessions.as_keys({"k1": KEY})}
     assert digests == {digest(secret) for secret in secrets[1:]}
+
+
+def ends(sessions: Sessions, key: Key | None = KEY) -> list[str]:
+    return [each.session_end for each in sessions.ended({} if key is None else {key.key_id: key})]
+
+
+def test_an_ended_session_has_its_reason_before_and_after_it_is_deleted(sessions: Sessions, clock: Clock) -> None:
+    sessions.begin(KEY)
+    clock.now += 100
+    assert ends(sessions) == ["session_expired"]
+    sessions.flush({"k1": KEY})
+    assert ends(sessions) == ["session_expired"]
+
+
+@pytest.mark.parametrize(
+    ("key", "end"),
+    [
+        (None, "session_key_revoked"),
+        (replace(KEY, revoked=1000.0), "session_key_revoked"),
+        (replace(KEY, expires=1000.0), "session_key_expired"),
+    ],
+)
+def test_the_reason_names_what_has_happened_to_the_key(sessions: Sessions, key: Key | None, end: str) -> None:
+    sessions.begin(KEY)
+    assert ends(sessions) == []
+    assert ends(sessions, key) == [end]
+
+
+def test_a_log_out_and_a_newer_session_are_reasons(sessions: Sessions, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_SESSIONS", 1)
+    for _ in range(2):
+        sessions.begin(KEY)
+    (newest,) = sessions.as_keys({"k1": KEY})
+    sessions.end(newest.session)
+    assert ends(sessions) == ["session_replaced", "session_logged_out"]
+
+
+def test_the_reasons_do_not_pile_up(sessions: Sessions, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_ENDED", 3)
+    for _ in range(5):
+        sessions.begin(KEY)
+        (session,) = sessions.as_keys({"k1": KEY})
+        sessions.end(session.session)
+    assert len(ends(sessions)) == 3
+
+
+def test_an_ended_session_is_in_the_table_for_its_reason_only(keys: Keyring) -> None:
+    key, _ = keys.create(NewKey())
+    secret = keys.sessions.begin(key).encode()
+    assert keys.table.end_of_session(secret) == "session_ended"  # it has not: its cookie finds it
+    keys.revoke(key.key_id)
+    assert keys.table.end_of_session(secret) == "session_key_revoked"
+    assert keys.table.find_session(secret) is None and keys.table.find(secret) is None
+    again = table_of(keys.table.entries, required=True)
+    assert again.end_of_session(secret) == "session_key_revoked"
 
 
 def test_a_code_is_valid_once_within_its_time(sessions: Sessions, clock: Clock) -> None:

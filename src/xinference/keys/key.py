@@ -40,6 +40,8 @@ class Key:
 
     session: str = ""
     """The id of the session of a browser that has these permissions; empty: this is the key itself."""
+    session_end: str = ""
+    """The code of the error that says why the session has ended; such a session is `revoked`, too."""
 
     def may_ask(self, model: str, parent: str | None = None) -> bool:
         """Whether the key permits `model`; `parent` is the deployment if `model` is its adapter."""

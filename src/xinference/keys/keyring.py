@@ -6,7 +6,7 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -183,7 +183,7 @@ class Keyring:
             self._keys[key_id] = replace(self._keys[key_id], last_used=at)
         if known:
             self._rows.set_last_used(known)
-        self.sessions.flush(self._valid())
+        self.sessions.flush(self._every())
 
     async def flush_periodically(self) -> None:
         """Flush in intervals until cancelled, so that no request waits for the disk."""
@@ -231,19 +231,19 @@ class Keyring:
             del self._keys[key.key_id]
             self._last_used.pop(key.key_id, None)
 
-    def _valid(self) -> dict[str, Key]:
-        """The keys that may have sessions, by id."""
-        every = [*self._keys.values(), *([self._owner] if self._owner else [])]
-        return {key.key_id: key for key in every if key.revoked is None and not _has_expired(key)}
+    def _every(self) -> dict[str, Key]:
+        """All keys by id, also those that have ended, and the owner's key."""
+        return self._keys | ({} if self._owner is None else {self._owner.key_id: self._owner})
 
     def find_valid(self, key_id: str) -> Key | None:
         """The key of this id, if requests may come with it."""
-        return self._valid().get(key_id)
+        key = self._every().get(key_id)
+        return None if key is None or key.revoked is not None or _has_expired(key) else key
 
     def _publish(self) -> None:
-        owner: Iterable[Key] = () if self._owner is None else (self._owner,)
+        every = self._every()
         self._table = table_of(
-            [*self._keys.values(), *owner, *self.sessions.as_keys(self._valid())],
+            [*every.values(), *self.sessions.as_keys(every), *self.sessions.ended(every)],
             required=self._always or bool(self._keys or self._damaged),
         )
         for changed in self._subscribers:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
+from xinference.error_codes import Code
 from xinference.keys.key import Key
 from xinference.keys.secret import DIGEST_BYTES, ENTROPY_BYTES, digest
 from xinference.store.database import Store
@@ -26,6 +27,8 @@ CODE_SECONDS = 60.0
 #: Maximum number of codes that wait for their use, and of sessions of one key; one more ends the oldest.
 MAX_CODES = 100
 MAX_SESSIONS = 100
+#: Maximum number of ended sessions whose reason is remembered, until the server stops.
+MAX_ENDED = 100
 
 
 @dataclass(frozen=True)
@@ -68,18 +71,24 @@ class Sessions:
         self._codes: dict[bytes, tuple[str, float]] = {}
         self._sessions = {each.session_id: each for each in _stored(store, clock())}
         self._noted: dict[str, float] = {}
+        self._ended: list[Key] = []
 
     def as_keys(self, keys: Mapping[str, Key]) -> list[Key]:
         """The sessions of `keys`, by id, each as a key with the session's digest and the end of its time."""
         now = self._clock()
         found = []
         for session in self._sessions.values():
-            key = keys.get(session.key_id)
-            if key is not None and not self._has_ended(session, now):
-                end = session.created + self._lifetime.longest
+            if self._end_of(session, keys, now) is None:
+                key, end = keys[session.key_id], session.created + self._lifetime.longest
                 expires = end if key.expires is None else min(end, key.expires)
                 found.append(replace(key, digest=session.digest, expires=expires, session=session.session_id))
         return found
+
+    def ended(self, keys: Mapping[str, Key]) -> list[Key]:
+        """The sessions that have ended not long ago, each as a revoked key with the reason."""
+        now = self._clock()
+        ends = [(session, self._end_of(session, keys, now)) for session in self._sessions.values()]
+        return [*self._ended, *(_ended(session, end, now) for session, end in ends if end is not None)]
 
     def begin(self, key: Key) -> str:
         """Begin a session of `key`; returns its secret, which cannot be read again."""
@@ -92,7 +101,7 @@ class Sessions:
             )
         self._sessions[session.session_id] = session
         own = [each.session_id for each in self._sessions.values() if each.key_id == key.key_id]
-        self._forget(own[:-MAX_SESSIONS])
+        self._forget(dict.fromkeys(own[:-MAX_SESSIONS], Code.SESSION_REPLACED))
         self._changed()
         log.info("a session of the key %s (%s) has begun", key.name, key.key_id)
         return secret
@@ -103,6 +112,7 @@ class Sessions:
             with self._store.write(durable=True) as db:
                 db.execute("DELETE FROM sessions WHERE session_id = ?", (session_id,))
             session = self._sessions.pop(session_id)
+            self._remember(_ended(session, Code.SESSION_LOGGED_OUT, self._clock()))
             self._changed()
             log.info("a session of the key %s has ended", session.key_id)
 
@@ -127,29 +137,36 @@ class Sessions:
             self._sessions[session_id] = replace(session, last_used=at)
             self._noted[session_id] = at
 
-    def flush(self, key_ids: Mapping[str, Key]) -> None:
-        """Store the times of use, and remove the sessions whose time or key has ended."""
+    def flush(self, keys: Mapping[str, Key]) -> None:
+        """Store the times of use, and remove the sessions whose time or key has ended; `keys` are those of the home."""
         now = self._clock()
         noted, self._noted = self._noted, {}
         for session_id, at in noted.items():
             self._store.note("UPDATE sessions SET last_used = ? WHERE session_id = ?", at, session_id)
-        ended = [
-            each.session_id
-            for each in self._sessions.values()
-            if each.key_id not in key_ids or self._has_ended(each, now)
-        ]
+        ends = {each.session_id: self._end_of(each, keys, now) for each in self._sessions.values()}
+        ended = {session_id: end for session_id, end in ends.items() if end is not None}
         if ended:
             self._forget(ended)
             self._changed()
 
-    def _has_ended(self, session: Session, now: float) -> bool:
-        return session.last_used + self._lifetime.idle <= now or session.created + self._lifetime.longest <= now
+    def _end_of(self, session: Session, keys: Mapping[str, Key], now: float) -> Code | None:
+        """Why a session has ended; None: it is valid."""
+        key = keys.get(session.key_id)
+        if key is None or key.revoked is not None:
+            return Code.SESSION_KEY_REVOKED
+        if key.expires is not None and key.expires <= now:
+            return Code.SESSION_KEY_EXPIRED
+        is_over = session.last_used + self._lifetime.idle <= now or session.created + self._lifetime.longest <= now
+        return Code.SESSION_EXPIRED if is_over else None
 
-    def _forget(self, session_ids: list[str]) -> None:
+    def _forget(self, ended: Mapping[str, Code]) -> None:
         """Delete sessions that no request can use; their rows are deleted once the store can be written."""
-        for session_id in session_ids:
-            del self._sessions[session_id]
+        for session_id, end in ended.items():
+            self._remember(_ended(self._sessions.pop(session_id), end, self._clock()))
             self._store.note("DELETE FROM sessions WHERE session_id = ?", session_id)
+
+    def _remember(self, ended: Key) -> None:
+        self._ended = [*self._ended, ended][-MAX_ENDED:]
 
 
 def _stored(store: Store, now: float) -> list[Session]:
@@ -160,3 +177,16 @@ def _stored(store: Store, now: float) -> list[Session]:
         for session_id, secret, key_id, created, last_used in rows
         if len(secret) == DIGEST_BYTES
     ]
+
+
+def _ended(session: Session, end: Code, now: float) -> Key:
+    """A session without permissions, with the reason of its end."""
+    return Key(
+        session.key_id,
+        "",
+        session.digest,
+        frozenset(),
+        revoked=now,
+        session=session.session_id,
+        session_end=end.value,
+    )

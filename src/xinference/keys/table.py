@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Protocol
 
+from xinference.error_codes import Code
 from xinference.keys.key import Key
 from xinference.keys.secret import MAX_LENGTH, digest
 
@@ -21,6 +22,8 @@ class KeyTable:
     """Whether requests need a key."""
     sessions: Mapping[bytes, Key] = field(default_factory=lambda: MappingProxyType({}))
     """The sessions of browsers, by digest; each has the permissions of its key."""
+    ended_sessions: Mapping[bytes, Key] = field(default_factory=lambda: MappingProxyType({}))
+    """The sessions that have ended not long ago, by digest, for the reason of their end."""
 
     def find(self, secret: bytes) -> Key | None:
         """The key for `secret`: one hash and one look-up, whether it is right or wrong."""
@@ -30,14 +33,26 @@ class KeyTable:
         """The session that a browser's cookie names."""
         return self.sessions.get(digest(secret)) if len(secret) <= MAX_LENGTH else None
 
+    def end_of_session(self, secret: bytes) -> Code:
+        """The code of the error for a browser's cookie that names no valid session."""
+        ended = self.ended_sessions.get(digest(secret)) if len(secret) <= MAX_LENGTH else None
+        return Code.SESSION_ENDED if ended is None else Code[ended.session_end.upper()]
+
+    @property
+    def entries(self) -> list[Key]:
+        """All keys and sessions, as `table_of` takes them."""
+        return [*self.by_digest.values(), *self.sessions.values(), *self.ended_sessions.values()]
+
 
 def table_of(keys: Iterable[Key], *, required: bool) -> KeyTable:
     """The table of those of `keys` that are not revoked; sessions among them are only found by their cookie."""
-    valid = [key for key in keys if key.revoked is None]
+    listed = list(keys)
+    valid = [key for key in listed if key.revoked is None]
     return KeyTable(
         MappingProxyType({key.digest: key for key in valid if not key.session}),
         required,
         MappingProxyType({key.digest: key for key in valid if key.session}),
+        MappingProxyType({key.digest: key for key in listed if key.session and key.session_end}),
     )
 
 

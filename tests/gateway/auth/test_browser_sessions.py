@@ -120,6 +120,22 @@ async def test_an_ended_session_is_refused() -> None:
     assert said.status == 401 and "the session has ended" in said.json["error"]["message"]
 
 
+@pytest.mark.parametrize(
+    "code",
+    ["session_expired", "session_logged_out", "session_key_revoked", "session_key_expired", "session_replaced"],
+)
+async def test_the_refusal_of_an_ended_session_says_why_it_has_ended(code: str) -> None:
+    ended = replace(SESSION, scopes=frozenset(), revoked=1.0, session_end=code)
+    said = await ask(COOKIE | OWN_PAGE, "GET", "/v1/models", ended)
+    assert (said.status, code_of(said)) == (401, code)
+
+
+async def test_the_refusal_of_an_unknown_session_differs_from_that_of_no_session() -> None:
+    unknown = await ask({"cookie": "xinference_9997=of an earlier server"} | OWN_PAGE, "GET", "/v1/models")
+    assert (unknown.status, code_of(unknown)) == (401, "session_ended")
+    assert code_of(await ask(OWN_PAGE, "GET", "/v1/models")) == "invalid_api_key"
+
+
 async def test_a_session_permits_what_its_key_permits() -> None:
     limited = replace(SESSION, scopes=frozenset({"use"}), models=frozenset({"m"}))
     assert (await ask(COOKIE | OWN_PAGE, key=limited)).status == 403

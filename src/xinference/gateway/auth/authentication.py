@@ -52,9 +52,10 @@ def admit(
     if not secret:
         session = browsers.find(table, method, headers) if browsers is not None else None
         if session is None:
-            raise _unknown("no key was given")
+            end = browsers.end_of(table, headers) if browsers is not None else None
+            raise _unknown("no key was given") if end is None else _ended(end)
         if session.expires is not None and session.expires <= now:
-            raise _unknown("the session has ended")
+            raise _ended(Code.SESSION_EXPIRED)
         _check_reach(session, access)
         return session
     key = table.find(secret)
@@ -104,6 +105,22 @@ def admit_without_keys(
             headers=CHALLENGE,
         )
     return ANYONE
+
+
+#: Why a session has ended.
+_ENDS = {
+    Code.SESSION_EXPIRED: "it has expired",
+    Code.SESSION_LOGGED_OUT: "its user has logged out",
+    Code.SESSION_KEY_REVOKED: "its key is revoked",
+    Code.SESSION_KEY_EXPIRED: "its key has expired",
+    Code.SESSION_REPLACED: "its key has too many newer sessions",
+    Code.SESSION_ENDED: "this server does not know it",
+}
+
+
+def _ended(code: Code) -> Refusal:
+    cause = f"Could not validate credentials: the session has ended: {_ENDS[code]}."
+    return Refusal(code, cause, hint="Log in again.", headers=CHALLENGE)
 
 
 class Views:

@@ -42,11 +42,19 @@ class BrowserSessions:
             Refusal: 403, the request has the cookie of a session, and may come from another site.
         """
         named = dict(headers)
-        secret = cookie_value((value for name, value in headers if name == b"cookie"), self._name)
+        secret = self._secret(headers)
         session = table.find_session(secret) if secret else None
         if session is not None:
             self._check_site(method, named)
         return session
+
+    def end_of(self, table: KeyTable, headers: Iterable[Header]) -> Code | None:
+        """Why the cookie of a request is that of no session; None: the request has no cookie of this server."""
+        secret = self._secret(headers)
+        return table.end_of_session(secret) if secret else None
+
+    def _secret(self, headers: Iterable[Header]) -> bytes:
+        return cookie_value((value for name, value in headers if name == b"cookie"), self._name)
 
     def _check_site(self, method: str, headers: dict[bytes, bytes]) -> None:
         site, origin = headers.get(b"sec-fetch-site"), headers.get(b"origin")

@@ -177,7 +177,7 @@ class WorkerPool:
             self._version,
             dict(table.routes),
             table.listing,
-            [*keys.by_digest.values(), *keys.sessions.values()],
+            keys.entries,
             keys.required,
         )
 
