@@ -39,8 +39,7 @@ export const answered = new Promise<void>((resolve) => {
 type Message =
   | { kind: 'event'; event: string; data: Record<string, unknown>; id: string | null }
   | { kind: 'problem'; problem: Problem | null; isBlocked: boolean }
-  | { kind: 'hello' }
-  | { kind: 'refresh' };
+  | { kind: 'hello' };
 
 let lastId: string | null = null;
 let wake: (() => void) | null = null;
@@ -107,7 +106,6 @@ const tabs = new Tabs({
       live.problem = message.problem;
       live.isBlocked = message.isBlocked;
     } else if (!tabs.isLeader) return;
-    else if (message.kind === 'refresh') connect();
     else {
       tabs.say({ kind: 'problem', problem: $state.snapshot(live.problem), isBlocked: live.isBlocked } satisfies Message);
       if (live.deployments !== null) {
@@ -132,14 +130,9 @@ export function start(): void {
   tabs.say({ kind: 'hello' } satisfies Message);
 }
 
-/** Follow as the new holder of the session, after a login or a log-out in this tab. */
+/** Follow as the new holder of the session, with a snapshot first; each tab does so after a log-in or a log-out in any. */
 export function refresh(): void {
-  if (tabs.isLeader) connect();
-  else tabs.say({ kind: 'refresh' } satisfies Message);
-}
-
-/** Connect again, and begin with a snapshot. */
-function connect(): void {
+  if (!tabs.isLeader) return;
   lastId = null;
   live.isBlocked = false;
   wake?.();
