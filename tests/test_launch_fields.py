@@ -15,7 +15,7 @@ import pytest
 from xinference.api.launch_body import LaunchBody
 from xinference.api.routes.cache import DownloadBody
 from xinference.cli.commands.launch import launch
-from xinference.client import requests
+from xinference.client import launch_requests
 from xinference.launch.request import LaunchRequest
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -68,7 +68,7 @@ def body_fields(body: Any = LaunchBody) -> dict[str, Any]:
 
 
 def client_arguments() -> dict[str, Any]:
-    parameters = inspect.signature(requests.launch_model).parameters.values()
+    parameters = inspect.signature(launch_requests.launch_model).parameters.values()
     return {
         each.name: MISSING if each.default is each.empty else each.default
         for each in parameters
@@ -133,7 +133,7 @@ CHANGED: dict[str, Any] = {
 
 def test_every_field_reaches_the_request_through_client_and_body() -> None:
     assert CHANGED.keys() == request_fields().keys() - ONLY_IN_REQUEST.keys()
-    body = requests.launch_model(**CHANGED, n_ctx=512).body
+    body = launch_requests.launch_model(**CHANGED, n_ctx=512).body
     assert body == CHANGED | {"n_ctx": 512}
     request = msgspec.to_builtins(LaunchBody.model_validate(body).request(is_cluster=True))
     assert {name: _listed(request[name]) for name in CHANGED} == CHANGED

@@ -1,4 +1,4 @@
-"""The requests about the catalog: engines, registrations and cached weights; see `requests`."""
+"""The requests about the catalog: engines, registrations and cached weights; see `request`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The requests about updates of the catalog; see `requests`."""
+"""The requests about updates of the catalog; see `request`."""
 
 from __future__ import annotations
 

@@ -9,9 +9,11 @@ from xinference.client import (
     catalog_update_requests,
     cluster_requests,
     handles,
+    instance_requests,
     key_requests,
+    launch_requests,
     relaunch_requests,
-    requests,
+    server_requests,
     usage_requests,
 )
 from xinference.client.calls import answer_call, stream_call
@@ -23,40 +25,40 @@ from xinference.errors import Problem
 class Methods(Runner):
     """The methods of both clients; all methods of `AsyncClient` are awaited, also those that return a stream."""
 
-    health = answer_call(requests.health)
-    auth = answer_call(requests.auth)
-    status = answer_call(requests.status)
-    request_token = answer_call(requests.request_token)
+    health = answer_call(server_requests.health)
+    auth = answer_call(server_requests.auth)
+    status = answer_call(server_requests.status)
+    request_token = answer_call(server_requests.request_token)
 
-    launch_model = answer_call(requests.launch_model)
-    begin_launch = answer_call(requests.begin_launch)
-    plan_launch = answer_call(requests.plan_launch)
-    follow_events = stream_call(requests.follow_events)
-    get_launch_model_progress = answer_call(requests.get_launch_model_progress)
-    cancel_launch_model = answer_call(requests.cancel_launch_model)
+    launch_model = answer_call(launch_requests.launch_model)
+    begin_launch = answer_call(launch_requests.begin_launch)
+    plan_launch = answer_call(launch_requests.plan_launch)
+    follow_events = stream_call(launch_requests.follow_events)
+    get_launch_model_progress = answer_call(launch_requests.get_launch_model_progress)
+    cancel_launch_model = answer_call(launch_requests.cancel_launch_model)
 
-    list_models = answer_call(requests.list_models)
-    list_instances = answer_call(requests.list_instances)
-    get_instance_info = answer_call(requests.get_instance_info)
-    describe_model = answer_call(requests.describe_model)
-    terminate_model = answer_call(requests.terminate_model)
-    set_aliases = answer_call(requests.set_aliases)
-    unload_model = answer_call(requests.unload_model)
-    load_model = answer_call(requests.load_model)
-    restart_model = answer_call(requests.restart_model)
-    reload_model = answer_call(requests.reload_model)
-    get_model_reload_status = answer_call(requests.get_model_reload_status)
-    get_model_reload_config = answer_call(requests.get_model_reload_config)
-    launch_history = answer_call(requests.launch_history)
-    list_model_replicas = answer_call(requests.list_model_replicas)
-    add_model_replica = answer_call(requests.add_model_replica)
-    terminate_model_replica = answer_call(requests.terminate_model_replica)
-    logs = stream_call(requests.logs)
-    log_from = answer_call(requests.log_from)
-    server_logs = stream_call(requests.server_logs)
-    engine_figures = answer_call(requests.engine_figures)
-    abort_request = answer_call(requests.abort_request)
-    get_progress = answer_call(requests.get_progress)
+    list_models = answer_call(instance_requests.list_models)
+    list_instances = answer_call(instance_requests.list_instances)
+    get_instance_info = answer_call(instance_requests.get_instance_info)
+    describe_model = answer_call(instance_requests.describe_model)
+    terminate_model = answer_call(instance_requests.terminate_model)
+    set_aliases = answer_call(instance_requests.set_aliases)
+    unload_model = answer_call(instance_requests.unload_model)
+    load_model = answer_call(instance_requests.load_model)
+    restart_model = answer_call(instance_requests.restart_model)
+    reload_model = answer_call(instance_requests.reload_model)
+    get_model_reload_status = answer_call(instance_requests.get_model_reload_status)
+    get_model_reload_config = answer_call(instance_requests.get_model_reload_config)
+    launch_history = answer_call(launch_requests.launch_history)
+    list_model_replicas = answer_call(instance_requests.list_model_replicas)
+    add_model_replica = answer_call(instance_requests.add_model_replica)
+    terminate_model_replica = answer_call(instance_requests.terminate_model_replica)
+    logs = stream_call(instance_requests.logs)
+    log_from = answer_call(instance_requests.log_from)
+    server_logs = stream_call(server_requests.server_logs)
+    engine_figures = answer_call(instance_requests.engine_figures)
+    abort_request = answer_call(instance_requests.abort_request)
+    get_progress = answer_call(server_requests.get_progress)
     list_requests = answer_call(usage_requests.list_requests)
     list_active_requests = answer_call(usage_requests.list_active_requests)
     abort_active_request = answer_call(usage_requests.abort_active_request)
@@ -107,13 +109,13 @@ class Methods(Runner):
     forget_keys = answer_call(key_requests.forget_keys)
     create_login_code = answer_call(key_requests.create_login_code)
 
-    get_workers_info = answer_call(requests.get_workers_info)
-    get_supervisor_info = answer_call(requests.get_supervisor_info)
-    abort_cluster = answer_call(requests.abort_cluster)
-    get_autostart_config = answer_call(requests.get_autostart_config)
-    get_autostart_model_summary = answer_call(requests.get_autostart_model_summary)
-    upsert_autostart_model = answer_call(requests.upsert_autostart_model)
-    remove_autostart_model = answer_call(requests.remove_autostart_model)
+    get_workers_info = answer_call(server_requests.get_workers_info)
+    get_supervisor_info = answer_call(server_requests.get_supervisor_info)
+    abort_cluster = answer_call(server_requests.abort_cluster)
+    get_autostart_config = answer_call(launch_requests.get_autostart_config)
+    get_autostart_model_summary = answer_call(launch_requests.get_autostart_model_summary)
+    upsert_autostart_model = answer_call(launch_requests.upsert_autostart_model)
+    remove_autostart_model = answer_call(launch_requests.remove_autostart_model)
 
     relaunch_api = answer_call(relaunch_requests.relaunch_api)
     get_api_relaunch = answer_call(relaunch_requests.get_api_relaunch)

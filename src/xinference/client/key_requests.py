@@ -1,4 +1,4 @@
-"""The requests about API keys; see `requests`."""
+"""The requests about API keys; see `request`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""A request as a value: method, path, query and body, and the parser of its answer."""
+"""A request as a value: method, path, query and body, and the parser of its answer.
+
+Each function of the modules `..._requests` makes one. It is a method of `Client` and of `AsyncClient`, or, in
+`model_requests`, of a model's handle: see `calls`.
+"""
 
 from __future__ import annotations
 

@@ -171,10 +171,10 @@ def _plan(target: Target, request: Json) -> Json:
     if target.answers:
         with target.connect() as client:
             return client.plan_launch(**request)
-    from xinference.client import requests
+    from xinference.client import launch_requests
     from xinference.local_commands.plan import plan_launch
 
-    body = requests.launch_model(**request).body
+    body = launch_requests.launch_model(**request).body
     assert body is not None
     return plan_launch(body, target.settings)
 
