@@ -11,7 +11,7 @@ import argparse
 import json
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -34,6 +34,8 @@ class LoopbackHub:
         self.counters = Counters()
         self.odd_answer: bytes | None = None
         """The JSON of every answer of the APIs, in place of the right one."""
+        self.odd_handler: Callable[[BaseHTTPRequestHandler], None] | None = None
+        """Sends every answer of the APIs, in place of the right one."""
         self.lock = threading.Lock()
         self.url = ""
 
@@ -84,6 +86,9 @@ class _Handler(BaseHTTPRequestHandler):
         parts = [unquote(part) for part in url.path.strip("/").split("/")]
         query = {key: values[0] for key, values in parse_qs(url.query).items()}
         match parts:
+            case ["api", *_] if self.hub.odd_handler is not None:
+                self.close_connection = True
+                self.hub.odd_handler(self)
             case ["api", *_] if self.hub.odd_answer is not None:
                 self._raw(self.hub.odd_answer)
             case ["api", "v1", "models", owner, name, *rest]:

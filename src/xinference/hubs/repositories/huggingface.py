@@ -11,8 +11,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+from urllib.parse import quote
 
+import msgspec
+
+from xinference import __version__
 from xinference.catalog.models import HubName
 from xinference.error_codes import Code
 from xinference.errors import Problem, system_reason
@@ -22,13 +26,13 @@ from xinference.hubs.listing import ListedFile, Listing
 from xinference.hubs.offer import Copy
 from xinference.hubs.repositories.huggingface_cache import DEFAULT_BRANCH, RepositoryCache, cache_folder, is_commit
 from xinference.hubs.repositories.repository import RepositoryHub
+from xinference.hubs.transfer.bounded_answer import ENCODING, MAX_LISTED_FILES, Allowance, read_error, read_list
 from xinference.hubs.transfer.parallel import Report, check_stop, pause_seconds
 from xinference.hubs.transfer.partial_file import TooLong, git_sha1
 from xinference.hubs.transfer.verified_copy import hash_mismatch
 
 if TYPE_CHECKING:
     import httpx2
-    from huggingface_hub import HfApi, ModelInfo
 
 _HASH = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _LIST_SECONDS = 30.0
@@ -85,16 +89,13 @@ class HuggingFaceHub(RepositoryHub):
         return min(file.size, unfinished.stat().st_size) if unfinished.is_file() else 0
 
     def _list(self, model_id: str, revision: str | None) -> Listing:
-        from huggingface_hub import HfApi
-
-        api = HfApi(endpoint=self.terms.endpoint, token=_token() or False)
         requested = revision or DEFAULT_BRANCH
         with self._convert_errors(model_id, requested):
-            info = _request_info(api, model_id, requested)
+            info = _request_info(self.terms.endpoint, model_id, requested)
         if not info.sha or not _HASH.fullmatch(info.sha):
             raise problems.unreachable(self.terms, f"its answer for {model_id} contains no commit")
         files = []
-        for each in info.siblings or ():
+        for each in info.siblings:
             lfs = each.lfs
             size = lfs.size if lfs else each.size
             if size is not None:
@@ -143,7 +144,7 @@ class HuggingFaceHub(RepositoryHub):
 
         url = hf_hub_url(model_id, file.name, revision=commit, endpoint=self.terms.endpoint)
         http = _http()
-        headers = http.build_hf_headers(token=_token() or False)
+        headers = _headers()
         client = http.get_session()
         request = partial(client.build_request, "GET", url, headers=headers, timeout=_timeout())
         digest = partial(git_sha1, file.size) if file.sha256 is None else hashlib.sha256
@@ -171,7 +172,7 @@ class HuggingFaceHub(RepositoryHub):
 
         url = hf_hub_url(model_id, file.name, revision=listing.revision, endpoint=self.terms.endpoint)
         http = _http()
-        headers = http.build_hf_headers(token=_token() or False)
+        headers = _headers()
         with self._convert_errors(model_id, listing.revision, file.name):
             return fetch_range(http.get_session(), url, headers, start, count, http.hf_raise_for_status)
 
@@ -226,6 +227,12 @@ def _token() -> str | None:
     return get_token()
 
 
+def _headers() -> dict[str, str]:
+    """The headers of each request. The library's own ones would need one more request, whose answer has no limit."""
+    token = _token()
+    return {"User-Agent": f"xinference/{__version__}"} | ({"Authorization": f"Bearer {token}"} if token else {})
+
+
 def _timeout() -> httpx2.Timeout:
     import httpx2
     from huggingface_hub import constants
@@ -233,14 +240,34 @@ def _timeout() -> httpx2.Timeout:
     return httpx2.Timeout(float(constants.HF_HUB_DOWNLOAD_TIMEOUT))
 
 
-def _request_info(api: HfApi, model_id: str, revision: str) -> ModelInfo:
+class _Lfs(msgspec.Struct, gc=False):
+    size: int | None = None
+    sha256: str | None = None
+
+
+class _Sibling(msgspec.Struct, rename={"blob_id": "blobId"}):
+    rfilename: str
+    size: int | None = None
+    blob_id: str | None = None
+    lfs: _Lfs | None = None
+
+
+class _Info(msgspec.Struct):
+    """What is read of the hub's answer about a model: other fields take no memory."""
+
+    sha: str | None = None
+    siblings: Annotated[list[_Sibling], msgspec.Meta(max_length=MAX_LISTED_FILES)] = []
+
+
+def _request_info(endpoint: str, model_id: str, revision: str) -> _Info:
     """The repository's files; retried when the hub is busy or the connection broke: the library does not retry."""
     import httpx2
     from huggingface_hub.errors import HfHubHTTPError
 
+    allowance = Allowance()
     for failures in range(1, _LIST_TRIES + 1):
         try:
-            return api.model_info(model_id, revision=revision, files_metadata=True, timeout=_LIST_SECONDS)
+            return msgspec.json.decode(_request_list(endpoint, model_id, revision, allowance), type=_Info)
         except HfHubHTTPError as error:
             temporary = error.response.status_code == 429 or error.response.status_code >= 500
             if not temporary or failures == _LIST_TRIES:
@@ -250,6 +277,18 @@ def _request_info(api: HfApi, model_id: str, revision: str) -> ModelInfo:
                 raise
         time.sleep(pause_seconds(failures))
     raise AssertionError  # the last try returns or raises
+
+
+def _request_list(endpoint: str, model_id: str, revision: str, allowance: Allowance) -> bytes:
+    """The hub's answer about a model. The library itself would read an answer of any size."""
+    url = f"{endpoint}/api/models/{model_id}/revision/{quote(revision, safe='')}"
+    headers = _headers() | {"Accept-Encoding": ENCODING}
+    http = _http()
+    client: httpx2.Client = http.get_session()
+    with client.stream("GET", url, headers=headers, params={"blobs": True}, timeout=_LIST_SECONDS) as response:
+        if response.status_code >= 400:
+            http.hf_raise_for_status(read_error(response))
+        return read_list(response, allowance)
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from xinference.hubs.listing import ListedFile, Listing
 from xinference.hubs.offer import Copy
 from xinference.hubs.repositories.modelscope_bars import without_bars
 from xinference.hubs.repositories.repository import RepositoryHub
+from xinference.hubs.transfer.bounded_answer import Allowance, count_answers
 from xinference.hubs.transfer.parallel import Report, Stopped
 from xinference.hubs.transfer.verified_copy import hash_mismatch
 
@@ -90,7 +91,7 @@ class ModelScopeHub(RepositoryHub):
         requested = revision or DEFAULT_BRANCH
         with self._convert_errors(model_id):
             try:
-                listed = _api(cache_folder()).list_repo_files(model_id, "model", revision=requested)
+                listed = _list_api().list_repo_files(model_id, "model", revision=requested)
             except NotExistError:
                 raise self._missing(model_id, requested) from None
         files = (
@@ -105,7 +106,7 @@ class ModelScopeHub(RepositoryHub):
         from modelscope_hub.errors import NotExistError
 
         try:
-            revisions = _api(cache_folder()).list_repo_revisions(model_id, "model")
+            revisions = _list_api().list_repo_revisions(model_id, "model")
         except NotExistError:
             return problems.repo_not_found(self.terms, model_id, has_token=_has_token())
         names = [each.get("Revision") or each.get("name") for each in revisions]
@@ -249,8 +250,21 @@ def _api(cache: Path) -> HubApi:
     return _api_of(cache, *(os.environ.get(name) for name in variables))
 
 
+def _list_api() -> HubApi:
+    """A client for one list, whose answers are limited: the client itself would read answers of any size."""
+    api = _new_api(cache_folder())
+    allowance = Allowance()
+    for session in (api.legacy._session, api.legacy._read_session):
+        count_answers(session, allowance)
+    return api
+
+
 @lru_cache(maxsize=2)
 def _api_of(cache: Path, *_: str | None) -> HubApi:
+    return _new_api(cache)
+
+
+def _new_api(cache: Path) -> HubApi:
     from modelscope_hub import HubApi, HubConfig
 
     return HubApi(HubConfig(cache_dir=cache))

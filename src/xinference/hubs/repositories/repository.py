@@ -28,6 +28,7 @@ from xinference.hubs.listing import ListedFile, Listing, Listings, check_source,
 from xinference.hubs.offer import Copy, Offer, are_inside, offer_of
 from xinference.hubs.repositories.cached_version import CachedVersion, has_size
 from xinference.hubs.selection import choose_files, must_join, wanted_names
+from xinference.hubs.transfer.bounded_answer import MAX_LISTED_FILES
 from xinference.hubs.transfer.join_parts import join
 from xinference.hubs.transfer.parallel import Report, fetch_all, run_cancellable
 from xinference.hubs.transfer.range_reader import HeaderFile
@@ -239,6 +240,8 @@ class RepositoryHub(ABC):
             listing = self._list(model_id, revision)
         except (ValueError, TypeError, AttributeError, LookupError, ArithmeticError, RecursionError) as error:
             raise self._odd_list(model_id, str(error) or type(error).__name__) from error
+        if len(listing.files) > MAX_LISTED_FILES:
+            raise self._odd_list(model_id, f"it has more than {MAX_LISTED_FILES:,} files")
         if odd := next((file for file in listing.files if not is_listed(file)), None):
             raise self._odd_list(model_id, f"a file has the name {odd.name!r:.80} and the size {odd.size!r:.40}")
         return listing

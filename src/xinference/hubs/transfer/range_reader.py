@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from xinference.error_codes import Code
 from xinference.errors import Problem
+from xinference.hubs.transfer.bounded_answer import read_error
 
 if TYPE_CHECKING:
     import httpx2
@@ -90,8 +91,7 @@ def fetch_range(
     range_headers = {**headers, "Accept-Encoding": "identity", "Range": f"bytes={start}-{start + count - 1}"}
     with client.stream("GET", url, headers=range_headers, follow_redirects=True) as response:
         if response.status_code >= 400:
-            response.read()
-            refuse(response)
+            refuse(read_error(response))
         skip = 0 if response.status_code == 206 else start
         if skip > MAX_SKIPPED_BYTES:
             raise httpx2.RemoteProtocolError("the server sends whole files instead of the requested bytes")

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import httpx2
 
+from xinference.hubs.transfer.bounded_answer import read_error
 from xinference.hubs.transfer.parallel import Report, check_stop, pause
 from xinference.hubs.transfer.partial_file import Digest, PartialFile
 
@@ -94,8 +95,7 @@ def _attempt(
             file.restart()
             return
         if response.status_code >= 400:
-            response.read()
-            refuse(response)
+            refuse(read_error(response))
         resumes = response.headers.get("Content-Range", "").startswith(f"bytes {file.length}-")
         if file.length and not (response.status_code == 206 and resumes):
             file.restart()  # the server sends the file from its beginning
