@@ -17,7 +17,16 @@ import pytest
 
 from tests.formats.gguf_model import write_gguf
 from tests.gateway.harness import ANTHROPIC
-from tests.gateway.test_real_client_requests import ANSWERED, BASES, CHATS, FUNCTION, REFUSED, RESPONSES, USER
+from tests.gateway.test_real_client_requests import (
+    ANSWERED,
+    BASES,
+    CHATS,
+    FUNCTION,
+    REFUSED,
+    RESPONSES,
+    USER,
+    named_field,
+)
 from tests.live.test_engines import CONTEXT_OPTION, FORMATS, HF, START_SECONDS
 from tests.support.home import Home, environments
 from xinference.config import Settings
@@ -116,7 +125,7 @@ def test_what_cannot_be_served_is_refused_by_its_name(running: Running) -> None:
     for path, fields, param in REFUSED:
         if running.serves(path):
             answer = running.post(path, fields)
-            named = (answer.json().get("error") or {}).get("param")
+            named = named_field(answer.json())
             if (answer.status_code, named) != (400, param):
                 wrong.append((path, fields, answer.status_code, named, answer.text))
     assert wrong == [], "\n".join(map(str, wrong))

@@ -12,7 +12,6 @@ from xinference.error_codes import Code
 from xinference.gateway.canonical_chats import join_last
 from xinference.gateway.canonical_fields import (
     check_schema,
-    check_text,
     invalid,
     named_tool,
     not_one_of,
@@ -35,7 +34,25 @@ _OTHERS = {
     "container": "Leave it out: there are no containers here.",
     "mcp_servers": "Connect to them in the client, and send their tools.",
     "thread": "Send the whole conversation: none is kept here.",
+    "logprobs": "Use /v1/chat/completions.",
+    "top_logprobs": "Use /v1/chat/completions.",
+    "max_completion_tokens": "Use max_tokens.",
+    "max_tokens_to_sample": "Use max_tokens.",
+    "prompt": "Use messages.",
+    "input": "Use messages.",
+    "system_prompt": "Use system.",
+    "function_call": "Use tool_choice.",
 }
+#: The types of content of a role. Engines pass over any other in silence, or refuse it in words of their own.
+_ROLE_TYPES = {
+    "user": frozenset({"text", "image", "tool_result"}),
+    "assistant": frozenset({"text", "thinking", "redacted_thinking", "tool_use"}),
+    "system": frozenset({"text"}),
+    "developer": frozenset({"text"}),
+}
+_RESULT_TYPES = frozenset({"text", "image"})
+#: Type of content -> the texts that it has to have.
+_REQUIRED = {"text": ("text",), "thinking": ("thinking",), "tool_use": ("id", "name"), "tool_result": ("tool_use_id",)}
 #: The data of an image: it has no address that an engine could fetch.
 _MEDIA = re.compile(r"data:|[A-Za-z0-9+/=_\s-]*\Z")
 #: The format of an answer without another one.
@@ -55,10 +72,12 @@ def canonical_messages(document: RequestDocument) -> None:
         document.drop_nulls(message)
         if message.get("content") is None:
             raise required(f"messages[{n}].content")
-        _anthropic_parts(document, message["content"], f"messages[{n}].content")
+        types = _ROLE_TYPES.get(message["role"])
+        if types is None:
+            raise not_one_of(f"messages[{n}].role", message["role"], ("user", "assistant"))
+        _anthropic_parts(document, message["content"], f"messages[{n}].content", types)
     join_last(document, body["messages"])
-    _check_system(body.get("system"))
-    _anthropic_parts(document, body.get("system"), "system")
+    _anthropic_parts(document, body.get("system"), "system", _ROLE_TYPES["system"])
     names = _anthropic_tools(document)
     choice = body.get("tool_choice")
     if isinstance(choice, dict):
@@ -102,13 +121,6 @@ def _check_compaction(body: Body) -> None:
         raise unsupported("compaction", "conversations are not summarized here.", "Ask for a summary in a message.")
 
 
-def _check_system(parts: Any) -> None:
-    for n, part in enumerate(parts if isinstance(parts, list) else ()):
-        if part["type"] != "text":
-            cause = f"system[{n}].type: content of the type {part['type']} is not taken here."
-            raise Refusal(Code.UNSUPPORTED_CONTENT, cause, param=f"system[{n}].type")
-
-
 def _check_thinking(thinking: Any) -> None:
     if not isinstance(thinking, dict):
         return
@@ -119,25 +131,29 @@ def _check_thinking(thinking: Any) -> None:
         raise not_one_of("thinking.type", kind, THINKING)
 
 
-def _anthropic_parts(document: RequestDocument, parts: Any, at: str) -> None:
+def _anthropic_parts(document: RequestDocument, parts: Any, at: str, types: frozenset[str]) -> None:
+    """Check the parts of a content that may have these types."""
     if not isinstance(parts, list):
         return
     _replace_documents(document, parts, at)
     for n, part in enumerate(parts):
         document.drop_nulls(part, "input")
-        if part["type"] == "image":
-            _check_image(document, part.get("source"), f"{at}[{n}].source")
+        kind, where = part["type"], f"{at}[{n}]"
+        if kind not in types:
+            cause = f"{where}.type: content of the type {kind} is not taken here."
+            hint = f"Accepted types: {', '.join(sorted(types))}."
+            raise Refusal(Code.UNSUPPORTED_CONTENT, cause, hint=hint, param=f"{where}.type")
+        for name in _REQUIRED.get(kind, ()):
+            if not isinstance(part.get(name), str):
+                raise required(f"{where}.{name}")
+        if kind == "image":
+            _check_image(document, part.get("source"), f"{where}.source")
             continue
         document.remove(part, "source")
-        if part["type"] == "text":
-            check_text(part, f"{at}[{n}]")
-        elif part["type"] == "tool_use":
-            if not isinstance(part.get("name"), str):
-                raise required(f"{at}[{n}].name")
-            if not isinstance(part.get("input"), dict):
-                document.put(part, "input", msgspec.json.decode(readable_arguments(part.get("input")).encode()))
-        elif part["type"] == "tool_result":
-            _anthropic_parts(document, part.get("content"), f"{at}[{n}].content")
+        if kind == "tool_use" and not isinstance(part.get("input"), dict):
+            document.put(part, "input", msgspec.json.decode(readable_arguments(part.get("input")).encode()))
+        elif kind == "tool_result":
+            _anthropic_parts(document, part.get("content"), f"{where}.content", _RESULT_TYPES)
 
 
 def _replace_documents(document: RequestDocument, parts: list[Any], at: str) -> None:

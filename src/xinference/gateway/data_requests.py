@@ -23,7 +23,7 @@ from xinference.gateway.http.last_answers import Shutdown, end_answer
 from xinference.gateway.http.request_body import ClientLeftError, ClientWatch
 from xinference.gateway.http.scope_entries import CONTENDED
 from xinference.gateway.limited_forward import LimitedForwarder, end_aborted
-from xinference.gateway.messages.translation import Complete, is_constrained, translate
+from xinference.gateway.messages.translation import Complete, needs_chat, translate
 from xinference.gateway.priority import NORMAL, priority_of
 from xinference.gateway.refusal_counter import RefusalCounter
 from xinference.gateway.request_document import RequestDocument
@@ -149,7 +149,7 @@ class DataRequests:
             complete = partial(with_builder, builder=builder, is_stream=bool(request.stream))
         elif (
             path.anthropic
-            and (other := (as_chat if is_constrained(request, body) else substitute)(route, path.upstream)) is not None
+            and (other := (as_chat if needs_chat(request, body) else substitute)(route, path.upstream)) is not None
         ):
             path = other
             request, document, complete = translate(path, request, body)

@@ -146,7 +146,7 @@ FIELDS: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ),
     ({"stream": True}, {"stream": True, "stream_options": {"include_usage": True}}),
     ({"metadata": {"user_id": "x"}, "system": None, "tools": None, "top_k": None, "thinking": None}, {}),
-    ({"n": 1, "stop": [], "logprobs": True, "stream_options": {}, "max_completion_tokens": 3}, {}),
+    ({"n": 1, "stop": [], "stream_options": {}}, {}),
     ({"seed": 3, "request_id": "r"}, {"seed": 3, "request_id": "r"}),
 ]
 

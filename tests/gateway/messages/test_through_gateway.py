@@ -69,6 +69,26 @@ async def test_a_constraint_of_a_message_reaches_an_engine_whose_own_messages_ma
     assert json.dumps(SCHEMA) in json.dumps(sent.json)
 
 
+@pytest.mark.parametrize("engine", ["llama.cpp", "vLLM", "SGLang"])
+@pytest.mark.parametrize(
+    ("name", "value"), [("seed", 5), ("min_p", 0.1), ("presence_penalty", 1.0), ("chat_template_kwargs", {"a": "b"})]
+)
+async def test_a_field_of_chats_reaches_an_engine_whose_own_messages_do_not_read_it(
+    engine: str, name: str, value: Any, tmp_path: Path
+) -> None:
+    async with recording_gateway(engine, tmp_path) as at:
+        sent = await at.sent("/v1/messages", json.loads(encoded(max_tokens=9, **{name: value})), headers=ANTHROPIC)
+    assert sent.path == "/v1/chat/completions" and sent.json[name] == value
+
+
+async def test_the_names_of_chat_fields_inside_a_tool_or_a_text_need_no_chat(tmp_path: Path) -> None:
+    schema = {"type": "object", "properties": {"seed": {"type": "string", "x-further": 1}}}
+    body = json.loads(encoded(max_tokens=9, tools=[{"name": "format", "input_schema": schema}]))
+    async with recording_gateway("llama.cpp", tmp_path) as at:
+        sent = await at.sent("/v1/messages", body, headers=ANTHROPIC)
+    assert sent.path == "/v1/messages"
+
+
 async def test_a_message_without_a_constraint_is_answered_by_the_engines_own_messages(tmp_path: Path) -> None:
     body = json.loads(encoded(max_tokens=9, output_config={"effort": "low"}))
     async with recording_gateway("llama.cpp", tmp_path) as at:

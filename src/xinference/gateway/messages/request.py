@@ -21,7 +21,7 @@ _OWN = frozenset(
         "metadata", "cache_control", "context_management", "betas", "container", "inference_geo",
         # Fields of chats for which a message has no place, or another field.
         "n", "stop", "functions", "function_call", "stream_options", "logprobs", "top_logprobs",
-        "max_completion_tokens", "response_format", "parallel_tool_calls",
+        "max_completion_tokens", "response_format",
     }
 )  # fmt: skip
 _ROLES = {"user": "user", "assistant": "assistant", "system": "system", "developer": "system"}

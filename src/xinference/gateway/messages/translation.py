@@ -1,6 +1,7 @@
 """Requests of Anthropic's API as chats: the request for the engine, and the translation of its answer.
 
-This is for engines without this API, and for answers with a constraint, which the engines that have it do not all read.
+This is for engines without this API, and for requests with fields of chats, such as a seed or a constraint of the
+answer: the engines that have this API do not read all of them in a message.
 """
 
 from __future__ import annotations
@@ -18,23 +19,31 @@ from xinference.gateway.messages.answer import MessageBuilder, token_count
 from xinference.gateway.messages.request import chat_of, text_to_count
 from xinference.gateway.request_document import RequestDocument
 from xinference.gateway.routes import DataPath
-from xinference.protocol.constraint_fields import CONSTRAINTS
+from xinference.protocol.common_chats import NATIVE
+from xinference.protocol.constraint_fields import CONSTRAINTS, EFFECTS
 from xinference.protocol.request_check import check
 from xinference.protocol.requests import AnthropicMessages, Request
 
-#: Fields with a constraint of an answer.
-_CONSTRAINTS = tuple(f'"{name}"'.encode() for name in sorted({*CONSTRAINTS, *GUIDED}))
+#: Fields of chats that change which text is the answer. A message does not have them.
+_OF_CHATS = (
+    "seed", "presence_penalty", "frequency_penalty", "logit_bias", "min_p", "repetition_penalty", "stop_token_ids",
+    "ignore_eos", "enable_thinking", "chat_template_kwargs", "reasoning_effort", "parallel_tool_calls",
+)  # fmt: skip
+_CHAT_FIELDS = frozenset({*CONSTRAINTS, *GUIDED, *_OF_CHATS, *NATIVE, *EFFECTS}) - set(
+    AnthropicMessages.__struct_fields__
+)
+_MEMBERS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 #: Adds the rewrites of the answer to a call.
 Complete = Callable[[EngineCall], EngineCall]
 
 
-def is_constrained(request: Request, body: bytes) -> bool:
-    """Whether the answer has to follow a schema, a grammar or another constraint."""
+def needs_chat(request: Request, body: bytes) -> bool:
+    """Whether a message has a field that engines read in chats only, such as a schema of the answer."""
     if not isinstance(request, AnthropicMessages):
         return False
     if request.output_format or (request.output_config and b'"format"' in bytes(request.output_config)):
         return True
-    return request.has_further_fields and any(name in body for name in _CONSTRAINTS)
+    return request.has_further_fields and not _CHAT_FIELDS.isdisjoint(_MEMBERS.decode(body))
 
 
 def translate(path: DataPath, request: Request, body: bytes) -> tuple[Request, RequestDocument, Complete]:
