@@ -65,7 +65,7 @@ FAMILY: dict[str, Any] = {
         for size in (4, "0_6")
     ],
 }
-OWNERS = [{"model_uid": "mine", "replica": number, "planned": 3 << 30, "measured": 1} for number in range(2)]
+OWNERS = [{"model_uid": "mine", "replica": number, "planned": 3 << 30, "measured": 1 << 30} for number in range(2)]
 
 
 @pytest.fixture

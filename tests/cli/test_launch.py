@@ -547,10 +547,14 @@ def test_the_address_of_the_server_is_no_option_of_a_launch(canned: Canned, run:
 
 
 def test_a_hint_names_the_similar_options_of_the_engine_before_those_of_the_command(canned: Canned, run: Run) -> None:
-    cause, hint = "llama.cpp has no option --n_gpu_layer.", "Did you mean --n_gpu_layers?"
+    cause = "llama.cpp has no option --n_gpu_layer."
+    hint = "Did you mean --speculative.draft.n_gpu_layers or --n_gpu_layers?"
     canned.answers["POST", "/v1/models"] = problem(400, "unknown_option", cause, hint=hint)
     result = run("launch", "smollm2-instruct", "--n_gpu_layer", "5")
-    assert "Hint: Did you mean --n_gpu_layers or --n-gpu? See `xinference launch --help`." in result.stderr
+    assert (
+        "Did you mean --speculative.draft.n_gpu_layers, --n_gpu_layers or --n-gpu? See `xinference launch --help`."
+        in result.stderr
+    )
 
 
 def test_an_option_that_no_engine_has_is_compared_with_those_of_the_command(canned: Canned, run: Run) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from tests.cli.canned import Answer, Canned, problem
 from tests.cli.conftest import Run, Terminal
-from xinference.cli.model_figures import Rates
+from xinference.cli.model_figures import Memory, Rates, memory_of_models
 from xinference.cli.top_screen import State, screen
 
 GIB = 1 << 30
@@ -148,3 +148,19 @@ def test_the_list_holds_80_columns(server: Canned, terminal: Callable[..., Termi
     assert at.end()[0] == 0
     lines = at.seen.replace("\x1b[1m", "").replace("\x1b[32m", "").replace("\x1b[0m", "").split("\r\n")
     assert max(map(len, lines)) <= 80 and "Memory" in lines[0]
+
+
+def test_the_memory_of_a_model_is_that_of_all_its_replicas_on_every_machine() -> None:
+    def of(node: str, planned: int, measured: int | None) -> dict[str, Any]:
+        return {"node": node, "model_uid": "m", "replica": 0, "planned": planned << 20, "measured": measured}
+
+    devices = {
+        "host": {"owners": [of("local", 300, 200 << 20), of("local", 300, 200 << 20)]},
+        "gpus": [{"owners": [of("local", 64, None)]}],
+        "workers": [
+            {"host": {"owners": [of("n1", 300, 50 << 20)]}, "gpus": []},
+            {"host": None, "gpus": []},
+        ],
+    }
+    assert memory_of_models(devices) == {"m": Memory("900 MiB + 64.0 MiB", "450 MiB")}
+    assert memory_of_models({}) == {}

@@ -15,8 +15,8 @@ from xinference.errors import Problem
 Json = dict[str, Any]
 Values = Mapping[str, float | None]
 
-#: The entries of an instance with its newest rates, and with its planned memory as a text or None.
-RATES, PLANNED = "rates", "planned"
+#: The entries of an instance with its newest rates, and with the memory of all replicas as texts or None.
+RATES, PLANNED, MEASURED = "rates", "planned", "measured"
 #: Rates that are older than this are not those of now.
 RECENT_SECONDS = 60.0
 
@@ -28,6 +28,14 @@ class Rates:
     all: Values = field(default_factory=dict)
     models: Mapping[str, Values] = field(default_factory=dict)
     host: Values = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Memory:
+    """The memory of a model on the host and on GPUs as texts; None: not known."""
+
+    planned: str | None = None
+    measured: str | None = None
 
 
 def newest_rates(client: Client) -> Rates:
@@ -54,24 +62,35 @@ def devices_of(client: Client) -> Json:
         return {}
 
 
-def planned_memory(devices: Json) -> dict[str, str | None]:
-    """The planned bytes of each model as a text: those on the host, and those on the GPUs."""
-    host = _planned([devices["host"]] if devices else [])
-    gpus = _planned(devices.get("gpus", []))
-    return {uid: sizes((host.get(uid), gpus.get(uid))) for uid in {*host, *gpus}}
+def memory_of_models(devices: Json) -> dict[str, Memory]:
+    """The memory of each model: that of all its replicas, on every machine."""
+    machines = [devices, *devices.get("workers", [])] if devices else []
+    hosts = [owner for machine in machines if machine.get("host") for owner in machine["host"]["owners"]]
+    gpus = [owner for machine in machines for gpu in machine.get("gpus", []) for owner in gpu["owners"]]
+    uids = {str(owner["model_uid"]) for owner in (*hosts, *gpus)}
+    sums = {name: (_sums(hosts, name), _sums(gpus, name)) for name in ("planned", "measured")}
+    return {
+        uid: Memory(*(sizes(each.get(uid) for each in sums[name]) for name in ("planned", "measured"))) for uid in uids
+    }
 
 
-def _planned(devices: Iterable[Json]) -> dict[str, int]:
+def _sums(owners: Iterable[Json], name: str) -> dict[str, int]:
     counts: dict[str, int] = {}
-    for owner in (owner for device in devices for owner in device["owners"]):
-        counts[owner["model_uid"]] = counts.get(owner["model_uid"], 0) + (owner["planned"] or 0)
+    for owner in owners:
+        counts[owner["model_uid"]] = counts.get(owner["model_uid"], 0) + (owner.get(name) or 0)
     return counts
 
 
-def with_figures(instance: Json, rates: Mapping[str, Values], planned: Mapping[str, str | None]) -> Json:
-    """The instance with its newest rates and its planned memory."""
+def with_figures(instance: Json, rates: Mapping[str, Values], memory: Mapping[str, Memory]) -> Json:
+    """The instance with its newest rates and its memory."""
     uid = instance["model_uid"]
-    return instance | {RATES: rates.get(uid, {}), PLANNED: planned.get(uid)}
+    return with_memory(instance, memory) | {RATES: rates.get(uid, {})}
+
+
+def with_memory(instance: Json, memory: Mapping[str, Memory]) -> Json:
+    """The instance with its memory."""
+    found = memory.get(instance["model_uid"], Memory())
+    return instance | {PLANNED: found.planned, MEASURED: found.measured}
 
 
 def in_flight(instance: Json) -> str | None:
@@ -101,8 +120,11 @@ def first_token(rates: Values) -> str | None:
 
 
 def measured_memory(instance: Json) -> str | None:
-    """The bytes that the processes of a model use on the host, and on GPUs."""
-    return sizes((instance.get("memory_used_bytes"), instance.get("gpu_memory_used_bytes")))
+    """The bytes that the processes of a model use on the host, and on GPUs.
+
+    A key that may not read the devices gets those of the newest replica.
+    """
+    return instance.get(MEASURED) or sizes((instance.get("memory_used_bytes"), instance.get("gpu_memory_used_bytes")))
 
 
 def sizes(counts: Iterable[int | None]) -> str | None:

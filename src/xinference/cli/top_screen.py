@@ -34,8 +34,8 @@ def screen(state: State, columns: int | None, rows: int | None = None, *, colour
     head = [_cut(clean(line), columns) for line in [*_summary(state), *_machine(state)]]
     if not state.instances:
         return [*head, "", "No model is launched."][:rows]
-    planned = model_figures.planned_memory(state.devices)
-    models = [model_figures.with_figures(instance, state.rates.models, planned) for instance in state.instances]
+    memory = model_figures.memory_of_models(state.devices)
+    models = [model_figures.with_figures(instance, state.rates.models, memory) for instance in state.instances]
     table = table_lines(HEADER, map(_row, models), columns, OPTIONAL, coloured=coloured)
     lines = [*head, "", *table]
     if rows is None or len(lines) <= rows:

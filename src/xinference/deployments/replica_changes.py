@@ -251,6 +251,6 @@ def not_loaded(uid: str, stage: Stage) -> Problem:
     """The refusal to unload or restart a deployment that is not loaded."""
     return Problem(
         Code.NOT_RUNNING,
-        f"{uid} is not loaded (stage {stage}), so it can't be unloaded.",
+        f"{uid} is not loaded (stage {stage}), so it can't be unloaded or restarted.",
         hint=f"Wait until it is ready, or end it with `xinference terminate {uid}`.",
     )

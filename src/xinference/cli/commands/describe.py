@@ -50,14 +50,15 @@ def describe(target: Target, model_name: str, as_json: bool) -> None:
     def of_server(client: Client) -> tuple[list[Json], list[Json], list[Json] | None]:
         families = [each for kind in _TYPES for each in _typed(client.list_model_registrations(kind, True), kind)]
         instances = client.list_instances()
-        planned = {} if as_json else model_figures.planned_memory(model_figures.devices_of(client))
         found = [
-            each | {"engine_options": _engine_options(client, each["model_uid"])} | ({} if as_json else {
-                model_figures.PLANNED: planned.get(each["model_uid"]), "url": client.base_url,
-                "needs_key": client.auth()["auth"]})
+            each | {"engine_options": _engine_options(client, each["model_uid"])}
             for each in instances
             if model_name in (each["model_uid"], each.get("model_name"), *(each.get("aliases") or ()))
-        ]  # fmt: skip
+        ]
+        if found and not as_json:
+            memory = model_figures.memory_of_models(model_figures.devices_of(client))
+            how = {"url": client.base_url, "needs_key": client.auth()["auth"]}
+            found = [model_figures.with_memory(each, memory) | how for each in found]
         return found, families, instances
 
     def without_server(settings: Settings) -> tuple[list[Json], list[Json], list[Json] | None]:

@@ -37,11 +37,11 @@ def list_models(target: Target, shows_failed: bool, as_json: bool, wide: bool) -
         if shows_failed:
             instances += [_failed(r) for r in client.launch_history(failed=True) if r["ready_at"] is None]
         rates = {} if as_json else model_figures.newest_rates(client).models
-        planned = {} if as_json else model_figures.planned_memory(model_figures.devices_of(client))
+        memory = {} if as_json else model_figures.memory_of_models(model_figures.devices_of(client))
     if as_json:
         print_json(instances)
         return
-    instances = [model_figures.with_figures(instance, rates, planned) for instance in instances]
+    instances = [model_figures.with_figures(instance, rates, memory) for instance in instances]
     columns = _wide(instances) if wide else _narrow(instances)
     now = time.time()
     rows = [[COLUMNS[name](instance, now) for name in columns] for instance in instances]

@@ -66,7 +66,7 @@ class LaunchCommand(click.Command):
             similar = [name for key in unknown for name in similar_options(key, own)]
             if not similar:
                 raise
-            of_engine = re.findall(r"--\w+", problem.hint or "")
+            of_engine = re.findall(r"--\w+(?:\.\w+)*", problem.hint or "")
             meant = [*dict.fromkeys([*of_engine, *similar])]
             hint = f"Did you mean {join_names(meant[:MAX_SIMILAR])}? See `{ctx.command_path} --help`."
             raise problem.replace(hint=hint) from None
