@@ -10,7 +10,7 @@ import pytest
 
 from tests.support.cases import in_one_test
 from xinference.formats.model_config import read_config
-from xinference.formats.pooling_config import decoded, longest_input, vector_length
+from xinference.formats.pooling_config import longest_input, vector_length
 
 MODULES = [
     {"path": "", "type": "sentence_transformers.models.Transformer"},
@@ -57,11 +57,6 @@ def test_the_shortest_limit_of_the_files_counts(
 )
 def test_modules_change_the_length_of_a_vector(files: dict[str, Any], length: int | None) -> None:
     assert vector_length(files.get, 8) == length
-
-
-def test_a_file_that_is_not_json_is_no_file() -> None:
-    assert decoded(None) is decoded(b"{") is decoded(b"\xff") is None
-    assert decoded(b'{"a": 1}') == {"a": 1}
 
 
 @pytest.mark.parametrize(("model_type", "positions"), [("bert", 514), ("roberta", 512), ("xlm-roberta", 512)])

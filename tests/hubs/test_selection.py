@@ -81,6 +81,14 @@ def test_a_folder_of_unknown_origin_is_whole_only_with_every_byte_of_every_shard
     assert is_whole_folder(tmp_path)
 
 
+@pytest.mark.parametrize("weight_map", ['{"w": ["a"]}', '{"w": {}}', '["a"]', "1", '{"w": 1}'])
+def test_a_folder_with_a_damaged_index_is_not_whole(tmp_path: Path, weight_map: str) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "tokenizer.json").write_text("{}")
+    (tmp_path / "model.safetensors.index.json").write_text(f'{{"weight_map": {weight_map}}}')
+    assert not is_whole_folder(tmp_path)
+
+
 @pytest.mark.parametrize("data", [b"", b"\xff" * 8, struct.pack("<Q", 5) + b"[[[[[", b"\x02" + bytes(7) + b"{}"])
 def test_a_damaged_safetensors_header_is_not_whole(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "config.json").write_text("{}")

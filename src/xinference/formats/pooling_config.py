@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import msgspec
-
 #: Files of sentence-transformers with the longest input, one for each architecture of its first releases.
 LIMIT_FILES = tuple(
     f"sentence_{name}_config.json"
@@ -19,16 +17,6 @@ MAX_LIMIT = 1 << 31
 
 ReadJson = Callable[[str], Any]
 """Returns the decoded JSON of a file; None: the file does not exist or is not JSON."""
-
-
-def decoded(data: bytes | None) -> Any:
-    """The decoded JSON of a file; None if there is no file or it is not JSON."""
-    if data is None:
-        return None
-    try:
-        return msgspec.json.decode(data)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        return None
 
 
 def longest_input(read: ReadJson, trained_context: int | None) -> int | None:

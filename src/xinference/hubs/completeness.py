@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from xinference.errors import Problem
 from xinference.formats.gguf import read_header
+from xinference.formats.untrusted_json import decoded_object
 
 #: Maximum header size in bytes that the safetensors library itself reads.
 _MAX_HEADER = 100_000_000
@@ -42,8 +42,8 @@ def is_whole_folder(folder: Path) -> bool:
 
 def _shards(index: Path) -> set[str]:
     """The files of an index; if the index cannot be read, the name of a file that does not exist."""
-    weight_map = _json(index.read_bytes()).get("weight_map")
-    names = set(weight_map.values()) if isinstance(weight_map, dict) else set()
+    weight_map = decoded_object(index.read_bytes()).get("weight_map")
+    names = weight_map.values() if isinstance(weight_map, dict) else ()
     return {name for name in names if isinstance(name, str)} or {"unreadable index"}
 
 
@@ -57,7 +57,7 @@ def _safetensors_size(path: Path) -> int:
     """The size in bytes by the file's own header (https://huggingface.co/docs/safetensors); -1: unreadable."""
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
-        header = _json(file.read(length)) if length <= _MAX_HEADER else {}
+        header = decoded_object(file.read(length)) if length <= _MAX_HEADER else {}
     ends = [
         entry["data_offsets"][1]
         for name, entry in header.items()
@@ -68,11 +68,3 @@ def _safetensors_size(path: Path) -> int:
 
 def _is_range(value: Any) -> bool:
     return isinstance(value, list) and len(value) == 2 and all(isinstance(end, int) for end in value)
-
-
-def _json(data: bytes) -> dict[str, Any]:
-    try:
-        value = json.loads(data)
-    except (ValueError, RecursionError):
-        return {}
-    return value if isinstance(value, dict) else {}

@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from xinference.formats.tokenizer_config import MAX_TOKENIZER_CONFIG, template_in
+from xinference.formats.untrusted_json import decoded_object
 
 
 def read_template(folder: Path) -> str | None:
@@ -30,8 +29,6 @@ def _text(file: Path) -> str | None:
 def small_json(path: Path) -> dict[str, Any]:
     """A small JSON object; {} if the file does not exist or is not an object."""
     try:
-        if path.stat().st_size > MAX_TOKENIZER_CONFIG:
-            return {}
-        return msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
-    except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return decoded_object(path.read_bytes()) if path.stat().st_size <= MAX_TOKENIZER_CONFIG else {}
+    except OSError:
         return {}

@@ -17,8 +17,9 @@ from xinference.errors import bad_request
 from xinference.formats.gguf import GgufHeader
 from xinference.formats.model_config import MAX_CONFIG, ModelConfig, read_config
 from xinference.formats.packing import QUANT_CONFIG_FILE
-from xinference.formats.pooling_config import decoded, longest_input, vector_length
+from xinference.formats.pooling_config import longest_input, vector_length
 from xinference.formats.tokenizer_config import MAX_TOKENIZER_CONFIG, template_in
+from xinference.formats.untrusted_json import decoded, decoded_object
 from xinference.weights.file_source import FileSource
 from xinference.weights.gguf_models import GgufModel
 
@@ -218,8 +219,4 @@ def _small_json(source: FileSource, name: str) -> Any:
 
 def _object(source: FileSource, name: str) -> dict[str, Any]:
     """A small JSON object; {} if the file does not exist or is not an object."""
-    data = source.small(name, MAX_TOKENIZER_CONFIG)
-    try:
-        return msgspec.json.decode(data or b"{}", type=dict[str, Any])
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        return {}
+    return decoded_object(source.small(name, MAX_TOKENIZER_CONFIG))

@@ -21,8 +21,8 @@ from xinference.formats.gguf import GgufHeader, read_header_of
 from xinference.formats.llama_facts import facts_for
 from xinference.formats.model_config import MAX_CONFIG, read_config
 from xinference.formats.packing import QUANT_CONFIG_FILE
-from xinference.formats.pooling_config import decoded
 from xinference.formats.safetensors import read_safetensors_of
+from xinference.formats.untrusted_json import decoded
 from xinference.hubs.base import FetchPreview, RemoteFile
 from xinference.hubs.selection import wanted_names
 from xinference.launch.model_shape import ModelShape

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
-
-import msgspec
 
 from xinference.config import Settings
 from xinference.formats.model_config import MAX_CONFIG, read_config
 from xinference.formats.packing import QUANT_CONFIG_FILE
-from xinference.formats.pooling_config import decoded
 from xinference.formats.tokenizer_config import MAX_TOKENIZER_CONFIG, template_in
+from xinference.formats.untrusted_json import decoded, decoded_object
 from xinference.hubs.repositories.huggingface import HuggingFaceHub
 from xinference.weights.file_source import RepositorySource
 from xinference.weights.gguf_models import choose_model, gguf_models
@@ -61,11 +58,7 @@ def inspect_repository(
     if text is not None:
         return replace(inspection, chat_template=text.decode("utf-8", "replace"))
     data = hub.small_file(model_id, listing, "tokenizer_config.json", MAX_TOKENIZER_CONFIG)
-    try:
-        tokenizer = msgspec.json.decode(data or b"{}", type=dict[str, Any])
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        tokenizer = {}
-    return replace(inspection, chat_template=template_in(tokenizer))
+    return replace(inspection, chat_template=template_in(decoded_object(data)))
 
 
 def _one_file(source: RepositorySource, file: str) -> Inspection:

@@ -21,9 +21,10 @@ from xinference.formats.gguf import GgufHeader, read_header
 from xinference.formats.llama_facts import disagreements, facts_for
 from xinference.formats.model_config import MAX_CONFIG, ModelConfig, read_config
 from xinference.formats.packing import QUANT_CONFIG_FILE, packing_of_types
-from xinference.formats.pooling_config import ReadJson, decoded, longest_input
+from xinference.formats.pooling_config import ReadJson, longest_input
 from xinference.formats.safetensors import read_part_bytes, read_safetensors
 from xinference.formats.tokenizer_config import MAX_TOKENIZER_CONFIG
+from xinference.formats.untrusted_json import decoded
 from xinference.formats.weight_file import weight_file
 from xinference.hubs.local_files import parts_of
 from xinference.launch.model_shape import TYPE_BYTES, ModelShape
