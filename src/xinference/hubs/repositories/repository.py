@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import errno
 import threading
-from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from io import BufferedReader
-from os.path import isdir
 from pathlib import Path
 from typing import BinaryIO
 
-from msgspec import structs
-
-from xinference.catalog.models import HubName, ModelVersion, Source
+from xinference.catalog.models import ModelVersion, Source
 from xinference.config import Settings
 from xinference.error_codes import Code
 from xinference.errors import Problem
@@ -23,10 +20,10 @@ from xinference.files.disk_space import nearest_existing, need_space
 from xinference.files.progress import Progress
 from xinference.hubs import problems
 from xinference.hubs.base import FetchPreview, RemoteFile
-from xinference.hubs.cached_files import CachedFile, delete
-from xinference.hubs.listing import ListedFile, Listing, Listings, check_source, is_listed
-from xinference.hubs.offer import Copy, Offer, are_inside, offer_of
-from xinference.hubs.repositories.cached_version import CachedVersion, has_size
+from xinference.hubs.listing import ListedFile, Listing, check_source, is_listed
+from xinference.hubs.offer import Copy
+from xinference.hubs.repositories.cached_repositories import CachedRepositories
+from xinference.hubs.repositories.cached_version import has_size
 from xinference.hubs.selection import choose_files, must_join, wanted_names
 from xinference.hubs.transfer.bounded_answer import MAX_LISTED_FILES
 from xinference.hubs.transfer.join_parts import join
@@ -34,47 +31,23 @@ from xinference.hubs.transfer.parallel import Report, fetch_all, run_cancellable
 from xinference.hubs.transfer.range_reader import HeaderFile
 
 
-class RepositoryHub(ABC):
+class RepositoryHub(CachedRepositories):
     """A `Hub` of repositories. A subclass implements the protocol of one hub and the layout of its cache."""
 
     def __init__(self, settings: Settings, shared: Path | None = None) -> None:
-        """`shared`: the folder of another machine's caches, which is only read; None: the caches of this machine."""
+        super().__init__(settings, shared)
         self._offline = settings.offline
-        self._shared_folder = shared
-        cache = shared or settings.cache_dir
-        self._joined = cache / "joined" / self.name
-        self._locks = cache / "locks" / self.name
-        self._listings = Listings(cache / "listings" / self.name)
-        self.shared: RepositoryHub | None = None
-        """The same hub's files in the shared folder, which are used where they are."""
 
-    # -- the protocol and the cache of one hub --------------------------------------------------------------
-
-    @property
-    @abstractmethod
-    def name(self) -> HubName: ...
+    # -- the protocol of one hub ----------------------------------------------------------------------------
 
     @property
     @abstractmethod
     def terms(self) -> problems.HubTerms:
         """Name and variables for the texts of its problems; read from the environment at each call."""
 
-    @property
-    @abstractmethod
-    def _root(self) -> Path:
-        """The cache's folder of all repositories."""
-
     @abstractmethod
     def _can_be(self, requested: str | None, revision: str) -> bool:
         """Whether `requested` (None: the default branch) can refer to `revision`, which another machine names."""
-
-    @abstractmethod
-    def _folder(self, model_id: str, revision: str) -> Path:
-        """The cache's folder with the repository's files at a revision, under their own names."""
-
-    @abstractmethod
-    def _cached_revisions(self, model_id: str, revision: str | None) -> Sequence[str]:
-        """The revisions that `revision` (None: the default branch) may refer to, by the cache alone."""
 
     @abstractmethod
     def _list(self, model_id: str, revision: str | None) -> Listing:
@@ -100,27 +73,12 @@ class RepositoryHub(ABC):
     def _cached_bytes(self, model_id: str, listing: Listing, file: ListedFile) -> int:
         """Bytes of the file that are cached."""
 
-    def _finish(self, model_id: str, listing: Listing, requested: str | None) -> None:  # noqa: B027 -- a hub may do nothing here
+    def _finish(self, model_id: str, listing: Listing, requested: str | None) -> None:
         """Called when all files of a listing are cached."""
-
-    @abstractmethod
-    def _list_cached(self, model_id: str, revision: str, files: Sequence[ListedFile]) -> Sequence[CachedFile]:
-        """The cached files among `files`, complete or partial."""
-
-    def _delete_metadata(self, model_id: str) -> None:  # noqa: B027 -- a hub may do nothing here
-        """Called after files of the repository were deleted: delete metadata that refers only to them."""
 
     def offline_setting(self) -> str | None:
         """The name of the setting that forbids connections, or None."""
         return "XINFERENCE_OFFLINE" if self._offline else None
-
-    def _stored_listing(self, model_id: str, revision: str) -> Listing | None:
-        """The list of a revision, if it is stored on this machine."""
-        return self._listings.load(model_id, revision)
-
-    @abstractmethod
-    def _cache_folders(self, model_id: str) -> Iterable[str]:
-        """The folders that a repository can have in the cache."""
 
     # -- the same for every hub -----------------------------------------------------------------------------
 
@@ -135,37 +93,6 @@ class RepositoryHub(ABC):
             listing = self._read_list(source.model_id, source.revision)
         chosen = choose_files(version, source, listing.files)
         return [RemoteFile(file.name, file.size, file.sha256) for file in chosen]
-
-    def find_cached(self, version: ModelVersion, source: Source) -> Path | None:
-        """The path of the complete and verified files; files from the hub's own tool are included.
-
-        Also files in the shared folder, which are used there.
-        """
-        if self._has_folder(source):
-            for revision in self._cached_revisions(source.model_id, source.revision):
-                if path := self._at(version, source, revision).find():
-                    return path
-        if self.shared is None or not self.shared.may_have_cached(source):
-            return None
-        path = self.shared.find_cached(version, source)
-        return path if path is not None and self.shared.is_inside(path) else None
-
-    def is_inside(self, path: Path) -> bool:
-        """Whether no link of a cached version, one file or a folder, leads out of the caches."""
-        folder = path if path.is_dir() else path.parent  # an engine finds the further parts of a file by itself
-        return are_inside((path, *folder.rglob("*")), (self._root, self._joined), "it is not used")
-
-    def offer(self, version: ModelVersion, source: Source) -> Offer | None:
-        roots = (self._root, self._joined)
-        for revision in self._cached_revisions(source.model_id, source.revision) if self._has_folder(source) else ():
-            cached = self._at(version, source, revision)
-            if cached.find() is None:
-                continue
-            files = cached.files()
-            listing = cached.listing or Listing(revision, files, is_whole=False)
-            if files and (offered := offer_of(listing, files, cached.folder, roots)) is not None:
-                return offered
-        return None if self.shared is None else self.shared.offer(version, source)
 
     def receive(
         self,
@@ -280,41 +207,6 @@ class RepositoryHub(ABC):
             HeaderFile(file.size, lambda start, count: self._fetch_range(model_id, listing, file, start, count))
         )
 
-    def may_have_cached(self, source: Source) -> bool:
-        return self._has_folder(source) or (self.shared is not None and self.shared.may_have_cached(source))
-
-    def list_cached(self, version: ModelVersion, source: Source) -> tuple[CachedFile, ...]:
-        if not self._has_folder(source):
-            return ()
-        last = self._listings.last_revision(source.model_id, source.revision)
-        files: dict[Path, CachedFile] = {}
-        revisions = self._cached_revisions(source.model_id, source.revision)
-        for revision in dict.fromkeys((*revisions, *((last,) if last else ()))):
-            cached = self._at(version, source, revision)
-            for file in self._list_cached(source.model_id, revision, cached.files()):
-                files[file.path] = file
-            joined = cached.joined
-            for path in (joined, joined.with_name(f".{joined.name}.partial")):
-                if path.is_file():
-                    files[path] = CachedFile(path, path, self._joined)
-        return tuple(files.values())
-
-    def delete_cached(self, version: ModelVersion, source: Source) -> int:
-        freed = delete(self._exclusive_files(version, source))
-        self._delete_metadata(source.model_id)
-        return freed
-
-    def _exclusive_files(self, version: ModelVersion, source: Source) -> tuple[CachedFile, ...]:
-        """The version's cached files, without projectors that another cached quantization uses."""
-        files = self.list_cached(version, source)
-        others = (q for q in version.spec.quantizations if q != version.quantization)
-        if source.projectors and any(
-            self.find_cached(structs.replace(version, quantization=q), source) for q in others
-        ):
-            shared = tuple(f"/{name}" for name in source.projectors)
-            return tuple(file for file in files if not file.path.as_posix().endswith(shared))
-        return files
-
     def _fetch_files(
         self,
         version: ModelVersion,
@@ -345,24 +237,6 @@ class RepositoryHub(ABC):
             parts = [folder / file.name for file in files]
             return join(parts, self._at(version, source, listing.revision).joined, progress, cancelled)
         return folder if names is None else folder / names[0]
-
-    def _has_folder(self, source: Source) -> bool:
-        """Whether anything of a repository may be cached. Asked for each of thousands of sources, so it is cheap."""
-        check_source(source)
-        model_id = source.model_id
-        name = model_id.replace("/", "--")
-        folders = (f"{self._joined}/{name}", *self._cache_folders(model_id))
-        return any(isdir(folder) for folder in folders)  # noqa: PTH112 -- a `Path` takes longer than the call
-
-    def _at(self, version: ModelVersion, source: Source, revision: str) -> CachedVersion:
-        """The version's files at a revision, as they are on this machine."""
-        return CachedVersion(
-            version,
-            source,
-            self._stored_listing(source.model_id, revision),
-            self._folder(source.model_id, revision),
-            self._joined / source.model_id.replace("/", "--") / revision.replace("/", "--"),
-        )
 
     def _check_online(self, version: ModelVersion) -> None:
         if variable := self.offline_setting():
