@@ -397,6 +397,20 @@ def test_at_a_terminal_an_interrupt_asks_first(
 
 
 @pytest.mark.process
+def test_an_interrupt_of_the_question_leaves_the_launch_and_says_so(
+    canned: Canned, loading: threading.Event, terminal: Callable[..., Terminal]
+) -> None:
+    shown = terminal("launch", "-n", "m")
+    shown.until("slow hub")
+    shown.interrupt()
+    shown.until("Cancel the launch? [y/N]")
+    shown.interrupt()
+    shown.until("`xinference terminate m`")
+    assert shown.end() == (0, "m\n")
+    assert not canned.asked_for("DELETE", "/v1/models/m")
+
+
+@pytest.mark.process
 def test_at_a_terminal_moving_bytes_are_a_bar(canned: Canned, terminal: Callable[..., Terminal]) -> None:
     moves = [
         {

@@ -143,7 +143,7 @@ async def test_only_workers_with_the_labels_are_used_and_a_refusal_names_the_lab
     assert place.placer.allowed(launch.request) == [SECOND] == [place.placer.best(view, launch.request)]
     with pytest.raises(Problem) as caught:
         await place.nodes_of(labels={"rack": "1", "gpu": "b200"})
-    lacks = f"{FIRST} has gpu=a100, and the launch asks for gpu=b200"
+    lacks = f"{FIRST} (box1) has gpu=a100, and the launch asks for gpu=b200"
     assert caught.value.code == Code.NO_NODE and lacks in caught.value.cause
     assert f"{LOCAL_NODE} has no label rack, and the launch asks for rack=1" in caught.value.cause
     with pytest.raises(Problem) as caught:
@@ -168,7 +168,7 @@ async def test_a_node_that_is_not_ready_takes_nothing_and_the_refusal_says_why()
     place.members.set_drained(SECOND, drained=True)
     with pytest.raises(Problem, match="is DRAINING") as caught:
         await place.nodes_of()
-    assert caught.value.code == Code.NO_NODE and f"{FIRST} is UNREACHABLE" in caught.value.cause
+    assert caught.value.code == Code.NO_NODE and f"{FIRST} (box1) is UNREACHABLE" in caught.value.cause
 
 
 async def test_a_node_that_does_not_answer_is_left_out() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -129,7 +130,9 @@ class Placer:
         found = [self._candidate(LOCAL_NODE, launch, view, {}, here)] if self._runs_here else []
         for member in self._members:
             refusal = self._members.lack_of(member) or _rank_refusal(launch.request, member.labels)
-            found.append(self._candidate(member.node_id, launch, view, member.labels, refusal))
+            found.append(
+                replace(self._candidate(member.node_id, launch, view, member.labels, refusal), name=member.name)
+            )
         return found
 
     def _candidate(

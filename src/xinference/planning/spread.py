@@ -35,6 +35,11 @@ class Candidate:
     has_weights: bool = False
     refusal: str | None = None
     """Why nothing may be placed on it now, such as "is DRAINING"; completes a sentence that its id begins."""
+    name: str = ""
+    """That of its machine; empty: it has none but the id."""
+
+    def __str__(self) -> str:
+        return f"{self.node_id} ({self.name})" if self.name else self.node_id
 
 
 @dataclass(frozen=True)
@@ -183,7 +188,7 @@ class _Spreader:
     def _refusal(self, placed: int) -> Problem:
         demand = self._demand
         named = [each for each in self._candidates if not demand.pins or each.node_id in demand.pins]
-        lines = [f"{each.node_id} {self._lack(each) or self._lack_of_room(each)}" for each in named]
+        lines = [f"{each} {self._lack(each) or self._lack_of_room(each)}" for each in named]
         known = {each.node_id for each in self._candidates}
         lines += [f"{pin} {lack_of_stranger(pin)}" for pin in demand.pins if pin not in known]
         what = f"{demand.replicas} replicas" if demand.replicas > 1 else "one replica"

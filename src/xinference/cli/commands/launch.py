@@ -220,12 +220,19 @@ def follow(client: Client, uid: str) -> Json | None:
 
 
 def confirms_cancel(question: str) -> bool:
-    """Ask the user at a terminal; the interrupt of a script always cancels."""
+    """Ask the user at a terminal; the interrupt of a script always cancels, and one of the question never does."""
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         return True
     note("")
-    return click.confirm(question, default=False, err=True)
+    try:
+        return click.confirm(question, default=False, err=True)
+    except click.Abort:
+        note("")
+        return False
 
 
 def _note_background(uid: str) -> None:
-    note(f"{uid} is loading in the background; see `xinference list` or `xinference logs -f {uid}`.")
+    note(
+        f"{uid} is loading in the background; see `xinference list` or `xinference logs -f {uid}`. "
+        f"`xinference terminate {uid}` cancels the launch."
+    )
