@@ -95,7 +95,7 @@ def test_a_cell_of_the_table_fills_in_the_form(home: ScriptedHome, open_page: Op
     size, model_format, quantization = version.split(" ")
     cell.click()
     page.get_by_text(f"--model-format {model_format}").wait_for()
-    command = page.locator("section[aria-label=Plan] pre").last.inner_text()
+    command = page.locator("section[aria-label='This launch as'] pre").last.inner_text()
     for part in (size.removesuffix("B"), model_format, quantization, engine):
         assert part in command
 
@@ -109,7 +109,7 @@ def test_a_pinned_model_on_demand_says_what_unloads_it(home: ScriptedHome, open_
     page.get_by_label("Do not unload the model for another one").check()
     page.get_by_label("Unload after idle seconds").fill("600")
     page.get_by_label("Priority for memory").fill("3")
-    command = page.locator("section[aria-label=Plan] pre").last
+    command = page.locator("section[aria-label='This launch as'] pre").last
     command.get_by_text("--on-demand").wait_for()
     assert "--pin" in command.inner_text() and "--ttl 600" in command.inner_text()
     page.get_by_role("button", name="Launch", exact=True, disabled=False).click()
@@ -127,7 +127,7 @@ def test_adapters_of_a_launch_are_lines_of_the_form_and_come_back_with_it(home: 
     box.fill("not an adapter")
     page.get_by_role("button", name="Launch", exact=True, disabled=True).wait_for()
     box.fill("short=/adapters/short\nlong one=/adapters/long")
-    command = page.locator("section[aria-label=Plan] pre").last
+    command = page.locator("section[aria-label='This launch as'] pre").last
     command.get_by_text("--lora-modules short /adapters/short --lora-modules 'long one' /adapters/long").wait_for()
     page.get_by_role("button", name="Launch", exact=True, disabled=False).click()
     page.get_by_role("button", name="Terminate", exact=True).wait_for()

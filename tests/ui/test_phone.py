@@ -11,7 +11,7 @@ from tests.ui.conftest import Open
 from tests.ui.pages import PAGES, look, visit
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Page
+    from playwright.sync_api import Locator, Page
 
 pytestmark = [pytest.mark.browser, pytest.mark.process]
 LONG_NAME = f"phone-{'x' * 80}"
@@ -119,15 +119,30 @@ def test_controls_are_large_enough_for_a_finger(home: ScriptedHome, open_page: O
     assert not found, "\n".join(f"{name}: {small}" for name, small in found.items())
 
 
-def test_a_refused_launch_says_so_beside_its_button(home: ScriptedHome, open_page: Open) -> None:
+@pytest.mark.parametrize("width", [390, 820])
+def test_the_plan_is_above_the_button_that_launches_it(home: ScriptedHome, open_page: Open, width: int) -> None:
+    page, _ = open_page(home, "#/launch/LLM/smollm2-instruct", viewport={"width": width, "height": 740})
+    plan, button = page.get_by_text("What will happen"), page.get_by_role("button", name="Launch", exact=True)
+    plan.wait_for()
+    assert bottom(plan) < top(button)
+    assert bottom(page.locator("section[aria-label=Plan]")) <= top(button)
+
+
+def test_a_refused_launch_says_so_above_its_button(home: ScriptedHome, open_page: Open) -> None:
     page, watch = open_page(home, "#/launch/LLM/qwen3?size=235", viewport={"width": 390, "height": 740})
     watch.expected.append("status of 400")
     box = page.get_by_role("region", name="Plan").get_by_role("alert")
-    cause = box.locator("strong").inner_text()
-    button = page.get_by_role("button", name="Launch", exact=True)
-    button.evaluate("(button) => button.scrollIntoView({block: 'center'})")
-    line = page.locator("form").get_by_text(cause)
-    distance = (line.bounding_box() or {"y": 0})["y"] - (button.bounding_box() or {"y": 0})["y"]
-    assert line.is_visible() and abs(distance) < 80
-    page.get_by_role("button", name="Show the reasons").click()
-    page.wait_for_function("(box) => box.getBoundingClientRect().top < innerHeight / 2", arg=box.element_handle())
+    box.wait_for()
+    assert 0 <= top(page.get_by_role("button", name="Launch", exact=True)) - bottom(box) < 40
+
+
+def top(element: Locator) -> float:
+    box = element.bounding_box()
+    assert box is not None
+    return box["y"]
+
+
+def bottom(element: Locator) -> float:
+    box = element.bounding_box()
+    assert box is not None
+    return box["y"] + box["height"]

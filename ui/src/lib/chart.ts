@@ -15,7 +15,8 @@ export function ceiling(series: Series[]): number {
   const most = Math.max(0, ...series.flatMap((each) => each.values.map((value) => value ?? 0)));
   if (most === 0) return 1;
   const power = 10 ** Math.floor(Math.log10(most));
-  return ([1, 2, 5, 10].find((step) => step * power >= most) ?? 10) * power;
+  // The half of each step has as many digits as the step.
+  return ([1, 2, 4, 6, 8, 10].find((step) => step * power >= most) ?? 10) * power;
 }
 
 /** One path for all points; a value that is not known leaves a gap. */

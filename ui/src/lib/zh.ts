@@ -14,7 +14,6 @@ const words: Record<string, string> = {
   Messages: '消息',
   'The model {name} is not running.': '模型 {name} 未在运行。',
   'Show its last launch': '查看上次启动',
-  'Show the reasons': '查看原因',
   'not stored': '未保存',
   'Machines of the cluster': '集群中的机器',
   unreachable: '无法连接',
