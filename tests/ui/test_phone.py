@@ -137,12 +137,15 @@ def test_a_refused_launch_says_so_above_its_button(home: ScriptedHome, open_page
 
 
 def top(element: Locator) -> float:
-    box = element.bounding_box()
-    assert box is not None
-    return box["y"]
+    return edges(element)[0]
 
 
 def bottom(element: Locator) -> float:
+    return edges(element)[1]
+
+
+def edges(element: Locator) -> tuple[float, float]:
+    """The upper and the lower edge, in pixels."""
     box = element.bounding_box()
     assert box is not None
-    return box["y"] + box["height"]
+    return float(box["y"]), float(box["y"] + box["height"])
