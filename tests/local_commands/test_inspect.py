@@ -91,6 +91,20 @@ def test_a_missing_shard_is_named(tmp_path: Path) -> None:
     assert inspect(str(folder))["engines"]["vLLM"] == "other.safetensors is missing"
 
 
+@pytest.mark.parametrize("weight_map", [["a"], "a", {}, {"w": ["a"]}])
+def test_an_index_without_names_of_files_is_named(tmp_path: Path, weight_map: Any) -> None:
+    folder = put(tmp_path / "m")
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
+    assert inspect(str(folder))["engines"]["vLLM"] == "model.safetensors.index.json is missing"
+
+
+def test_a_template_in_the_configuration_of_a_processor_is_shown(tmp_path: Path) -> None:
+    folder = put(tmp_path / "m")
+    (folder / "tokenizer_config.json").unlink()
+    (folder / "chat_template.json").write_text(json.dumps({"chat_template": "{{ messages }}"}))
+    assert inspect(str(folder))["chat_template"] == "{{ messages }}"
+
+
 def test_pickles_are_named_and_not_opened(tmp_path: Path) -> None:
     folder = put(tmp_path / "m")
     (folder / "model.safetensors").unlink()

@@ -74,6 +74,9 @@ PLAIN, WITH_TOOLS = "{{ messages }}", "{{ tools }}{{ messages }}"
         ({"tokenizer_config.json": json.dumps({"chat_template": WITH_TOOLS})}, True),
         ({"tokenizer_config.json": json.dumps({"chat_template": PLAIN})}, False),
         ({"tokenizer_config.json": "[]"}, True),
+        ({"chat_template.jinja": ""}, True),
+        ({"chat_template.json": json.dumps({"chat_template": PLAIN})}, False),
+        ({"chat_template.json": json.dumps({"chat_template": WITH_TOOLS})}, True),
         (
             {
                 "tokenizer_config.json": json.dumps(

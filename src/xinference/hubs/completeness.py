@@ -8,6 +8,7 @@ from typing import Any
 from xinference.errors import Problem
 from xinference.formats.gguf import read_header
 from xinference.formats.untrusted_json import decoded_object
+from xinference.formats.weight_index import read_shard_names
 
 #: Maximum header size in bytes that the safetensors library itself reads.
 _MAX_HEADER = 100_000_000
@@ -34,17 +35,11 @@ def is_whole_folder(folder: Path) -> bool:
     for suffix, stem in ((".safetensors", "model"), (".bin", "pytorch_model")):
         index = folder / f"{stem}{suffix}.index.json"
         if index.is_file():
-            return all(_is_whole_weight(folder / name) for name in _shards(index))
+            shards = read_shard_names(index)
+            return bool(shards) and all(_is_whole_weight(folder / name) for name in shards)
         if (folder / f"{stem}{suffix}").exists():
             return _is_whole_weight(folder / f"{stem}{suffix}")
     return False
-
-
-def _shards(index: Path) -> set[str]:
-    """The files of an index; if the index cannot be read, the name of a file that does not exist."""
-    weight_map = decoded_object(index.read_bytes()).get("weight_map")
-    names = weight_map.values() if isinstance(weight_map, dict) else ()
-    return {name for name in names if isinstance(name, str)} or {"unreadable index"}
 
 
 def _is_whole_weight(path: Path) -> bool:

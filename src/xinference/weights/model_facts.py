@@ -18,10 +18,11 @@ from xinference.formats.gguf import GgufHeader
 from xinference.formats.model_config import MAX_CONFIG, ModelConfig, read_config
 from xinference.formats.packing import QUANT_CONFIG_FILE
 from xinference.formats.pooling_config import longest_input, vector_length
-from xinference.formats.tokenizer_config import MAX_TOKENIZER_CONFIG, template_in
-from xinference.formats.untrusted_json import decoded, decoded_object
+from xinference.formats.tokenizer_config import MAX_TOKENIZER_CONFIG
+from xinference.formats.untrusted_json import decoded
 from xinference.weights.file_source import FileSource
 from xinference.weights.gguf_models import GgufModel
+from xinference.weights.small_files import read_template, small_object
 
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt")
 _GGUF_EMBEDDERS = ("bert", "nomic-bert", "nomic-bert-moe", "jina-bert-v2", "jina-bert-v3", "t5encoder", "modern-bert")
@@ -135,7 +136,7 @@ def folder_facts(source: FileSource) -> ModelFacts:
             hint="Convert the weights to safetensors or GGUF, or name a repository that has them.",
             code=Code.BAD_WEIGHT_FILE,
         )
-    config = read_config(data, Path(f"{source.title}: config.json"), _object(source, QUANT_CONFIG_FILE))
+    config = read_config(data, Path(f"{source.title}: config.json"), small_object(source, QUANT_CONFIG_FILE))
     fields: dict[str, Any] = msgspec.json.decode(data)
     vision = isinstance(fields.get("vision_config"), dict)
     ranks = config.architecture.endswith("ForSequenceClassification")
@@ -148,7 +149,7 @@ def folder_facts(source: FileSource) -> ModelFacts:
         architecture=config.architecture,
         quantization=config.quantization,
         context_length=longest_input(read, config.context_length) if pooled else config.context_length,
-        chat_template=_template(source),
+        chat_template=read_template(source),
         parameters=parameters,
         embeds=embeds and not ranks,
         reranks=ranks and config.labels == 1,
@@ -156,7 +157,7 @@ def folder_facts(source: FileSource) -> ModelFacts:
         generates=any(word in config.architecture for word in _TEXT_GENERATORS) and "num_mel_bins" not in fields,
         vision=vision,
         remote_code=bool(fields.get("auto_map")),
-        stop_token_ids=_stop_tokens(_object(source, "generation_config.json"), fields),
+        stop_token_ids=_stop_tokens(small_object(source, "generation_config.json"), fields),
         shape=_shape(config, parameters),
     )
 
@@ -192,16 +193,6 @@ def _shape(config: ModelConfig, parameters: int | None) -> ModelShapeFacts | Non
     )
 
 
-def _template(source: FileSource) -> str | None:
-    own = source.small("chat_template.jinja", MAX_TOKENIZER_CONFIG)
-    if own is not None:
-        return own.decode("utf-8", "replace")
-    for name in ("tokenizer_config.json", "chat_template.json"):
-        if (template := template_in(_object(source, name))) is not None:
-            return template
-    return None
-
-
 def _stop_tokens(*configs: Mapping[str, Any]) -> tuple[int, ...]:
     """``eos_token_id`` of the first configuration that has it: one id or several."""
     for config in configs:
@@ -215,8 +206,3 @@ def _stop_tokens(*configs: Mapping[str, Any]) -> tuple[int, ...]:
 
 def _small_json(source: FileSource, name: str) -> Any:
     return decoded(source.small(name, MAX_TOKENIZER_CONFIG))
-
-
-def _object(source: FileSource, name: str) -> dict[str, Any]:
-    """A small JSON object; {} if the file does not exist or is not an object."""
-    return decoded_object(source.small(name, MAX_TOKENIZER_CONFIG))

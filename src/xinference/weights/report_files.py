@@ -14,9 +14,11 @@ from xinference.formats.model_config import MAX_CONFIG, read_config
 from xinference.formats.packing import QUANT_CONFIG_FILE, packing_of_types
 from xinference.formats.safetensors import read_safetensors
 from xinference.formats.weight_file import weight_file
+from xinference.formats.weight_index import read_shard_names
 from xinference.hubs.local_files import PART
-from xinference.weights.folder_template import read_template, small_json
+from xinference.weights.file_source import FolderSource
 from xinference.weights.report import PICKLES, Inspection, from_config
+from xinference.weights.small_files import read_template, small_object
 
 
 def is_later_part(name: str) -> bool:
@@ -141,8 +143,9 @@ def inspect_folder(folder: Path) -> Inspection:
     files = sorted(path for path in folder.iterdir() if path.is_file())
     if not (folder / "config.json").is_file():
         return _only_file(folder, files)
+    source = FolderSource(folder)
     with weight_file(folder / "config.json", "the config.json of a model") as (file, size):
-        quant_config = small_json(folder / QUANT_CONFIG_FILE)
+        quant_config = small_object(source, QUANT_CONFIG_FILE)
         config = read_config(file.read(min(size, MAX_CONFIG)), folder / "config.json", quant_config)
     weights = [path for path in files if path.suffix == ".safetensors"]
     headers = [read_safetensors(path) for path in weights]
@@ -159,7 +162,7 @@ def inspect_folder(folder: Path) -> Inspection:
     reason = f"{', '.join(missing)} is missing" if missing else None if shown else "it has no weights"
     sizes = tuple((path.name, path.stat().st_size) for path in shown)
     report = from_config(str(folder), config, sizes)
-    template = read_template(folder)
+    template = read_template(source)
     return replace(report, bytes_by_type=by_type or None, chat_template=template, notes=tuple(notes), no_engine=reason)
 
 
@@ -181,5 +184,5 @@ def _missing_shards(folder: Path) -> list[str]:
     index = folder / "model.safetensors.index.json"
     if not index.is_file():
         return []
-    names = {str(name) for name in (small_json(index).get("weight_map") or {index.name: "its index"}).values()}
-    return sorted(name for name in names if not (folder / Path(name).name).is_file())
+    names = read_shard_names(index)
+    return sorted(name for name in names if not (folder / Path(name).name).is_file()) if names else [index.name]

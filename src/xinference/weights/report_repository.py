@@ -8,13 +8,12 @@ from pathlib import Path
 from xinference.config import Settings
 from xinference.formats.model_config import MAX_CONFIG, read_config
 from xinference.formats.packing import QUANT_CONFIG_FILE
-from xinference.formats.tokenizer_config import MAX_TOKENIZER_CONFIG, template_in
-from xinference.formats.untrusted_json import decoded, decoded_object
 from xinference.hubs.repositories.huggingface import HuggingFaceHub
 from xinference.weights.file_source import RepositorySource
 from xinference.weights.gguf_models import choose_model, gguf_models
 from xinference.weights.report import PICKLES, Inspection, from_config
 from xinference.weights.report_files import of_headers
+from xinference.weights.small_files import read_template, small_object
 
 
 def inspect_repository(
@@ -27,8 +26,9 @@ def inspect_repository(
     """
     hub = HuggingFaceHub(settings or Settings.from_env())
     listing = hub.listing(model_id, revision)
+    source = RepositorySource(hub, model_id, listing)
     if file is not None:
-        return _one_file(RepositorySource(hub, model_id, listing), file)
+        return _one_file(source, file)
     sizes = {file.name: file.size for file in listing.files}
     ggufs = tuple((name, size) for name, size in sizes.items() if name.endswith(".gguf"))
     ggmls = tuple((name, size) for name, size in sizes.items() if name.endswith(".bin") and "ggml" in name.lower())
@@ -42,7 +42,7 @@ def inspect_repository(
         )
     safetensors = tuple((name, size) for name, size in sizes.items() if name.endswith(".safetensors"))
     pickles = tuple((name, size) for name, size in sizes.items() if name.endswith(PICKLES))
-    data = hub.small_file(model_id, listing, "config.json", MAX_CONFIG)
+    data = source.small("config.json", MAX_CONFIG)
     if data is None:
         return Inspection(
             what=model_id,
@@ -51,14 +51,9 @@ def inspect_repository(
             files=safetensors or pickles,
             no_engine="it has neither a config.json nor a GGUF file",
         )
-    quant_config = decoded(hub.small_file(model_id, listing, QUANT_CONFIG_FILE, MAX_CONFIG))
-    config = read_config(data, Path("config.json"), quant_config)
+    config = read_config(data, Path("config.json"), small_object(source, QUANT_CONFIG_FILE))
     inspection = from_config(model_id, config, safetensors or pickles)
-    text = hub.small_file(model_id, listing, "chat_template.jinja", MAX_TOKENIZER_CONFIG)
-    if text is not None:
-        return replace(inspection, chat_template=text.decode("utf-8", "replace"))
-    data = hub.small_file(model_id, listing, "tokenizer_config.json", MAX_TOKENIZER_CONFIG)
-    return replace(inspection, chat_template=template_in(decoded_object(data)))
+    return replace(inspection, chat_template=read_template(source))
 
 
 def _one_file(source: RepositorySource, file: str) -> Inspection:

@@ -29,7 +29,8 @@ from xinference.formats.weight_file import weight_file
 from xinference.hubs.local_files import parts_of
 from xinference.launch.model_shape import TYPE_BYTES, ModelShape
 from xinference.weights.conversion import _is_gguf
-from xinference.weights.folder_template import read_tool_template
+from xinference.weights.file_source import FolderSource
+from xinference.weights.small_files import read_tool_template
 
 #: Suffixes of a folder's weight files, pickles included.
 WEIGHT_SUFFIXES = frozenset({".safetensors", ".bin", ".pt", ".pth"})
@@ -86,7 +87,7 @@ def _untold_tools(folder: Path, version: ModelVersion) -> tuple[str, ...]:
     """
     if "tools" not in version.family.model_ability or version.family.chat_template is not None:
         return ()
-    template = read_tool_template(folder)
+    template = read_tool_template(FolderSource(folder))
     return () if template is None or "tools" in template else (UNTOLD_TOOLS,)
 
 
