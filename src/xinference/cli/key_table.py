@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
 from typing import Any
+
+from xinference.cli.output import local_time
 
 Json = dict[str, Any]
 #: Limit of a key -> its unit in the column `Limits`.
@@ -35,10 +36,6 @@ def _state(key: Json, now: float) -> str:
     return "expired" if key["expires"] is not None and key["expires"] <= now else "active"
 
 
-def _moment(at: float | None) -> str | None:
-    return None if at is None else time.strftime("%Y-%m-%d %H:%M", time.localtime(at))
-
-
 #: Column -> its value for a key at a time.
 COLUMNS: Mapping[str, Callable[[Json, float], Any]] = {
     "Name": lambda key, now: key["name"],
@@ -52,8 +49,8 @@ COLUMNS: Mapping[str, Callable[[Json, float], Any]] = {
     "Output tokens": lambda key, now: key.get("max_output_tokens"),
     "Seconds": lambda key, now: key.get("max_request_seconds"),
     "Priority": lambda key, now: key.get("priority"),
-    "Expires": lambda key, now: _moment(key["expires"]),
-    "Last used": lambda key, now: _moment(key["last_used"]),
+    "Expires": lambda key, now: local_time(key["expires"]),
+    "Last used": lambda key, now: local_time(key["last_used"]),
     "State": _state,
 }
 WIDE = [name for name in COLUMNS if name != "Limits"]

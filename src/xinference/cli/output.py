@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -88,6 +89,11 @@ def duration(seconds: float) -> str:
         if seconds >= length:
             return f"{seconds // length:.0f} {name}"
     return f"{seconds:.0f} s"
+
+
+def local_time(seconds: float | None) -> str | None:
+    """A point in time, in seconds since the epoch, to the minute; None for None."""
+    return None if seconds is None else time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds))
 
 
 def size_in_billions(size: float | str | None) -> str | None:

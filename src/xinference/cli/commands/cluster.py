@@ -14,7 +14,7 @@ from xinference.cli.connection import Target, with_server_options
 from xinference.cli.options.json_option import json_option
 from xinference.cli.options.numbers import IntegerRange, NumberRange
 from xinference.cli.options.wide_option import wide_option
-from xinference.cli.output import note, print_json, size, write
+from xinference.cli.output import local_time, note, print_json, size, write
 from xinference.cli.table import print_table
 from xinference.hosts import host_in_url, is_loopback, is_this_machine
 
@@ -264,7 +264,7 @@ def list_tokens(target: Target, as_json: bool, wide: bool) -> None:
     if as_json:
         print_json(tokens)
         return
-    rows = [[each["token_id"], _time(each["expires"]), _uses(each), _state(each)] for each in tokens]
+    rows = [[each["token_id"], local_time(each["expires"]), _uses(each), _state(each)] for each in tokens]
     print_table(("Token", "Expires", "Uses left", "Status"), rows, wide=wide)
 
 
@@ -276,10 +276,6 @@ def revoke(target: Target, token_id: str) -> None:
     with target.connect() as client:
         client.revoke_join_token(token_id)
     note(f"The token {token_id} is revoked. Nodes that have joined with it remain in the cluster.")
-
-
-def _time(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds).strftime("%Y-%m-%d %H:%M")
 
 
 def _uses(row: Json) -> str:
