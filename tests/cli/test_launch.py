@@ -404,8 +404,7 @@ def test_an_interrupt_of_the_question_leaves_the_launch_and_says_so(
     shown.until("slow hub")
     shown.interrupt()
     shown.until("Cancel the launch? [y/N]")
-    shown.interrupt()
-    shown.until("cancels the launch.")
+    shown.interrupt_until("cancels the launch.")
     assert shown.end() == (0, "m\n")
     assert not canned.asked_for("DELETE", "/v1/models/m")
 
