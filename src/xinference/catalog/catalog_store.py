@@ -16,13 +16,21 @@ from pathlib import Path
 
 import msgspec
 
-from xinference.catalog.catalog_document import CatalogDocument, bad_catalog, read_catalog, sha256_of, write_catalog
+from xinference.catalog.catalog_document import (
+    MAX_BYTES,
+    CatalogDocument,
+    bad_catalog,
+    read_catalog,
+    sha256_of,
+    write_catalog,
+)
 from xinference.catalog.catalog_version import BUILTIN_VERSION, order
 from xinference.catalog.models import ModelFamily
 from xinference.error_codes import Code
 from xinference.errors import Problem
 from xinference.files.atomic_file import atomic_write
 from xinference.files.locks import locked
+from xinference.files.small_file import read_small
 
 log = logging.getLogger(__name__)
 #: Maximum number of updates that are kept; the oldest is deleted first.
@@ -248,7 +256,7 @@ class CatalogStore:
         """
         path = self._path(entry)
         try:
-            text = path.read_bytes()
+            text = read_small(path, MAX_BYTES)
         except OSError as error:
             raise bad_catalog(str(path), f"it can't be read: {error.strerror}") from None
         if sha256_of(text) != entry.sha256:
@@ -266,7 +274,7 @@ class CatalogStore:
     def _read_state(self) -> tuple[CatalogEntry, ...]:
         path = self._folder / "state.json"
         try:
-            entries = msgspec.json.decode(path.read_bytes(), type=_State).entries
+            entries = msgspec.json.decode(read_small(path), type=_State).entries
             for entry in entries:
                 order(entry.version)
                 if len(entry.sha256) != 64 or not entry.sha256.isalnum():

@@ -7,6 +7,7 @@ end with this server. Calls are short and block for one small file; only one tas
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import threading
 from collections.abc import Iterable, Iterator, Mapping
@@ -22,6 +23,7 @@ from xinference.error_codes import Code
 from xinference.errors import Problem, join_names, near, not_found
 from xinference.files.atomic_file import atomic_write
 from xinference.files.durability import sync_folder
+from xinference.files.small_file import read_small
 
 log = logging.getLogger(__name__)
 #: Maximum size of a document, in bytes.
@@ -265,15 +267,15 @@ class _Families(Mapping[str, ModelFamily]):
 
 def _read(path: Path) -> bytes:
     try:
-        with path.open("rb") as file:
-            text = file.read(MAX_DOCUMENT + 1)
+        return read_small(path, MAX_DOCUMENT)
     except OSError as error:
+        if error.errno == errno.EFBIG:
+            raise Problem(
+                Code.INVALID_REGISTRATION, f"{path} has more than {MAX_DOCUMENT} bytes.", hint="Delete it."
+            ) from None
         raise Problem(
             Code.UNREADABLE_REGISTRATION, f"{path} can't be read: {error.strerror}.", hint="Check its permissions."
         ) from error
-    if len(text) > MAX_DOCUMENT:
-        raise Problem(Code.INVALID_REGISTRATION, f"{path} has more than {MAX_DOCUMENT} bytes.", hint="Delete it.")
-    return text
 
 
 def _exists(path: str) -> bool:

@@ -8,6 +8,7 @@ import tempfile
 from pathlib import Path
 
 from xinference.config import Settings
+from xinference.files.small_file import read_small_text
 
 
 def token_file(settings: Settings) -> Path:
@@ -18,7 +19,7 @@ def token_file(settings: Settings) -> Path:
 def saved_token(settings: Settings) -> str | None:
     """The token of the last login to this endpoint, or None."""
     try:
-        return token_file(settings).read_text().strip() or None
+        return read_small_text(token_file(settings)).strip() or None
     except OSError:
         return None
 

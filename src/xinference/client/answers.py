@@ -45,7 +45,7 @@ def as_json(body: bytes) -> Any:
     """The body as JSON of any shape."""
     try:
         return json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise UnexpectedAnswer("no JSON") from None
 
 

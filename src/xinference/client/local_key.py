@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
-
 import httpx2
 
 from xinference.config import Settings
+from xinference.files.small_file import read_small_object, read_small_text
 from xinference.hosts import address_of
 
 
@@ -20,7 +19,7 @@ def owner_key(settings: Settings) -> str | None:
     if asked is None or endpoint is None or asked != place(endpoint):
         return None
     try:
-        return settings.owner_key_file.read_text().strip() or None
+        return read_small_text(settings.owner_key_file).strip() or None
     except OSError:
         return None
 
@@ -28,7 +27,7 @@ def owner_key(settings: Settings) -> str | None:
 def local_endpoint(settings: Settings) -> str | None:
     """The URL of this home's server for clients on this machine; None if no server has written its endpoint."""
     try:
-        url = httpx2.URL(json.loads(settings.server_file.read_text())["endpoint"])
+        url = httpx2.URL(read_small_object(settings.server_file)["endpoint"])
     except (OSError, ValueError, KeyError, TypeError, httpx2.InvalidURL):
         return None
     address = address_of(url.host)

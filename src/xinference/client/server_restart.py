@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -16,6 +15,7 @@ from xinference.client.local_server import ensure_server
 from xinference.config import Settings
 from xinference.error_codes import Code
 from xinference.errors import Problem, system_reason
+from xinference.files.small_file import read_small_object
 from xinference.process.home import is_free
 
 #: Variable of a server that a service manager runs: the command that restarts it there. `service install` sets it.
@@ -50,11 +50,11 @@ def find_server(settings: Settings) -> RunningServer:
             hint="Start one with `xinference serve --background`.",
         )
     try:
-        process = psutil.Process(int(json.loads(settings.server_file.read_text())["pid"]))
+        process = psutil.Process(int(read_small_object(settings.server_file)["pid"]))
         with process.oneshot():
             command, environment = tuple(process.cmdline()), process.environ()
             return RunningServer(process, url, command, environment, Path(process.cwd()))
-    except (OSError, ValueError, KeyError, TypeError, psutil.Error) as error:
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, psutil.Error) as error:
         raise Problem(
             Code.NO_SERVER,
             f"The process of the server in {settings.home} can't be read: {system_reason(error)}.",

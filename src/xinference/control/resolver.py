@@ -16,6 +16,7 @@ from xinference.config import Settings
 from xinference.engines.base import Engine
 from xinference.error_codes import Code
 from xinference.errors import Problem
+from xinference.files.small_file import read_small
 from xinference.hardware.devices import Host, read_host
 from xinference.hubs.base import Hub
 from xinference.launch.name_tag import without_tag
@@ -160,6 +161,6 @@ def _with_derived_fields(request: LaunchRequest, resolved: LaunchRequest) -> Lau
 def _read(path: Path) -> LaunchRequest | None:
     """Read the file of a look-up; None: there is none, or it is damaged."""
     try:
-        return decode_request(path.read_bytes())
-    except (OSError, ValueError):
+        return decode_request(read_small(path))
+    except (OSError, ValueError, RecursionError):
         return None

@@ -201,7 +201,7 @@ def parse_schema(name: str, value: Any) -> Any:
         return value
     try:
         return json.loads(value)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise Refusal(Code.INVALID_REQUEST, f"{name} is a string that is not JSON.", param=name) from None
 
 

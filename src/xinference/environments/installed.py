@@ -18,6 +18,7 @@ from xinference.environments.lock import Lock, parse_lock
 from xinference.error_codes import Code
 from xinference.errors import Problem
 from xinference.files.locks import locked
+from xinference.files.small_file import read_small, read_small_text
 
 #: Written last: a folder with this file is complete.
 MARKER = "environment.json"
@@ -56,9 +57,9 @@ class EnvironmentFolder:
         """A complete environment; None also if its base Python no longer exists."""
         folder = self.root / folder_name
         try:
-            marker = msgspec.json.decode((folder / MARKER).read_bytes(), type=Marker)
-            lock = parse_lock((folder / _RECIPE).read_text(), (folder / _REQUIREMENTS).read_text(), folder_name)
-        except (FileNotFoundError, msgspec.DecodeError, Problem):
+            marker = msgspec.json.decode(read_small(folder / MARKER), type=Marker)
+            lock = parse_lock(read_small_text(folder / _RECIPE), read_small_text(folder / _REQUIREMENTS), folder_name)
+        except (OSError, ValueError, RecursionError, Problem):
             return None
         installed = InstalledEnvironment(lock, folder, marker)
         return installed if installed.python.exists() else None

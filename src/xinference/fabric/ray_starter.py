@@ -212,7 +212,7 @@ def _stat(pid: int) -> list[str]:
 def _read(file: Path) -> Json | None:
     try:
         found = json.loads(file.read_text())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     return found if isinstance(found, dict) else None
 

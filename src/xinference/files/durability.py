@@ -14,6 +14,8 @@ import threading
 from functools import cache
 from pathlib import Path
 
+from xinference.files.small_file import read_small_text
+
 log = logging.getLogger(__name__)
 SUFFIX = ".unsynced"
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
@@ -42,9 +44,11 @@ def is_intact(path: Path) -> bool:
     if not path.exists():
         return False
     try:
-        return marker_path(path).read_text() == boot_id()
+        return read_small_text(marker_path(path)) == boot_id()
     except FileNotFoundError:
         return True
+    except OSError:  # the marker says nothing
+        return False
 
 
 def start_sync(path: Path) -> threading.Thread | None:

@@ -13,6 +13,8 @@ import sys
 from hashlib import blake2b
 from pathlib import Path
 
+from xinference.files.small_file import read_small_text
+
 #: Linux's file system in memory.
 IN_MEMORY = Path("/dev/shm")  # noqa: S108 -- the folders in it belong to this user, which is checked
 STAMP = "stamp"
@@ -106,8 +108,8 @@ def delete_files(folder: Path, *kept: str) -> None:
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text(encoding="ascii")
-    except (OSError, UnicodeDecodeError):
+        return read_small_text(path)
+    except OSError:
         return ""
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from xinference.files.small_file import read_small
 from xinference.formats.untrusted_json import decoded_object
 
 #: Maximum size of an index that is read, in bytes; that of a model with 100,000 tensors has 10 MB.
@@ -13,10 +14,9 @@ MAX_INDEX = 64 << 20
 def read_shard_names(index: Path) -> frozenset[str]:
     """The names of the weight files; empty: the index is damaged, larger than `MAX_INDEX`, or cannot be read."""
     try:
-        with index.open("rb") as file:
-            data = file.read(MAX_INDEX + 1)
+        data = read_small(index, MAX_INDEX)
     except OSError:
         return frozenset()
-    weight_map = decoded_object(data).get("weight_map") if len(data) <= MAX_INDEX else None
+    weight_map = decoded_object(data).get("weight_map")
     names = weight_map.values() if isinstance(weight_map, dict) else ()
     return frozenset(name for name in names if isinstance(name, str))

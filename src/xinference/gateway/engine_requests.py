@@ -346,7 +346,7 @@ def _template_kwargs(value: Any) -> Body:
     if isinstance(value, str):
         try:
             value = json.loads(value) if value else {}
-        except ValueError:
+        except (ValueError, RecursionError):
             value = 0
     if value is None:
         return {}

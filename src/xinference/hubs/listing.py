@@ -12,12 +12,15 @@ from xinference.catalog.models import Source
 from xinference.catalog.safe_names import is_inside
 from xinference.error_codes import Code
 from xinference.errors import Problem
+from xinference.files.small_file import read_small, read_small_text
 
 #: An owner and a name, as on Hugging Face and ModelScope; a match is safe as part of a path or a URL.
 _MODEL_ID = re.compile(r"[A-Za-z0-9_][\w.-]*(?:/[A-Za-z0-9_][\w.-]*)?", re.ASCII)
 _REVISION = re.compile(r"[A-Za-z0-9_][\w.+-]*(?:/[A-Za-z0-9_][\w.+-]*)*", re.ASCII)
 
 
+#: A stored list is not larger.
+MAX_LIST_BYTES = 64 << 20
 #: No file is larger.
 MAX_FILE_BYTES = 1 << 60
 
@@ -85,8 +88,8 @@ class Listings:
     def load(self, model_id: str, revision: str) -> Listing | None:
         """The stored list, or None if there is none or it is damaged."""
         try:
-            return msgspec.json.decode(self._path(model_id, revision).read_bytes(), type=Listing)
-        except (OSError, msgspec.MsgspecError):
+            return msgspec.json.decode(read_small(self._path(model_id, revision), MAX_LIST_BYTES), type=Listing)
+        except (OSError, ValueError, RecursionError):
             return None
 
     def save(self, model_id: str, listing: Listing, requested: str | None) -> None:
@@ -97,8 +100,8 @@ class Listings:
     def last_revision(self, model_id: str, requested: str | None) -> str | None:
         """The revision that was last fetched for the name `requested`, completely or in part."""
         try:
-            revision = self._requested_path(model_id, requested).read_text()
-        except (OSError, UnicodeDecodeError):
+            revision = read_small_text(self._requested_path(model_id, requested))
+        except OSError:
             return None
         return revision if _is_revision(revision) else None
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 
 from xinference.files.private_file import write_private
+from xinference.files.small_file import read_small
 from xinference.launch.tuning import Tuning
 
 log = logging.getLogger(__name__)
@@ -20,10 +21,10 @@ _DECODER = msgspec.json.Decoder(list[Tuning])
 def read_tunings(home: Path) -> list[Tuning]:
     """The entries; none if there is no file, or it can't be read."""
     try:
-        return _DECODER.decode((home / FILE).read_bytes())
+        return _DECODER.decode(read_small(home / FILE))
     except FileNotFoundError:
         return []
-    except (OSError, msgspec.DecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         log.warning("the measurements of `xinference tune` are not used: %s: %s", home / FILE, error)
         return []
 

@@ -23,6 +23,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from xinference.error_codes import Code
 from xinference.errors import Problem
 from xinference.files.private_file import write_private
+from xinference.files.small_file import read_small
 from xinference.hosts import NODE_DOMAIN, node_name
 
 #: How long a node's certificate is valid; it is renewed after two thirds of that time.
@@ -91,8 +92,8 @@ class ClusterAuthority:
             key_path.unlink()
             return cls.load_or_create(folder, now)
         try:
-            key = serialization.load_pem_private_key(key_path.read_bytes(), None)
-            certificate = x509.load_pem_x509_certificate(certificate_path.read_bytes())
+            key = serialization.load_pem_private_key(read_small(key_path), None)
+            certificate = x509.load_pem_x509_certificate(read_small(certificate_path))
         except (OSError, ValueError, TypeError) as error:
             raise _damaged(folder, str(error)) from error
         if not isinstance(key, ec.EllipticCurvePrivateKey) or key.public_key() != certificate.public_key():
@@ -180,7 +181,7 @@ class NodeIdentity:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             write_private(self.key_path, private_bytes(ec.generate_private_key(ec.SECP256R1())))
         try:
-            key = serialization.load_pem_private_key(self.key_path.read_bytes(), None)
+            key = serialization.load_pem_private_key(read_small(self.key_path), None)
         except (OSError, ValueError, TypeError) as error:
             raise _damaged(self.folder, str(error)) from error
         if not isinstance(key, ec.EllipticCurvePrivateKey):
@@ -202,14 +203,14 @@ class NodeIdentity:
 
     def _is_of_key(self, certificate: bytes) -> bool:
         with suppress(OSError, ValueError, TypeError, UnsupportedAlgorithm):
-            key = serialization.load_pem_private_key(self.key_path.read_bytes(), None)
+            key = serialization.load_pem_private_key(read_small(self.key_path), None)
             return x509.load_pem_x509_certificate(certificate).public_key() == key.public_key()
         return False
 
     def is_due(self, now: datetime) -> bool:
         """Whether the certificate is to be renewed: two thirds of its time are over, or it cannot be read."""
         with suppress(OSError, ValueError):
-            certificate = x509.load_pem_x509_certificate(self.certificate_path.read_bytes())
+            certificate = x509.load_pem_x509_certificate(read_small(self.certificate_path))
             begin, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
             return now >= begin + (end - begin) * 2 / 3
         return True
@@ -217,13 +218,13 @@ class NodeIdentity:
     def is_valid(self, now: datetime) -> bool:
         """Whether there is a certificate whose time is not over."""
         with suppress(OSError, ValueError):
-            return x509.load_pem_x509_certificate(self.certificate_path.read_bytes()).not_valid_after_utc > now
+            return x509.load_pem_x509_certificate(read_small(self.certificate_path)).not_valid_after_utc > now
         return False
 
     def authority_fingerprint(self) -> str:
         """The fingerprint of the authority that signed the node's certificate; empty: its file cannot be read."""
         with suppress(OSError, ValueError):
-            return fingerprint(x509.load_pem_x509_certificate(self.authority_path.read_bytes()))
+            return fingerprint(x509.load_pem_x509_certificate(read_small(self.authority_path)))
         return ""
 
     def server_context(self, *, admits_strangers: bool = False) -> ssl.SSLContext:

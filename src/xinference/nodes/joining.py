@@ -19,6 +19,7 @@ from xinference.error_codes import Code
 from xinference.errors import Problem, bad_request, system_reason
 from xinference.fabric.frames import FrameError, read_frame, to_frame
 from xinference.files.private_file import write_private
+from xinference.files.small_file import read_small
 from xinference.hosts import is_server_url, node_name, server_url
 from xinference.nodes.certificates import NODE_ID, NodeIdentity, fingerprint, now, public_bytes, trusting_context
 from xinference.nodes.hello import HELLO_SECONDS, MAX_FIRST_MESSAGE, Hello, Join, Joined, Refusal, Welcome
@@ -73,7 +74,7 @@ class WorkerHome:
         """
         file = self.folder / "membership.json"
         try:
-            return msgspec.json.decode(file.read_bytes(), type=Membership)
+            return msgspec.json.decode(read_small(file), type=Membership)
         except FileNotFoundError:
             return None
         except (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:

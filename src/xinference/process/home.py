@@ -16,6 +16,7 @@ from xinference.config import Settings
 from xinference.error_codes import Code
 from xinference.errors import InUse
 from xinference.files.private_file import write_private
+from xinference.files.small_file import read_small_object
 from xinference.files.write_errors import write_problem
 from xinference.hosts import host_in_url
 from xinference.process.link import private_run_dir
@@ -136,9 +137,10 @@ def _in_use(settings: Settings) -> InUse:
 
 def _other_server(settings: Settings) -> str:
     try:
-        other = json.loads(settings.server_file.read_text())
-        return f" (pid {other['pid']}, {other['endpoint']})"
-    except (OSError, ValueError, KeyError):
+        other = read_small_object(settings.server_file)
+        pid, endpoint = int(other["pid"]), str(other["endpoint"])[:200]
+        return f" (pid {pid}, {endpoint})" if endpoint.isprintable() else ""
+    except (OSError, ValueError, KeyError, TypeError, OverflowError):
         return ""
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from xinference.error_codes import Code
 from xinference.errors import Problem, bad_request
+from xinference.files.small_file import read_small_object
 from xinference.formats.safetensors import read_safetensors, read_tensor_shapes
 from xinference.launch.model_shape import ModelShape
 
@@ -84,13 +84,9 @@ def _differences(tensors: Mapping[str, tuple[int, ...]], shape: ModelShape, mode
 
 def _read_config(name: str, config: Path) -> dict[str, object]:
     try:
-        with config.open("rb") as file:
-            document = json.loads(file.read(MAX_CONFIG_BYTES))
-    except (OSError, ValueError, RecursionError):
-        document = None
-    if not isinstance(document, dict):
-        raise _refusal(name, config, "it can't be read as a JSON object")
-    return document
+        return read_small_object(config, MAX_CONFIG_BYTES)
+    except OSError:
+        raise _refusal(name, config, "it can't be read as a JSON object") from None
 
 
 def _refusal(name: str, path: Path, reason: str, hint: str = FOLDER) -> Problem:

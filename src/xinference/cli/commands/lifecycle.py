@@ -89,7 +89,7 @@ def _read_options(ctx: click.Context, param: click.Parameter, text: str | None) 
         return {}
     try:
         options = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         options = None
     if not isinstance(options, dict) or not options:
         raise click.BadParameter('this is not a JSON object with options, such as {"n_ctx": 8192}.')

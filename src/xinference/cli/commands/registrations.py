@@ -16,6 +16,7 @@ from xinference.cli.output import note, number_of_billions, print_json, size_in_
 from xinference.cli.table import print_table
 from xinference.config import Settings
 from xinference.errors import Problem, bad_request, join_names, near
+from xinference.files.small_file import MAX_BYTES
 
 if TYPE_CHECKING:
     from xinference.client import Client
@@ -42,11 +43,15 @@ def register(
 ) -> None:
     """Register a custom model."""
     try:
-        text = file.read()
+        text = file.read(MAX_BYTES + 1)
     except UnicodeDecodeError:
         raise bad_request(
             f"{file.name} is not UTF-8 text.", hint="Give the JSON file that describes the model."
         ) from None
+    if len(text) > MAX_BYTES:
+        raise bad_request(
+            f"{file.name} has more than {MAX_BYTES} bytes.", hint="Give the JSON file that describes the model."
+        )
     _require_json(text, file.name)
     with target.connect() as client:
         client.register_model(model_type, text, persist, worker_ip)
@@ -118,7 +123,7 @@ def _require_json(text: str, name: str) -> None:
     """Refuse a file that is not JSON, by its name and the place of the fault."""
     try:
         json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise bad_request(
             f"{name} is not JSON: {error}.",
             hint="Give the JSON file that describes the model; see docs/custom-models.md.",
@@ -128,7 +133,7 @@ def _require_json(text: str, name: str) -> None:
 def _described_name(text: str) -> str | None:
     try:
         document = json.loads(text)
-    except ValueError:  # the server has taken it
+    except (ValueError, RecursionError):  # the server has taken it
         return None
     return document.get("model_name") if isinstance(document, dict) else None
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import msgspec
 
 from xinference.files.private_file import write_private
+from xinference.files.small_file import read_small
 
 INDEX = "index.json"
 PIECE = 1 << 20
@@ -102,8 +103,8 @@ class StateFiles:
     def read_index(self) -> list[Kept]:
         """The entries of the index; an index that can't be read has none."""
         try:
-            return [each for each in _INDEX.decode((self._disk / INDEX).read_bytes()) if _is_name(each.name)]
-        except (OSError, msgspec.DecodeError):
+            return [each for each in _INDEX.decode(read_small(self._disk / INDEX)) if _is_name(each.name)]
+        except (OSError, ValueError, RecursionError):
             return []
 
     def write_index(self, entries: list[Kept]) -> None:

@@ -50,7 +50,7 @@ def draft_files(options: Mapping[str, Any], path: Path) -> tuple[ExtraWeightFile
     if isinstance(config, str):
         try:
             config = json.loads(config)
-        except ValueError:
+        except (ValueError, RecursionError):
             config = None
     given: Mapping[str, Any] = config if isinstance(config, Mapping) else {}
     method = str(given.get("method") or options.get("spec_method") or "")

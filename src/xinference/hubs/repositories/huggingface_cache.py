@@ -16,8 +16,9 @@ from pathlib import Path
 
 import msgspec
 
+from xinference.files.small_file import read_small, read_small_text
 from xinference.hubs.cached_files import CachedFile, remove_empty
-from xinference.hubs.listing import ListedFile, Listing
+from xinference.hubs.listing import MAX_LIST_BYTES, ListedFile, Listing
 
 DEFAULT_BRANCH = "main"
 _COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -71,8 +72,8 @@ class RepositoryCache:
         if revision is not None and is_commit(revision):
             return revision
         try:
-            commit = (self._root / "refs" / (revision or DEFAULT_BRANCH)).read_text().strip()
-        except (OSError, UnicodeDecodeError):
+            commit = read_small_text(self._root / "refs" / (revision or DEFAULT_BRANCH)).strip()
+        except OSError:
             return None
         return commit if is_commit(commit) else None
 
@@ -148,8 +149,8 @@ class RepositoryCache:
     def listing(self, commit: str) -> Listing | None:
         """The library's own list of a commit's files, which `hf download` of a whole repository stores."""
         try:
-            tree = msgspec.json.decode((self._root / "trees" / f"{commit}.json").read_bytes(), type=_Tree)
-        except (OSError, msgspec.MsgspecError):
+            tree = msgspec.json.decode(read_small(self._root / "trees" / f"{commit}.json", MAX_LIST_BYTES), type=_Tree)
+        except (OSError, ValueError, RecursionError):
             return None
         if tree.format_version != 1:
             return None
