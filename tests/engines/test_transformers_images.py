@@ -11,7 +11,7 @@ from tests.engines.plans import launch_of, sized
 from xinference.catalog.models import ModelFamily
 from xinference.catalog.registry import builtin_families
 from xinference.engines.registry import all_engines
-from xinference.engines.transformers.server.content_parts import ImagePart, plain_messages
+from xinference.engines.transformers.server.content_parts import ImagePart, plain_messages, without_developers
 from xinference.engines.transformers.server.errors import RefusedError
 from xinference.launch.request import LaunchRequest
 
@@ -29,6 +29,15 @@ def image(link: Any) -> dict[str, Any]:
 
 def user(*parts: Any) -> dict[str, Any]:
     return {"role": "user", "content": list(parts)}
+
+
+def test_a_developer_is_the_system_for_a_template_that_does_not_name_the_role() -> None:
+    messages = [{"role": "developer", "content": "a"}, {"role": "user", "content": "b"}]
+    assert without_developers(messages, "{{ messages[0]['role'] == 'system' }}") == [
+        {"role": "system", "content": "a"},
+        messages[1],
+    ]
+    assert without_developers(messages, "{{ messages[0]['role'] == 'developer' }}") == messages
 
 
 def test_images_keep_their_order_and_the_places_of_their_parts() -> None:

@@ -95,6 +95,9 @@ ANSWERED: list[tuple[str, dict[str, Any]]] = [
     (TEXTS, {"n": 2, "best_of": 2}),
     (TEXTS, {"suffix": ""}),
     (MESSAGES, {"messages": [USER, {"role": "assistant", "content": "Hello, my"}]}),
+    (CHATS, {"think": True, "do_sample": True, "skip_special_tokens": True, "images": [], "context": None}),
+    (CHATS, {"guided_json": {"type": "object"}, "response_format": {"type": "text"}, "guided_json_object": False}),
+    ("/v1/embeddings", {"normalized": True, "embd_normalize": 2, "input": [{"text": "a", "image": None}]}),
     ("/v1/embeddings", {"modality": "text", "output_dtype": "float", "embedding_type": "float", "task": None}),
     ("/v1/embeddings", {"prefix": "", "instruction": "", "drop_params": True, "user": "u", "model_uid": "m"}),
     ("/v1/rerank", {"rank_fields": ["text"], "raw_scores": False, "max_chunks_per_doc": 10, "top_n": 200}),
@@ -155,6 +158,25 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     (RESPONSES, {"prompt_cache_options": {"prewarm": True}}, "prompt_cache_options.prewarm"),
     (RESPONSES, {"tools": [FUNCTION], "tool_choice": {}}, "tool_choice.type"),
     (CHATS, {"modalities": ["text", "audio"], "audio": {"voice": "a", "format": "wav"}}, "modalities"),
+    # fields of other servers and paths without which the answer is another one
+    *((CHATS, fields, next(iter(fields))) for fields in (
+        {"extra_body": {"top_k": 5}}, {"images": ["AAAA"]}, {"prompt": "p"}, {"input": "p"}, {"raw": True},
+        {"template": "t"}, {"context": [1]}, {"plugins": [{"id": "web"}]}, {"do_sample": False}, {"top_a": 0.5})),
+    *((TEXTS, fields, next(iter(fields))) for fields in (
+        {"messages": [USER]}, {"input": "p"}, {"extra_body": {"top_k": 5}}, {"images": ["AAAA"]})),
+    *(("/v1/embeddings", fields, next(iter(fields))) for fields in (
+        {"extra_body": {"dimensions": 3}}, {"pooling": "cls"}, {"normalized": False}, {"embd_normalize": -1},
+        {"images": ["AAAA"]}, {"messages": [USER]})),
+    *(("/v1/rerank", fields, next(iter(fields))) for fields in ({"extra_body": {"top_n": 1}}, {"return_text": True})),
+    ("/v1/embeddings", {"input": [{"text": "a", "image": "data:image/png;base64,AAAA"}]}, "input[0].image"),
+    ("/v1/rerank", {"documents": ["d", {"text": "a", "image_url": {"url": "data:image/png;base64,AAAA"}}]},
+     "documents[1].image_url"),
+    (CHATS, {"guided_json": {"type": "object"}, "response_format": {"type": "json_object"}}, "guided_json"),
+    (CHATS, {"guided_json": {"type": "object"}, "guided_choice": ["a"]}, "guided_choice"),
+    (TEXTS, {"guided_json_object": True, "guided_json": {}}, "guided_json_object"),
+    (CHATS, {"think": "loudly"}, "think"),
+    (CHATS, {"function_call": {"name": "f"}}, "function_call"),
+    (CHATS, {"tools": [FUNCTION], "tool_choice": {"type": "any"}}, "tool_choice.type"),
     # content that no role of a message has: some engines pass over it
     *((MESSAGES, {"messages": [{"role": role, "content": [part]}]}, "messages[0].content[0].type") for role, part in (
         ("user", {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}),

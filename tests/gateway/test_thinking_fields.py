@@ -20,6 +20,8 @@ ON = {"enable_thinking": True, "thinking": True}
         ({"thinking": {"type": "disabled"}}, OFF),
         ({"thinking": {"type": "enabled", "budget_tokens": 1024}}, ON),
         ({"thinking": False}, OFF),
+        ({"think": False}, OFF),
+        ({"think": True}, ON),
         ({"reasoning": {"effort": "none"}}, OFF),
         ({"reasoning": {"enabled": False, "exclude": True}}, OFF),
         ({"thinking": {"type": "disabled"}, "enable_thinking": True}, ON),
@@ -35,6 +37,7 @@ def test_the_switch_is_passed_to_the_template(engine: str, fields: dict[str, Any
     [
         ({"reasoning": {"effort": "low", "summary": "auto"}}, "low"),
         ({"reasoning": {"effort": "low"}, "reasoning_effort": "high"}, "high"),
+        ({"think": "low"}, "low"),
     ],
 )
 def test_the_effort_is_passed_in_the_field_of_a_chat(fields: dict[str, Any], effort: str) -> None:
@@ -55,6 +58,8 @@ def test_an_object_that_leaves_it_to_the_model_sets_nothing(fields: dict[str, An
         ({"reasoning": {"effort": ["low"]}}, "reasoning.effort"),
         ({"reasoning": {"enabled": "no"}}, "reasoning.enabled"),
         ({"reasoning": "high"}, "reasoning"),
+        ({"think": "loudly"}, "think"),
+        ({"think": 5}, "think"),
     ],
 )
 def test_a_wrong_value_is_refused_by_name(fields: dict[str, Any], param: str) -> None:

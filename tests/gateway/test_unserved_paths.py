@@ -9,6 +9,7 @@ import pytest
 from tests.gateway.harness import CHAT, HandMadeRouter, call, gateway_of
 from tests.gateway.test_rate_limits import BEARER, OneKey
 from tests.support.cases import in_one_test
+from xinference.api.app import build_routes
 from xinference.gateway.auth.permissions import Need, required_access
 from xinference.gateway.routes import DATA_PATHS
 from xinference.gateway.unserved_paths import unserved
@@ -46,6 +47,13 @@ UNSERVED = [
     ("GET", "/openai/v1/models", "The path is /v1/models"),
     ("POST", "/V1/Chat/Completions", "The path is /v1/chat/completions"),
     ("POST", "/openai/deployments/m/chat/completions", "the model in the body"),
+    ("POST", "/completion", "Use /v1/completions"),
+    ("POST", "/generate", "Use /v1/completions"),
+    ("POST", "/v2/chat", "Use /v1/chat/completions"),
+    ("POST", "/v2/embed", "Use /v1/embeddings"),
+    ("POST", "/v1/complete", "Use /v1/messages"),
+    ("GET", "/props", "GET /v1/models/MODEL"),
+    ("POST", "/v1beta/models/m:generateContent", "does not have Gemini's API"),
 ]
 
 
@@ -88,6 +96,11 @@ SERVED = [
 def test_served_paths_are_not_refused(path: str) -> None:
     assert unserved(path) is None
     assert required_access("POST", "/v1/models").need is Need.MANAGE
+
+
+def test_no_route_of_the_management_api_is_refused() -> None:
+    paths = build_routes({}).openapi()["paths"]
+    assert paths and not [path for path in paths if unserved(path) is not None]
 
 
 def test_no_path_of_the_data_path_is_refused() -> None:

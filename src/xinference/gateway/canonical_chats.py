@@ -209,7 +209,8 @@ def _tool_choice(document: RequestDocument, choice: Any, tools: dict[str, Body])
     elif kind in ("function", None):
         named_tool(choice.get("function"), tools, "tool_choice.function.name")
     else:
-        raise unsupported("tool_choice.type", f"the type {str(kind)[:100]} is not taken here.")
+        cause = f"the type {str(kind)[:100]} is not taken here."
+        raise unsupported("tool_choice.type", cause, f"Use {', '.join(TOOL_CHOICES)}, or the type function.")
 
 
 def _allow(document: RequestDocument, allowed: Body, tools: dict[str, Body]) -> None:

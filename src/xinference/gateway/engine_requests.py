@@ -34,6 +34,7 @@ from xinference.protocol.constraint_fields import (
     RANK_EFFECTS,
     VECTOR_EFFECTS,
     check_constraint_fields,
+    check_one_constraint,
     constrains,
     has_effect,
 )
@@ -55,6 +56,7 @@ from xinference.routing.table import Route, RoutingTable
 
 #: Fields that constrain the text of an answer, under the names that older clients of Xinference use.
 GUIDED = ("guided_json", "guided_regex", "guided_choice", "guided_grammar", "guided_json_object")
+_CONSTRAINING = frozenset({"response_format", *GUIDED})
 #: Fields of the APIs that no engine reads and whose contents have no form. In a body of an exact form they are plain
 #: values; any other is not passed on.
 UNREAD = (
@@ -131,6 +133,8 @@ def prepare(
     if (route.stop or route.stop_token_ids) and not dialect.has_stops_at_start:
         _add_stops(route, request, document)
     fields = {} if is_common else _fields_to_rewrite(request)
+    if isinstance(request, Generation) and (request.has_further_fields or len(fields.keys() & _CONSTRAINING) > 1):
+        check_one_constraint(document.fields)
     if fields:  # an engine reads most of them under their own names
         fields = {name: fields[name] for name in fields if name in dialect.fields or name in _REWRITTEN}
     if fields or exchange.body is not None:

@@ -29,8 +29,9 @@ def replace_functions(document: RequestDocument) -> None:
     if functions is not None and body.get("tools"):
         cause = "functions is the older name of tools: a request has one of the two."
         raise Refusal(Code.INVALID_REQUEST, cause, param="functions")
+    if not body.get("tools"):
+        _check_names(functions or [], choice)
     if functions:
-        _check_names(functions, choice)
         document.put(body, "tools", [{"type": "function", "function": function} for function in functions])
         body.setdefault("parallel_tool_calls", False)
     if isinstance(choice, dict):

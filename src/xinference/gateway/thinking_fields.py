@@ -1,4 +1,4 @@
-"""Reads how much a chat may think from the objects `thinking` and `reasoning`, which other servers have."""
+"""Reads how much a chat may think from `thinking`, `reasoning` and `think`, which other servers have."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from xinference.protocol.requests import Chat
 #: The types of `thinking` -> whether the model thinks; None: it decides itself.
 _TYPES = {"enabled": True, "disabled": False, "adaptive": None, "auto": None}
 _EFFORTS: tuple[str, ...] = get_args(Effort)
-FIELDS = ("thinking", "reasoning")
+FIELDS = ("thinking", "reasoning", "think")
 
 
 def replace_thinking(request: Chat, document: RequestDocument) -> None:
-    """Replace both objects by `enable_thinking` and `reasoning_effort`, which win if the chat has them, too.
+    """Replace these fields by `enable_thinking` and `reasoning_effort`, which win if the chat has them, too.
 
     Raises:
         Refusal: 400, naming the member with a wrong value.
@@ -29,6 +29,8 @@ def replace_thinking(request: Chat, document: RequestDocument) -> None:
     effort, switch = _read_reasoning(given.get("reasoning"))
     if "thinking" in given:
         switch = _read_thinking(given["thinking"])
+    if "think" in given:
+        effort, switch = _read_think(given["think"])
     if switch is not None and request.enable_thinking is None:
         request.enable_thinking = switch
         document.put(fields, "enable_thinking", switch)
@@ -45,6 +47,15 @@ def _read_thinking(thinking: Any) -> bool | None:
     if not isinstance(kind, str) or kind not in _TYPES:
         raise not_one_of("thinking.type", kind, _TYPES)
     return _TYPES[kind]
+
+
+def _read_think(think: Any) -> tuple[str | None, bool | None]:
+    """The effort, and whether the model thinks, of Ollama's field; None: not given."""
+    if isinstance(think, bool):
+        return None, think
+    if think not in _EFFORTS:
+        raise not_one_of("think", think, ("true", "false", *_EFFORTS))
+    return think, None
 
 
 def _read_reasoning(reasoning: Any) -> tuple[str | None, bool | None]:

@@ -57,6 +57,38 @@ _BELOW = (
 _BELOW_FIRST = ("/v1/chat/", "/v1/messages/", "/anthropic/v1/messages/", "/v1/responses/")
 SERVED = "It serves language, embedding and rerank models, such as on /v1/chat/completions and /v1/embeddings."
 OLLAMA = "/api/"
+_CHATS, _TEXTS, _VECTORS = "Use /v1/chat/completions.", "Use /v1/completions.", "Use /v1/embeddings."
+#: The own paths of engines, of other servers and of older APIs -> the path to use.
+_OF_OTHERS = {
+    "/completion": _TEXTS,
+    "/completions/render": _TEXTS,
+    "/embedding": _VECTORS,
+    "/embed": _VECTORS,
+    "/embed_all": _VECTORS,
+    "/v1/embed": _VECTORS,
+    "/v2/embed": _VECTORS,
+    "/pooling": _VECTORS,
+    "/v1/pooling": _VECTORS,
+    "/encode": _VECTORS,
+    "/generate": _TEXTS,
+    "/generate_stream": _TEXTS,
+    "/v1/generate": _TEXTS,
+    "/v1/complete": "Use /v1/messages.",
+    "/v1/chat": _CHATS,
+    "/v2/chat": _CHATS,
+    "/invocations": _CHATS,
+    "/predict": "Use /v1/rerank or /v1/score.",
+    "/v2/score": "Use /v1/score.",
+    "/classify": SERVED,
+    "/v1/classify": SERVED,
+    "/props": "GET /v1/models/MODEL describes a model.",
+    "/slots": "GET /v1/models/MODEL/engine has the figures of the engine.",
+    "/get_model_info": "GET /v1/models/MODEL describes a model.",
+    "/model_info": "GET /v1/models/MODEL describes a model.",
+    "/info": "GET /v1/models lists the models.",
+}
+#: Gemini's API.
+GEMINI = "/v1beta/"
 TWICE = "/v1/v1/"
 AZURE = "/openai/"
 #: Served, although its end is a path of OpenAI's API.
@@ -87,6 +119,10 @@ def unserved(path: str) -> Refusal | None:
         return _refusal(f"{path[:200]} is not served.", f"The path is {known}: the base URL ends with /v1.")
     if path.startswith(AZURE):
         return _refusal(f"{path[:200]} is not served.", "Use OpenAI's form: /v1, with the model in the body.")
+    if path in _OF_OTHERS:
+        return _refusal(f"{path[:200]} is not served.", _OF_OTHERS[path])
+    if path.startswith(GEMINI):
+        return _refusal(f"This server does not have Gemini's API: {path[:200]} is not served.", _CHATS)
     if path.startswith(OLLAMA):
         cause = f"This server does not have Ollama's API: {path[:200]} is not served."
         return _refusal(cause, "Use OpenAI's API: the path of chats is /v1/chat/completions.")

@@ -193,7 +193,10 @@ class Item(requests.Item, forbid_unknown_fields=True):
 
 
 class Document(requests.Document, forbid_unknown_fields=True):
-    pass
+    image: None = None
+    image_url: None = None
+    video: None = None
+    audio: None = None
 
 
 Messages = Annotated[list[ChatMessage], Meta(min_length=1)]

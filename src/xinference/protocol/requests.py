@@ -212,9 +212,13 @@ class AnthropicMessages(AnthropicCommon, kw_only=True):
 
 
 class Document(Struct):
-    """An object with a text. Other fields are ignored; they are for vision models."""
+    """An object with a text. Media in it are refused, and other fields are ignored."""
 
     text: str | None = None
+    image: Any = None
+    image_url: Any = None
+    video: Any = None
+    audio: Any = None
 
 
 class Embeddings(Request, kw_only=True):
@@ -298,4 +302,8 @@ def text_of(document: str | Document, param: str) -> str:
         return document
     if document.text is None:
         raise Refusal(Code.UNSUPPORTED_CONTENT, f"{param} has no text; this model accepts only text.", param=param)
+    for name in ("image", "image_url", "video", "audio"):
+        if getattr(document, name):
+            cause = f"{param}.{name}: this model accepts only text."
+            raise Refusal(Code.UNSUPPORTED_CONTENT, cause, param=f"{param}.{name}")
     return document.text

@@ -111,7 +111,6 @@ def test_a_value_that_only_llama_cpp_reads_is_the_clients_mistake(message: str) 
         "Error: no triggers set for lazy grammar!",
         "got exception: Unexpected empty grammar stack after accepting piece: a (30)",
         "Invalid tool_choice: zzz",
-        "unsupported content[].type",
         '"prompt" must be a string',
         "'tools' must be an array of objects",
     ],
@@ -151,6 +150,10 @@ def test_a_constraint_that_llama_cpp_cannot_apply_is_named(message: str, said: s
         ("Cannot continue an assistant message that contains tool calls.", 400, "invalid_messages"),
         ("The model produced output that does not match the expected peg-native format", 502, "engine_error"),
         ("image input is not supported - hint: you may need to provide the mmproj", 400, "unsupported_content"),
+        ("unsupported content[].type", 400, "unsupported_content"),
+        ("Infill is not supported by this model: prefix token is missing.", 400, "unsupported_field"),
+        ("logprobs is not supported with tools + stream", 400, "unsupported_field"),
+        ("Cannot set both add_generation_prompt and continue_final_message to true.", 400, "invalid_request"),
     ],
 )
 def test_an_error_has_a_code_and_none_of_llama_cpps_own_words(message: str, status: int, code: str) -> None:

@@ -99,6 +99,14 @@ INVALID_TOKENS = "Prompt contains invalid tokens"
 NO_TOKENS = "Input content cannot be empty"
 #: The error for a conversation that ends with calls of tools.
 OPEN_CALLS = "Cannot continue an assistant message that contains tool calls"
+#: The error for a part of a message of a type that the server does not read, such as audio_url.
+OTHER_PART = "unsupported content[].type"
+#: The error for a model without tokens for the middle of a text; its status is 501.
+NO_INFILL = "Infill is not supported by this model"
+#: The error for log probabilities where calls are parsed; the gateway also streams some whole answers.
+NO_LOGPROBS = "logprobs is not supported with tools"
+#: The error for a continued message where the last one is not one of the assistant.
+NOT_CONTINUED = "Cannot set both add_generation_prompt and continue_final_message"
 #: The error for an answer of the model that is no call and has no requested form; its status is 500.
 ODD_FORM = "The model produced output that does not match the expected"
 #: The C++ library's error for a token id that is not in the vocabulary.
@@ -160,6 +168,19 @@ def _explain_prompt(error: EngineError) -> Refusal | None:
         return Refusal(Code.INVALID_TOKEN, f"{field}: a token id is not in the model's vocabulary.", param=field)
     if NO_TOKENS in error.message:
         return Refusal(Code.INVALID_REQUEST, f"{field}: an input has no tokens.", param=field)
+    if OTHER_PART in error.message:
+        cause = f"{field}: llama.cpp does not read content of this type."
+        return Refusal(Code.UNSUPPORTED_CONTENT, cause, hint="Send audio as input_audio.", param=field)
+    if NO_INFILL in error.message:
+        cause = "The model cannot fill in the middle of a text: its tokenizer has no tokens for this."
+        return Refusal(Code.UNSUPPORTED_FIELD, cause, hint="Launch a model for code that has them.", param="model")
+    if NO_LOGPROBS in error.message:
+        cause = "logprobs: llama.cpp reports none in an answer with tools."
+        return Refusal(Code.UNSUPPORTED_FIELD, cause, hint="Leave logprobs or tools out.", param="logprobs")
+    if NOT_CONTINUED in error.message:
+        name = "continue_final_message"
+        cause = f"{name}: the last message is not one of the assistant."
+        return Refusal(Code.INVALID_REQUEST, cause, hint="Leave it out.", param=name)
     if OPEN_CALLS in error.message:
         cause, hint = "The last message has calls of tools without results.", "Add a message of the role tool for each."
         return Refusal(Code.INVALID_MESSAGES, cause, hint=hint, param=field)

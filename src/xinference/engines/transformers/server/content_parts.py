@@ -40,6 +40,13 @@ def plain_messages(messages: Sequence[Mapping[str, Any]], *, with_images: bool) 
     return PlainMessages(plain, tuple(images))
 
 
+def without_developers(messages: Sequence[Mapping[str, Any]], template: str) -> Sequence[Mapping[str, Any]]:
+    """The messages with the role system in place of developer, if the template does not name that role, as on vLLM."""
+    if '"developer"' in template or "'developer'" in template:
+        return messages
+    return [{**message, "role": "system"} if message.get("role") == "developer" else message for message in messages]
+
+
 def _plain(message: Mapping[str, Any], index: int, images: list[ImagePart] | None) -> dict[str, Any]:
     at = f"messages[{index}]"
     if not isinstance(message.get("role"), str):

@@ -10,7 +10,7 @@ from typing import Any
 from jinja2 import TemplateError
 from transformers.utils import chat_template_utils
 
-from .content_parts import IMAGE, ImagePart, plain_messages
+from .content_parts import IMAGE, ImagePart, plain_messages, without_developers
 from .errors import RefusedError
 from .limited import LimitError, Workers, WorkFailedError
 from .loading import LoadedModel
@@ -24,8 +24,9 @@ TEMPLATE_REFUSAL = "Jinja Exception: "
 #: Arguments of `apply_chat_template` itself, which a request does not set.
 RESERVED_OPTIONS = frozenset(
     {
-        "conversation", "tools", "documents", "chat_template", "tokenize", "sanitize_control_tokens", "padding",
-        "truncation", "max_length", "return_tensors", "return_dict", "return_assistant_tokens_mask", "tokenizer_kwargs",
+        "self", "conversation", "messages", "tools", "documents", "chat_template", "tokenize", "padding", "truncation",
+        "sanitize_control_tokens", "max_length", "return_tensors", "return_dict", "return_assistant_tokens_mask",
+        "tokenizer_kwargs",
     }
 )  # fmt: skip
 
@@ -95,6 +96,7 @@ class Prompts(TokenCodec):
         for name in RESERVED_OPTIONS & (more or {}).keys():
             param = f"chat_template_kwargs.{name}"
             raise RefusedError(f"{param} is not an argument of a chat template.", param=param)
+        messages = without_developers(messages, self._loaded.chat_template)
         plain = plain_messages(messages, with_images=self._loaded.images is not None)
         options = {"add_generation_prompt": True, **self._loaded.template_kwargs, **(more or {})}
         last = plain.messages[-1:]
