@@ -175,6 +175,8 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     (CHATS, {"guided_json": {"type": "object"}, "guided_choice": ["a"]}, "guided_choice"),
     (TEXTS, {"guided_json_object": True, "guided_json": {}}, "guided_json_object"),
     (CHATS, {"think": "loudly"}, "think"),
+    *((CHATS, {"chat_template_kwargs": {name: []}}, f"chat_template_kwargs.{name}") for name in ("messages", "tools")),
+    (CHATS, {"chat_template_kwargs": '{"messages": []}', "enable_thinking": True}, "chat_template_kwargs.messages"),
     (CHATS, {"function_call": {"name": "f"}}, "function_call"),
     (CHATS, {"tools": [FUNCTION], "tool_choice": {"type": "any"}}, "tool_choice.type"),
     # content that no role of a message has: some engines pass over it

@@ -357,6 +357,10 @@ def _template_kwargs(value: Any) -> Body:
     if not isinstance(value, dict):
         param = "chat_template_kwargs"
         raise Refusal(Code.INVALID_REQUEST, f"{param} is neither an object nor one as JSON text.", param=param)
+    for name in ("messages", "tools"):  # an engine would render them in place of those of the request
+        if name in value:
+            cause = f"chat_template_kwargs.{name}: it is a field of the request itself."
+            raise Refusal(Code.INVALID_REQUEST, cause, hint=f"Use {name}.", param=f"chat_template_kwargs.{name}")
     return value
 
 
