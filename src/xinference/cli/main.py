@@ -21,6 +21,7 @@ from xinference.errors import join_names, near
 COMMANDS = {
     "run": ("xinference.cli.commands.run:run", "Launch a model if it is not running, and chat with it."),
     "launch": ("xinference.cli.commands.launch:launch", "Launch a model."),
+    "apply": ("xinference.cli.commands.apply:apply", "Launch the models of a file that do not run yet."),
     "list": ("xinference.cli.commands.models:list_models", "List launched models."),
     "describe": ("xinference.cli.commands.describe:describe", "Describe a model, and show how to use it."),
     "top": ("xinference.cli.commands.top:top", "Monitor models, requests and memory on one screen."),
@@ -80,6 +81,7 @@ GROUPS = {
     "Run models": (
         "run",
         "launch",
+        "apply",
         "list",
         "describe",
         "top",
