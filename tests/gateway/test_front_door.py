@@ -17,6 +17,7 @@ from tests.gateway.harness import CHAT, STREAM, chunked, router_to, served
 from tests.support.loopback_server import serve_connections
 from xinference.gateway.door_load import DoorLoad
 from xinference.gateway.front_door import FrontDoor, front_door_server
+from xinference.gateway.http import server as server_module
 from xinference.gateway.http.engine_pool import EngineDiedError, EnginePool, EngineUnreachableError
 from xinference.hosts import node_name
 from xinference.nodes.certificates import ClusterAuthority, NodeIdentity, public_bytes
@@ -296,6 +297,20 @@ async def test_who_has_no_certificate_of_the_cluster_gets_nothing(
             got = await reader.read()
             writer.transport.abort()
         assert b"200" not in got and worker.heads == []
+
+
+@pytest.mark.parametrize("begin", [b"", b"\x16", b"\x16\x03\x01\x02\x00\x01"])
+async def test_a_connection_that_does_not_set_up_tls_is_closed_soon(
+    identities: tuple[NodeIdentity, NodeIdentity], begin: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server_module, "TLS_SECONDS", 0.2)
+    async with worker_with(identities, answer_whole) as worker:
+        reader, writer = await asyncio.open_connection("127.0.0.1", worker.port)
+        writer.write(begin)
+        async with asyncio.timeout(20):
+            with contextlib.suppress(ConnectionResetError):
+                assert await reader.read() == b""
+        writer.close()
 
 
 @pytest.mark.parametrize("path", ["/", "/r/", "/v1/models", "/r/../r1/v1/chat/completions"])

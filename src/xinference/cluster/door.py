@@ -38,6 +38,8 @@ from xinference.tcp_keepalive import NODE
 log = logging.getLogger(__name__)
 #: Maximum time for the connection with which the supervisor tries the data port of a node, in seconds.
 TRIAL_SECONDS = 3.0
+#: Maximum time in which the other end of a connection confirms its end, in seconds.
+END_SECONDS = 5.0
 #: Maximum number of connections without a certificate of a node that wait for their first message.
 MAX_STRANGERS = 64
 _DECODER = msgspec.msgpack.Decoder(Join | Hello)
@@ -85,7 +87,12 @@ class ClusterDoor:
             OSError: the port is in use.
         """
         self._server = await asyncio.start_server(
-            self._accept, host, port, ssl=context, ssl_handshake_timeout=HELLO_SECONDS
+            self._accept,
+            host,
+            port,
+            ssl=context,
+            ssl_handshake_timeout=HELLO_SECONDS,
+            ssl_shutdown_timeout=END_SECONDS,
         )
         return int(self._server.sockets[0].getsockname()[1])
 

@@ -28,7 +28,7 @@ PROTOCOL_METHODS = (
     *("data_received", "connection_lost", "on_message_begin", "on_header", "on_headers_complete", "on_body"),
     *("on_message_complete", "send_400_response", "_start_asgi_task"),
 )
-SERVER_METHODS = ("main_loop", "handle_exit", "shutdown", "on_tick")
+SERVER_METHODS = ("main_loop", "handle_exit", "shutdown", "on_tick", "startup")
 SERVER_ATTRIBUTES = (
     "should_exit",
     "force_exit",

@@ -30,6 +30,9 @@ DRAIN_SECONDS = 5.0
 #: Maximum time in which clients read the reason of the end; a client that does not read is not waited for any longer.
 LAST_WRITES_SECONDS = 2.0
 POLL_SECONDS = 0.02
+#: Maximum time of a connection until its TLS is set up, and for the end of its TLS, in seconds. asyncio's are 60 s and
+#: 30 s: connections of machines without a certificate would take the descriptors that engines need.
+TLS_SECONDS, TLS_END_SECONDS = 10.0, 5.0
 #: Interval at which the date in the answers' headers is updated.
 DATE_SECONDS = 1.0
 
@@ -68,18 +71,34 @@ class Server(uvicorn.Server):
             if self.config.uds is not None and not self.should_exit:
                 await self._restore_socket(self._loop, Path(self.config.uds))
 
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        if self.config.ssl is None or sockets is None:
+            await super().startup(sockets)
+            return
+        await super().startup(sockets=[])
+        for listener in sockets:
+            self.servers.append(
+                await asyncio.get_running_loop().create_server(
+                    self._create_protocol,
+                    sock=listener,
+                    ssl=self.config.ssl,
+                    backlog=self.config.backlog,
+                    ssl_handshake_timeout=TLS_SECONDS,
+                    ssl_shutdown_timeout=TLS_END_SECONDS,
+                )
+            )
+
+    def _create_protocol(self) -> asyncio.Protocol:
+        protocol: Any = self.config.http_protocol_class
+        return cast(asyncio.Protocol, protocol(config=self.config, server_state=self.server_state, app_state={}))
+
     async def _restore_socket(self, loop: asyncio.AbstractEventLoop, path: Path) -> None:
         """Listen again if the socket was deleted: its folder may be one that the system cleans up."""
         if path.exists():
             return
-
-        def create_protocol() -> asyncio.Protocol:
-            protocol: Any = self.config.http_protocol_class
-            return cast(asyncio.Protocol, protocol(config=self.config, server_state=self.server_state, app_state={}))
-
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self.servers.append(await loop.create_unix_server(create_protocol, path=path))
+            self.servers.append(await loop.create_unix_server(self._create_protocol, path=path))
         except OSError as error:
             log.error("%s was deleted and cannot be created again: %s", path, error.strerror)
         else:
