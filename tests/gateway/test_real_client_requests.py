@@ -97,6 +97,8 @@ ANSWERED: list[tuple[str, dict[str, Any]]] = [
     (MESSAGES, {"messages": [USER, {"role": "assistant", "content": "Hello, my"}]}),
     (CHATS, {"think": True, "do_sample": True, "skip_special_tokens": True, "images": [], "context": None}),
     (CHATS, {"guided_json": {"type": "object"}, "response_format": {"type": "text"}, "guided_json_object": False}),
+    (CHATS, {"messages": [USER | {"images": [], "attachments": None}]}),
+    (TEXTS, {"raw": True}),
     ("/v1/embeddings", {"normalized": True, "embd_normalize": 2, "input": [{"text": "a", "image": None}]}),
     ("/v1/embeddings", {"modality": "text", "output_dtype": "float", "embedding_type": "float", "task": None}),
     ("/v1/embeddings", {"prefix": "", "instruction": "", "drop_params": True, "user": "u", "model_uid": "m"}),
@@ -175,6 +177,9 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     (CHATS, {"guided_json": {"type": "object"}, "guided_choice": ["a"]}, "guided_choice"),
     (TEXTS, {"guided_json_object": True, "guided_json": {}}, "guided_json_object"),
     (CHATS, {"think": "loudly"}, "think"),
+    *((CHATS, {"messages": [{"role": "system", "content": "a"}, USER | {name: ["AAAA"]}]}, f"messages[1].{name}")
+      for name in ("images", "attachments")),
+    (TEXTS, {"top_logprobs": 2}, "top_logprobs"),
     *((CHATS, {"chat_template_kwargs": {name: []}}, f"chat_template_kwargs.{name}") for name in ("messages", "tools")),
     (CHATS, {"chat_template_kwargs": '{"messages": []}', "enable_thinking": True}, "chat_template_kwargs.messages"),
     (CHATS, {"function_call": {"name": "f"}}, "function_call"),

@@ -20,7 +20,7 @@ from xinference.engines.dialects import dialect_of
 from xinference.error_codes import Code
 from xinference.gateway.canonical_requests import make_canonical
 from xinference.gateway.engine_answers import answer_rewrite, events_rewrite
-from xinference.gateway.part_fields import other_members
+from xinference.gateway.part_fields import check_messages, other_members
 from xinference.gateway.priority import NORMAL
 from xinference.gateway.request_document import RequestDocument
 from xinference.gateway.thinking_fields import replace_thinking
@@ -194,6 +194,7 @@ def _check_extra_fields(dialect: Dialect, request: Request, document: RequestDoc
     further = {name: value for name, value in fields.items() if name not in known}
     for name in (*_check_further(dialect, request, further), *UNREAD):
         document.remove(fields, name)
+    check_messages(fields)
     for holder, name in list(other_members(fields)):
         document.remove(holder, name)
 
@@ -242,6 +243,8 @@ def _refuse_effects(dialect: Dialect, request: Request, further: Body, unread: S
     effects: Mapping[str, str | None]
     if isinstance(request, Generation):
         effects = EFFECTS
+        if isinstance(request, Completion):
+            unread = unread - {"raw"}  # a prompt is one
     elif isinstance(request, Embeddings):
         effects = VECTOR_EFFECTS
     elif isinstance(request, Rerank):

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from xinference.error_codes import Code
 from xinference.protocol import exact_requests
+from xinference.protocol.errors import Refusal
 
 _PART = frozenset(exact_requests.Part.__struct_fields__)
 #: The objects of a part with media, and their members.
@@ -17,6 +19,23 @@ _MEDIA = {
 }
 
 Body = dict[str, Any]
+#: Members of a message with media, in the form of other servers.
+_MEDIA_OF_MESSAGES = ("images", "audios", "videos", "files", "attachments")
+
+
+def check_messages(body: Body) -> None:
+    """Refuse media beside the content of a message: engines pass over them.
+
+    Raises:
+        Refusal: 400, naming the member.
+    """
+    messages = body.get("messages")
+    for n, message in enumerate(messages if isinstance(messages, list) else ()):
+        for name in _MEDIA_OF_MESSAGES:
+            if isinstance(message, dict) and message.get(name):
+                cause = f"messages[{n}].{name}: a message has media only in its content."
+                hint = "Send each image as a part of the content."
+                raise Refusal(Code.UNSUPPORTED_FIELD, cause, hint=hint, param=f"messages[{n}].{name}")
 
 
 def other_members(body: Body) -> Iterator[tuple[Body, str]]:

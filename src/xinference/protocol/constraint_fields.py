@@ -105,6 +105,7 @@ EFFECTS: dict[str, str | None] = {
     "template": "Launch the model with its chat template.",
     "tool_choice": "Use /v1/chat/completions.",
     "tools": "Use /v1/chat/completions.",
+    "top_logprobs": "Use logprobs.",
     "truncate_prompt_tokens": "Send a shorter prompt.",
     "use_beam_search": None,
 }
