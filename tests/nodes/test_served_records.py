@@ -92,3 +92,13 @@ def test_a_record_that_no_request_can_have_is_not_counted(
     counted = CountedRecords().take(messages.Served("p", 2, (impossible, record())), 0.5)
     assert counted == (record(),)
     assert "1 records of requests are not counted" in caplog.text
+
+
+def test_a_node_that_invents_models_does_not_fill_the_totals(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(served_records, "MAX_SUBJECTS", 2)
+    counted = CountedRecords()
+    invented = [record(model=f"model-{number}") for number in range(5)]
+    assert counted.take(messages.Served("p", 5, tuple(invented)), 0.5) == tuple(invented[:2])
+    assert counted.take(messages.Served("p", 7, (invented[0], invented[4])), 0.5) == (invented[0],)
+    later = msgspec.structs.replace(invented[4], started=3600.0)
+    assert counted.take(messages.Served("p", 8, (later,)), 3600.5) == (later,)

@@ -21,6 +21,8 @@ MAX_WAITING = 50_000
 MAX_BATCHES = 10
 #: Maximum age of a record, in seconds; maximum number of tokens or bytes of a request; maximum characters of a text.
 MAX_AGE_SECONDS, MAX_COUNT, MAX_TEXT = 30 * 86400.0, 1 << 48, 1024
+#: Maximum number of different models, keys, paths, statuses and replicas in the records of one node in an hour.
+MAX_SUBJECTS = 10_000
 
 
 class ServedRecords:
@@ -76,6 +78,9 @@ class CountedRecords:
 
     def __init__(self) -> None:
         self._process, self._number = "", 0
+        self._subjects: set[tuple[object, ...]] = set()
+        """Those of the records of this hour."""
+        self._hour = 0.0
 
     def take(self, served: messages.Served, now: float) -> tuple[Record, ...]:
         """The records of a message that were not counted before, without those that no request can have.
@@ -88,10 +93,22 @@ class CountedRecords:
         new = min(len(records), max(0, served.number - self._number))
         self._number = max(self._number, served.number)
         taken = records[len(records) - new :]
-        possible = tuple(each for each in taken if _is_possible(each, now))
+        possible = tuple(each for each in taken if _is_possible(each, now) and self._has_place(each, now))
         if len(possible) < len(taken):
-            log.warning("%d records of requests are not counted: no request can have them", len(taken) - len(possible))
+            refused = len(taken) - len(possible)
+            log.warning(
+                "%d records of requests are not counted: figures that no request has, or too many models", refused
+            )
         return possible
+
+    def _has_place(self, record: Record, now: float) -> bool:
+        """Whether the totals have a place for a record: each model, key, path, status and replica takes memory."""
+        if now // 3600 != self._hour:
+            self._hour, self._subjects = now // 3600, set()
+        subject = (record.model, record.key_id, record.path, record.status, record.stream, record.replica)
+        if len(self._subjects) < MAX_SUBJECTS:
+            self._subjects.add(subject)
+        return subject in self._subjects
 
 
 def _is_possible(record: Record, now: float) -> bool:
