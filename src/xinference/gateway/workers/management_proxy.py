@@ -11,6 +11,7 @@ from xinference.gateway.auth.peer import OWNER_HEADER
 from xinference.gateway.http.asgi import Receive, Reply, Scope, Send
 from xinference.gateway.http.error_replies import refuse_management
 from xinference.gateway.http.request_body import ClientLeftError, ClientWatch, read_body
+from xinference.gateway.workers.server_watch import ServerWatch
 from xinference.keys.visibility import FROM_OWNER
 from xinference.protocol.errors import Header, Refusal
 
@@ -32,9 +33,10 @@ def end_to_end(headers: Iterable[Header]) -> list[Header]:
 class ManagementProxy:
     """An ASGI app that relays requests to the server over its private socket, which checks the client's key again."""
 
-    def __init__(self, socket_path: str, limit: int) -> None:
+    def __init__(self, socket_path: str, limit: int, watch: ServerWatch | None = None) -> None:
         """`limit`: maximum bytes of a request's body."""
         self._limit = limit
+        self._watch = watch or ServerWatch()
         # A new connection for each request: the server may close an idle connection at the moment of its use.
         limits = httpx2.Limits(max_connections=None, max_keepalive_connections=0)
         self._transport = httpx2.AsyncHTTPTransport(uds=socket_path, limits=limits)
@@ -73,7 +75,7 @@ class ManagementProxy:
             stream=httpx2.ByteStream(body),
             extensions={"timeout": {"connect": 5.0}},
         )
-        answer = await self._transport.handle_async_request(request)
+        answer = await self._watch.answer_of(self._transport.handle_async_request(request))
         try:
             await reply.start(answer.status_code, end_to_end(answer.headers.raw))
             assert isinstance(answer.stream, httpx2.AsyncByteStream)

@@ -29,6 +29,7 @@ from xinference.gateway.workers.ipc import (
     TakeRequest,
     ToWorker,
 )
+from xinference.gateway.workers.server_watch import server_hangs
 from xinference.keys.key import Key
 from xinference.keys.table import KeyTable, table_of
 from xinference.routing.table import Route, RoutingTable
@@ -83,11 +84,18 @@ class ServerProxy:
         else:
             future.set_result(None)
 
+    def refuse_waiting(self) -> None:
+        """End the waits for answers of a server that hangs. What it grants later is given back."""
+        for number, future in self._questions.items():
+            if not future.done():
+                future.set_exception(server_hangs())
+                self._channel.send(Cancel(number))
+
     async def _request(self, question: EnsureReady | TakeRequest | TakePermit | TakeKeyPermit) -> None:
         """Wait for the server's answer.
 
         Raises:
-            Refusal: the answer is a `Rejection`.
+            Refusal: the answer is a `Rejection`, or the server hangs.
         """
         number = question.number
         future = self._questions[number] = asyncio.get_running_loop().create_future()

@@ -50,6 +50,7 @@ from xinference.gateway.workers.ipc import (
 )
 from xinference.gateway.workers.management_proxy import ManagementProxy
 from xinference.gateway.workers.proxies import ServerProxy
+from xinference.gateway.workers.server_watch import ServerWatch
 from xinference.log_setup import set_up_log
 from xinference.records.record import Record
 from xinference.records.trace import sampling_of
@@ -70,7 +71,8 @@ class GatewayWorker:
         self._channel = channel
         self._proxy = ServerProxy(channel)
         self._running = AbortableRequests()
-        self._management = ManagementProxy(configuration.management, settings.max_body_bytes)
+        self._watch = ServerWatch()
+        self._management = ManagementProxy(configuration.management, settings.max_body_bytes, self._watch)
         self._records: list[Record] = []
         # The server has checked that it can send spans.
         self._recorder = Recorder(self._keep, sampling_of(os.environ) if configuration.traces else None)
@@ -112,6 +114,7 @@ class GatewayWorker:
 
     def handle(self, message: ToWorker) -> None:
         """Handle one message of the server."""
+        self._watch.heard()
         match message:
             case TableUpdate():
                 self._proxy.use(message)
@@ -141,6 +144,10 @@ class GatewayWorker:
                 raise ValueError("A process is configured once.")
             case _:
                 assert_never(message)
+
+    async def watch_server(self) -> None:
+        """Refuse the requests that wait for a server that hangs, until the task is cancelled."""
+        await self._watch.run(self._proxy.refuse_waiting)
 
     def _report(self, request: ReportRequest) -> Report:
         self._recorder.flush()
@@ -192,8 +199,10 @@ async def work(channel_end: socket.socket, listener: socket.socket) -> None:
     await worker.may_serve.wait()
     gc.freeze()
     reporting = asyncio.create_task(worker.refusals.report_periodically())
+    watching = asyncio.create_task(worker.watch_server())
     await worker.server.serve(sockets=[listener])
     reporting.cancel()
+    watching.cancel()
     worker.refusals.report()
     await worker.close()
     worker.send_records()
