@@ -76,8 +76,14 @@ def test_a_server_that_dies_leaves_its_last_words(settings: Settings) -> None:
 
 
 def test_the_loser_of_two_starts_uses_the_winners_server(settings: Settings, tmp_path: Path) -> None:
-    # The command starts the winner, slowly, and then ends as a loser does.
-    loser = f"import subprocess, sys; subprocess.Popen({server(settings)!r}, start_new_session=True); sys.exit(98)"
+    # The command starts the winner, slowly, and then ends as a loser does. It is tried again before the winner answers.
+    loser = f"""
+import pathlib, subprocess, sys
+if not pathlib.Path("tried").exists():
+    pathlib.Path("tried").touch()
+    subprocess.Popen({server(settings)!r}, start_new_session=True)
+sys.exit(98)
+"""
     assert ensure_server(settings, lambda: None, command=[sys.executable, "-c", loser])
     end(settings)
 
@@ -95,8 +101,9 @@ import sys
 from pathlib import Path
 from xinference.config import Settings
 from xinference.process.home import is_free
+free = is_free(Settings(home=Path({str(settings.home)!r})))
 Path("tried").open("a").write("x")
-if not is_free(Settings(home=Path({str(settings.home)!r}))):
+if not free:
     sys.exit(98)
 sys.argv = ["server", {str(settings.port)!r}]
 exec({SERVER!r})
