@@ -4,7 +4,7 @@ import { completionTokens } from './completion';
 import { bytes, count, seconds, size } from './format';
 import { directionOf } from './direction';
 import { tree, type Node } from './markdown';
-import { devicesOf, shareOf } from './memory';
+import { counted, devicesOf, shareOf } from './memory';
 import type { Devices, Plan, PlannedPlace } from './api';
 import { roomsOf } from './rooms';
 import { shortened } from './samples';
@@ -244,4 +244,9 @@ describe('the devices of a plan', () => {
     expect(shown(planned([]), { ...devices, workers: [] })).toEqual([['Memory', 0, 0]]);
     expect(shown(planned([]))).toEqual([]);
   });
+});
+
+test('equal GPUs of a machine are one entry with their number', () => {
+  expect(counted(['H200', 'L4', 'H200'])).toBe('2 × H200, L4');
+  expect(counted([])).toBe('');
 });

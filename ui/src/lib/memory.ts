@@ -52,6 +52,11 @@ export function shares(devices: Devices | null, uid: string, host: string): Shar
   );
 }
 
+/** Names with their number where a name occurs more than once: `8 × H200`. */
+export function counted(names: string[]): string {
+  return [...new Set(names)].map((name) => [names.filter((each) => each === name).length, name] as const).map(([n, name]) => (n > 1 ? `${n} × ${name}` : name)).join(', ');
+}
+
 export function sum(values: (number | null)[]): number | null {
   const known = values.filter((each) => each !== null);
   return known.length ? known.reduce((total, each) => total + each, 0) : null;
