@@ -94,6 +94,15 @@ def test_a_taken_home_without_an_answer_is_given_up(settings: Settings, monkeypa
         ensure_server(settings, lambda: None, command=[sys.executable, "-c", "raise SystemExit(98)"])
 
 
+def test_no_server_is_started_in_the_home_of_a_worker(settings: Settings) -> None:
+    with own_home(settings):
+        (settings.home / "cluster").mkdir()
+        (settings.home / "cluster" / "membership.json").write_text('{"host": "10.0.0.1", "port": 9999}')
+        with pytest.raises(Problem, match="A worker of a cluster runs in") as caught:
+            ensure_server(settings, lambda: pytest.fail("a server is started"))
+    assert "http://10.0.0.1:9997" in str(caught.value.hint)
+
+
 def test_a_server_is_started_once_more_when_the_lock_of_the_stopping_one_is_gone(settings: Settings) -> None:
     # The command fails as a server does while another one holds the home's lock, and serves once that has left.
     script = f"""

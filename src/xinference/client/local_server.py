@@ -14,6 +14,8 @@ from xinference.client.local_key import local_endpoint, place
 from xinference.config import Settings
 from xinference.error_codes import Code
 from xinference.errors import EXIT_IN_USE, Problem
+from xinference.files.small_file import read_small_object
+from xinference.hosts import host_in_url
 from xinference.process.home import is_free
 
 START_SECONDS = 30.0
@@ -44,11 +46,13 @@ def ensure_server(
         folder: its working directory; None: the home.
 
     Raises:
-        Problem: another program listens at this address; or the server did not start, with its last lines.
+        Problem: another program listens at this address; a worker uses the home; or the server did not start, with
+            its last lines.
     """
     with Client(settings.url, check=False, retries=0) as client:
         if _answers(client):
             return False
+        _check_no_worker(settings)
         announce()
         log = _open_log(settings)
         start = log.stat().st_size
@@ -59,6 +63,27 @@ def ensure_server(
 
         _wait(client, settings, spawn, lambda: _tail(log, start), seconds)
     return True
+
+
+def _check_no_worker(settings: Settings) -> None:
+    """Start no server in the home of a worker of a cluster that runs: its models are those of the supervisor.
+
+    Raises:
+        Problem: 503 ``no_server``, with the host of the supervisor.
+    """
+    if is_free(settings) or local_endpoint(settings) is not None:
+        return
+    try:
+        membership = read_small_object(settings.home / "cluster" / "membership.json")
+    except (OSError, ValueError):  # no worker has joined from this home
+        return
+    supervisor = host_in_url(str(membership.get("host") or "SUPERVISOR"))
+    raise Problem(
+        Code.NO_SERVER,
+        f"A worker of a cluster runs in {settings.home}, so no server is started there.",
+        hint=f"Give the URL of the supervisor with --endpoint, such as http://{supervisor}:9997; or set "
+        "XINFERENCE_HOME to another folder for a server of its own.",
+    )
 
 
 def server_answers(settings: Settings) -> bool:
