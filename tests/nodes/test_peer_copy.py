@@ -22,6 +22,7 @@ from xinference.hosts import node_name
 from xinference.hubs.listing import ListedFile, Listing
 from xinference.hubs.offer import Offer
 from xinference.hubs.transfer.parallel import Stopped
+from xinference.nodes import peer_copy
 from xinference.nodes.node import Peer, PeerWeights
 from xinference.nodes.peer_copy import PeerCopy
 
@@ -117,6 +118,56 @@ async def test_a_source_that_dies_in_mid_copy_is_followed_by_the_next_one_from_t
                 copier.target.unlink()
                 copier.counts.clear()
             assert len(heads) == 1
+
+
+@contextlib.contextmanager
+def slow_peer(machine: WeightMachine, first: bytes) -> Iterator[int]:
+    """A front door with the machine's certificate that sends these bytes, and then a byte now and then."""
+    context = machine.identity.server_context()
+    ended = threading.Event()
+
+    def serve(listener: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            plain, _ = listener.accept()
+            with context.wrap_socket(plain, server_side=True) as secured:
+                secured.recv(65536)
+                secured.sendall(first)
+                while not ended.wait(0.02):
+                    secured.sendall(b"x")
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=serve, args=(listener,), daemon=True)
+        thread.start()
+        try:
+            yield listener.getsockname()[1]
+        finally:
+            ended.set()
+            listener.shutdown(socket.SHUT_RDWR)
+            thread.join(30)
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        b"HTTP/1.1 206 x\r\nContent-Length: %d\r\n\r\n" % len(BYTES),
+        b"HTTP/1.1 206 x\r\nContent-Length: %d\r\nX-Slow: " % len(BYTES),
+    ],
+)
+async def test_a_peer_that_sends_a_byte_now_and_then_is_followed_by_the_next_one(
+    tmp_path: Path, first: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("TURN_SECONDS", "PIECE_SECONDS"):
+        monkeypatch.setattr(peer_copy, name, 0.3)
+    monkeypatch.setattr(peer_copy, "CHECK_SECONDS", 0.05)
+    async with weight_machine(tmp_path, 1) as source, weight_machine(tmp_path, 2) as node:
+        copier = Copier(node, offered(source))
+        copier.target.parent.mkdir(parents=True, exist_ok=True)
+        with slow_peer(source, first) as port:
+            slow = Peer(source.node_id, "slow", "127.0.0.1", port)
+            async with asyncio.timeout(20):
+                with pytest.raises(Problem, match="slow: it is too slow") as raised:
+                    await copier.copy(slow)
+        assert raised.value.code == "peer_copy_failed"
 
 
 async def test_more_copies_than_a_node_sends_at_once_wait_for_their_turn(

@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import http.client
 import logging
+import math
 import socket
 import ssl
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -26,6 +28,7 @@ from xinference.hubs.transfer.partial_file import PartialFile, git_sha1
 from xinference.hubs.transfer.piece_queue import PieceQueue
 from xinference.nodes.node import Peer, PeerWeights
 from xinference.tcp_keepalive import NODE
+from xinference.work_threads import start_thread
 
 log = logging.getLogger(__name__)
 #: Maximum time for a connection to a peer, and between two pieces of its answer, in seconds.
@@ -33,6 +36,10 @@ CONNECT_SECONDS, SILENT_SECONDS = 3.0, 15.0
 #: Maximum time until a peer begins to answer, in seconds: it sends a few files at a time. A peer that has gone is
 #: noticed by TCP.
 TURN_SECONDS = 600.0
+#: Maximum time for a piece of `PIECE_BYTES`, in seconds: a peer that sends a byte now and then is never silent.
+PIECE_SECONDS = 60.0
+#: Interval at which these times are checked, in seconds.
+CHECK_SECONDS = 1.0
 
 
 class _PeerError(Exception):
@@ -97,8 +104,11 @@ class PeerCopy:
 
     def _request(self, peer: Peer, file: ListedFile, opened: PartialFile) -> None:
         connection = _Connection(peer, peer.host or self.supervisor_host, self.context())
+        with _peer_errors():
+            connection.connect()
+        watch = _Watch(connection.sock)
         try:
-            with _peer_errors():
+            with _peer_errors(), watch.at_most(TURN_SECONDS):
                 path = f"/w/{self.weights.digest}/{quote(file.name)}"
                 connection.request("GET", path, headers={"Range": f"bytes={opened.length}-"})
                 answer = connection.getresponse()
@@ -106,18 +116,19 @@ class PeerCopy:
                 connection.sock.settimeout(SILENT_SECONDS)
             if answer.status != 206:
                 raise _PeerError(f"it answered {answer.status}")
-            _append_all(answer, opened, file.size)
+            _append_all(answer, opened, file.size, watch)
         finally:
+            watch.end()
             connection.close()
 
 
-def _append_all(answer: http.client.HTTPResponse, opened: PartialFile, size: int) -> None:
+def _append_all(answer: http.client.HTTPResponse, opened: PartialFile, size: int, watch: _Watch) -> None:
     """Append an answer to a file."""
     length = opened.length
     with PieceQueue(opened) as pieces:
         while length < size:
             buffer = pieces.buffer()
-            with _peer_errors():
+            with _peer_errors(), watch.at_most(PIECE_SECONDS):
                 count = answer.readinto(buffer[: size - length])
             if count == 0:
                 raise _PeerError(f"its answer ended after {length} of {size} bytes")
@@ -140,6 +151,45 @@ def _peer_errors() -> Iterator[None]:
         yield
     except (OSError, http.client.HTTPException) as error:
         raise _PeerError(str(error) or type(error).__name__) from error
+
+
+class _Watch:
+    """Ends a connection whose other end is too slow, from a thread: the socket's own time limit is one of silence."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+        self._deadline = math.inf
+        self._is_late = False
+        self._ended = threading.Event()
+        start_thread("watch a peer", self._run)
+
+    @contextmanager
+    def at_most(self, seconds: float) -> Iterator[None]:
+        """End the connection if the block takes longer.
+
+        Raises:
+            _PeerError: it did.
+        """
+        self._deadline = time.monotonic() + seconds
+        try:
+            yield
+        finally:
+            self._deadline = math.inf
+            if self._is_late:
+                raise _PeerError(f"it is too slow: it has not sent the next part within {seconds:g} s")
+
+    def end(self) -> None:
+        """Watch no longer."""
+        self._ended.set()
+
+    def _run(self) -> None:
+        while not self._ended.wait(CHECK_SECONDS):
+            if time.monotonic() > self._deadline:
+                self._is_late = True
+                with suppress(OSError):
+                    # Not that of TLS, which would have the reader take what still arrives as plain text.
+                    socket.socket.shutdown(self._connection, socket.SHUT_RDWR)
+                return
 
 
 class _Connection(http.client.HTTPConnection):
