@@ -83,3 +83,11 @@ def test_the_command_that_joins_a_machine_has_the_address_of_the_supervisor(
 def test_a_token_is_for_a_number_of_machines_or_for_any_number(run: Run, canned: Canned) -> None:
     result = run("cluster", "token", "create", "--uses", "3", "--any-number")
     assert result.exit_code == 2 and "--uses and --any-number" in result.stderr
+
+
+def test_the_time_until_a_node_is_lost_promises_nothing_for_replicas_that_no_other_node_may_run(
+    run: Run, canned: Canned
+) -> None:
+    canned.answers["GET", "/v1/cluster/nodes"] = Answer([NODE | {"state": "UNREACHABLE", "lost_in": 27.6}])
+    said = run("cluster", "info").stderr
+    assert "nb5f48742a7f6 (box1) is LOST in 28 s if it does not return." in said and "other nodes may run" in said

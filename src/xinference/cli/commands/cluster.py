@@ -55,7 +55,10 @@ def _show_nodes(target: Target, as_json: bool, wide: bool) -> None:
     print_table(names, rows, wide=wide, optional=("Version", "CPUs", "Labels", "Address"))
     for node in found:
         if node["lost_in"] is not None and node["state"] == "UNREACHABLE":
-            note(f"{node['node_id']}: its replicas are started on other nodes in {node['lost_in']:.0f} s.")
+            note(
+                f"{node['node_id']} ({node['name']}) is LOST in {node['lost_in']:.0f} s if it does not return. "
+                "Replicas that other nodes may run are then started there."
+            )
     if not [node for node in found if node["node_id"] != "local"]:
         note("No worker has joined. `xinference cluster token create` prints the command that joins one.")
 
