@@ -177,6 +177,8 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     (CHATS, {"guided_json": {"type": "object"}, "guided_choice": ["a"]}, "guided_choice"),
     (TEXTS, {"guided_json_object": True, "guided_json": {}}, "guided_json_object"),
     (CHATS, {"think": "loudly"}, "think"),
+    (RESPONSES, {"input": [USER | {"images": ["AAAA"]}]}, "input[0].images"),
+    (RESPONSES, {"text": {"format": "json"}}, "text.format"),
     *((CHATS, {"messages": [{"role": "system", "content": "a"}, USER | {name: ["AAAA"]}]}, f"messages[1].{name}")
       for name in ("images", "attachments")),
     (TEXTS, {"top_logprobs": 2}, "top_logprobs"),

@@ -194,7 +194,7 @@ def _check_extra_fields(dialect: Dialect, request: Request, document: RequestDoc
     further = {name: value for name, value in fields.items() if name not in known}
     for name in (*_check_further(dialect, request, further), *UNREAD):
         document.remove(fields, name)
-    check_messages(fields)
+    check_messages(fields.get("messages"))
     for holder, name in list(other_members(fields)):
         document.remove(holder, name)
 

@@ -23,19 +23,24 @@ Body = dict[str, Any]
 _MEDIA_OF_MESSAGES = ("images", "audios", "videos", "files", "attachments")
 
 
-def check_messages(body: Body) -> None:
+def check_messages(messages: Any) -> None:
     """Refuse media beside the content of a message: engines pass over them.
 
     Raises:
         Refusal: 400, naming the member.
     """
-    messages = body.get("messages")
     for n, message in enumerate(messages if isinstance(messages, list) else ()):
-        for name in _MEDIA_OF_MESSAGES:
-            if isinstance(message, dict) and message.get(name):
-                cause = f"messages[{n}].{name}: a message has media only in its content."
-                hint = "Send each image as a part of the content."
-                raise Refusal(Code.UNSUPPORTED_FIELD, cause, hint=hint, param=f"messages[{n}].{name}")
+        if isinstance(message, dict):
+            check_message(message, f"messages[{n}]")
+
+
+def check_message(message: Body, at: str) -> None:
+    """The same for one message, whose place in the body is `at`."""
+    for name in _MEDIA_OF_MESSAGES:
+        if message.get(name):
+            cause = f"{at}.{name}: a message has media only in its content."
+            hint = "Send each image as a part of the content."
+            raise Refusal(Code.UNSUPPORTED_FIELD, cause, hint=hint, param=f"{at}.{name}")
 
 
 def other_members(body: Body) -> Iterator[tuple[Body, str]]:

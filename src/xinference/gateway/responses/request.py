@@ -9,6 +9,7 @@ from typing import Any
 
 from xinference.error_codes import Code
 from xinference.gateway.canonical_fields import FORMATS, check_schema, invalid, not_one_of, required, unsupported
+from xinference.gateway.part_fields import check_message
 from xinference.gateway.responses.tools import Tools, translate_choice
 from xinference.gateway.text_files import as_text
 from xinference.protocol.errors import Refusal
@@ -125,6 +126,7 @@ def translate(body: Body, earlier: list[Body], find: FindItem = _find_nothing) -
         messages.add({"role": "system", "content": request["instructions"]})
     items = [_referenced(item, find, f"input[{n}]") for n, item in enumerate(items, -len(earlier))]
     for n, item in enumerate(items, -len(earlier)):
+        check_message(item, f"input[{n}]")
         messages.add_item({k: v for k, v in item.items() if v is not None}, f"input[{n}]")
     finished = messages.finished()
     if not finished:
@@ -165,8 +167,10 @@ def _check_unserved(request: Body) -> None:
 
 def _translate_format(chat: Body, text: Any) -> None:
     form = text.get("format") if isinstance(text, dict) else None
-    if not isinstance(form, dict):
+    if form is None:
         return
+    if not isinstance(form, dict):
+        raise invalid("text.format", "a format is an object with a type.")
     kind = form.get("type")
     if kind is None:
         raise required("text.format.type")
