@@ -132,10 +132,12 @@ def prepare(
         document.remove(document.fields, "priority")
     if (route.stop or route.stop_token_ids) and not dialect.has_stops_at_start:
         _add_stops(route, request, document)
-    fields = {} if is_common else _fields_to_rewrite(request)
-    if isinstance(request, Generation) and (request.has_further_fields or len(fields.keys() & _CONSTRAINING) > 1):
-        check_one_constraint(document.fields)
-    if fields:  # an engine reads most of them under their own names
+    fields: dict[str, Any] = {}
+    if not is_common:
+        fields = _fields_to_rewrite(request)
+        if isinstance(request, Generation) and (request.has_further_fields or len(fields.keys() & _CONSTRAINING) > 1):
+            check_one_constraint(document.fields)
+        # An engine reads most of them under their own names.
         fields = {name: fields[name] for name in fields if name in dialect.fields or name in _REWRITTEN}
     if fields or exchange.body is not None:
         route = _rewrite(table, route, document, fields, dialect, exchange)
