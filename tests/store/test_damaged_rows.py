@@ -218,3 +218,16 @@ def test_a_key_cannot_expire_after_the_last_date() -> None:
 def test_a_damaged_value_is_shown_without_its_control_characters() -> None:
     fault = value_fault("launches", "created", "\x1b[31mred\r\n")
     assert fault is not None and fault.isprintable()
+
+
+@pytest.mark.parametrize("damaged", [b"\xff\xfe", b"\x1b[31m"])
+def test_a_damaged_schema_is_a_problem_in_plain_characters(path: Path, damaged: bytes) -> None:
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    data = path.read_bytes()
+    for name in (b"TABLE launches", b"TABLE sessions"):
+        data = data.replace(name, damaged.ljust(len(name), b"!"))
+    path.write_bytes(data)
+    with pytest.raises(Problem) as caught:
+        Store(path)
+    assert caught.value.code == "store_unusable" and caught.value.cause.isprintable()

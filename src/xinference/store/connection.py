@@ -17,7 +17,7 @@ from typing import Any
 from xinference.error_codes import Code
 from xinference.errors import Problem
 from xinference.files.write_errors import is_disk_full
-from xinference.store.row_types import form_fault, row_fault
+from xinference.store.row_types import form_fault, printable, row_fault
 from xinference.store.schema import SCHEMA_VERSION, SCHEMAS
 
 log = logging.getLogger(__name__)
@@ -38,6 +38,8 @@ WRITE_PROBLEMS = frozenset({Code.DISK_FULL, Code.STORE_BUSY, Code.STORE_UNUSABLE
 OTHER_FORM = "Restore it from a backup, or move it away: a new one has no models and no API keys."
 
 _BUSY = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
+#: The errors of a database; the text of an error about a damaged schema may not be UTF-8.
+_DB_ERRORS = (sqlite3.Error, UnicodeDecodeError)
 _WRITE_ERRORS = frozenset({sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN})
 
 
@@ -72,7 +74,7 @@ class Connection:
             self._migrate()
             status = path.stat()
             self._identity = (status.st_dev, status.st_ino)
-        except (OSError, sqlite3.Error) as error:
+        except (OSError, *_DB_ERRORS) as error:
             raise self._problem(error) from None
 
     def close(self) -> None:
@@ -98,7 +100,7 @@ class Connection:
         """
         try:
             return self._db.execute(query, parameters).fetchall()
-        except sqlite3.Error as error:
+        except _DB_ERRORS as error:
             raise self._problem(error) from None
 
     def rows(self, table: str, columns: str, rest: str = "", parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
@@ -151,7 +153,7 @@ class Connection:
                 self._apply_notes()
                 yield self._db
             self._notes.clear()
-        except sqlite3.Error as error:
+        except _DB_ERRORS as error:
             raise self._problem(error) from None
         finally:
             if durable:
@@ -181,7 +183,7 @@ class Connection:
             self._db.execute("PRAGMA busy_timeout=0")
             with self._transaction():
                 self._apply_notes()
-        except sqlite3.Error as error:
+        except _DB_ERRORS as error:
             if len(self._notes) == 1:  # the first one that waits
                 log.warning("%s Changes wait until it can be written.", self._problem(error).cause)
             return False
@@ -264,7 +266,8 @@ class Connection:
                 f"The disk of the store {self._path} is full.",
                 hint="Free disk space, and retry.",
             )
-        return self._unusable(str(error), "Correct its permissions; if it is damaged, move it away and launch again.")
+        reason = "its schema is damaged" if isinstance(error, UnicodeDecodeError) else printable(str(error))
+        return self._unusable(reason, "Correct its permissions; if it is damaged, move it away and launch again.")
 
     def _unusable(self, reason: str, hint: str) -> Problem:
         return Problem(Code.STORE_UNUSABLE, f"The store {self._path} can't be used: {reason}.", hint=hint)

@@ -67,7 +67,8 @@ def form_fault(db: sqlite3.Connection) -> str | None:
             return fault
     triggers = db.execute("SELECT name, tbl_name FROM sqlite_master WHERE type = 'trigger'").fetchall()
     if triggers:
-        return f"the table {triggers[0][1]} has the trigger {triggers[0][0]}, which another program has added"
+        trigger, changed = (printable(str(each)) for each in triggers[0])
+        return f"the table {changed} has the trigger {trigger}, which another program has added"
     return None
 
 
@@ -98,6 +99,11 @@ def shown(value: object) -> str:
     return f"{text}…" if isinstance(value, (str, bytes)) and len(value) > SHOWN else text
 
 
+def printable(text: str) -> str:
+    """A text that may contain damaged bytes, without control characters."""
+    return "".join(each if each.isprintable() else "?" for each in text[:MAX_TEXT])
+
+
 def stored_time(seconds: float) -> float:
     """A stored time; 0 if it is damaged, because JSON has no infinity."""
     return seconds if math.isfinite(seconds) and 0 <= seconds < 1e11 else 0.0
@@ -116,7 +122,7 @@ def _table_fault(name: str, table: Table, found: Table | None) -> str | None:
     for column in found.columns.keys() - table.columns.keys():
         added = found.columns[column]
         if not added.is_optional and not added.has_default:
-            return f"the table {name} has the column {column}, which may not be empty and is not written"
+            return f"the table {name} has the column {printable(column)}, which may not be empty and is not written"
     return None
 
 
