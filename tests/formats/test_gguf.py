@@ -252,6 +252,12 @@ def test_a_key_that_occurs_twice_is_refused(tmp_path: Path) -> None:
     assert "twice" in refused(path)
 
 
+def test_a_tensor_that_occurs_twice_is_refused(tmp_path: Path) -> None:
+    gguf = w.Gguf()
+    gguf.tensors.append(gguf.tensors[0])
+    assert "occurs twice" in refused_with(tmp_path, gguf)
+
+
 @pytest.mark.parametrize(
     ("content", "says"),
     [

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from xinference.errors import Problem
-from xinference.formats.safetensors import MAX_HEADER, read_safetensors
+from xinference.formats.safetensors import MAX_HEADER, MAX_TENSORS, read_safetensors
 
 GOOD: dict[str, Any] = {
     "__metadata__": {"format": "pt"},
@@ -95,3 +95,8 @@ def test_no_change_of_bytes_raises_anything_else(tmp_path_factory: pytest.TempPa
         read_safetensors(path)
     except Problem as problem:
         assert problem.code == "bad_weight_file"
+
+
+def test_a_header_with_too_many_tensors_is_refused_before_they_are_checked(tmp_path: Path) -> None:
+    header = b"{" + b",".join(b'"%d":0' % number for number in range(MAX_TENSORS + 1)) + b"}"
+    assert "262,145 entries" in refused(file_of(tmp_path / "m.safetensors", header))

@@ -135,8 +135,12 @@ def read_tensors(cursor: Cursor, count: int, metadata: Mapping[str, Value]) -> T
     alignment = _alignment(cursor, metadata)
     bytes_by_type: dict[str, int] = {}
     data_end = 0
+    names: set[str] = set()
     for index in range(count):
         name = _name(cursor, f"the name of tensor {index}")
+        if name in names:
+            raise cursor.damaged(f"tensor {name!r} occurs twice, the second time before byte {cursor.position}")
+        names.add(name)
         what = f"tensor {name!r}"
         type_name, size = _tensor_size(cursor, what)
         offset = cursor.u64(f"the offset of {what}")

@@ -22,6 +22,8 @@ from xinference.formats.weight_file import weight_file
 T = TypeVar("T")
 #: Maximum header size in bytes that the safetensors library itself reads.
 MAX_HEADER = 100_000_000
+#: Maximum number of tensors in one file, which bounds the time of the check; the largest models have 10^5 in all files.
+MAX_TENSORS = 1 << 18
 _MAX_RANK = 16
 #: Bits of one element.
 _BITS = {
@@ -106,6 +108,9 @@ def _read_entries(file: BinaryIO, size: int, path: Path) -> tuple[dict[str, str]
     """The metadata of the file and its tensors, all of them checked."""
     raw = _read_raw(file, path, size)
     fields = _decode(path, raw, dict[str, msgspec.Raw])
+    if len(fields) > MAX_TENSORS:
+        cause = f"is damaged: its header has {len(fields):,} entries, and the maximum is {MAX_TENSORS:,}"
+        raise bad_weight_file(path, cause, _DOWNLOAD_AGAIN)
     metadata = _decode(path, fields.pop("__metadata__", msgspec.Raw(b"{}")), dict[str, str])
     entries = {name: _decode(path, field, _Entry, name) for name, field in fields.items()}
     _check(path, entries, size - 8 - len(raw))
