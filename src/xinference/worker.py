@@ -16,7 +16,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import msgspec
 import uvloop
 
 from xinference import __version__
@@ -24,6 +23,7 @@ from xinference.config import Settings
 from xinference.engines.registry import all_engines
 from xinference.error_codes import Code
 from xinference.errors import InUse, Problem, bad_request, system_reason
+from xinference.fabric.frames import UNREADABLE
 from xinference.gateway.door_load import DoorLoad
 from xinference.gateway.front_door import FrontDoor, front_door_server
 from xinference.gateway.http.connection_limits import raise_descriptor_limit
@@ -291,7 +291,7 @@ class _Worker:
     def _take_table(self, data: bytes) -> None:
         try:
             table = decode_table(data)
-        except msgspec.DecodeError as error:
+        except UNREADABLE as error:
             log.warning("a table of the supervisor cannot be read: %s", error)
             return
         self._removed.nodes = frozenset(table.removed)

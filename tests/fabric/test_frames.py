@@ -50,6 +50,8 @@ async def test_a_stream_that_ends_within_a_frame_has_ended() -> None:
         to_frame(Answer(1, b"")),  # a message that is not expected here
         len(unknown := msgspec.msgpack.encode({"type": "run", "code": "x"})).to_bytes(4, "big") + unknown,
         len(wrong := msgspec.msgpack.encode({"type": "tell", "node": 3, "body": b""})).to_bytes(4, "big") + wrong,
+        to_frame(Tell("name", b"")).replace(b"name", b"\xff\xfe\xfd\xfc"),  # no UTF-8
+        len(deep := b"\x82\xa4type\xa4tell\xa1x" + b"\x91" * 100_000).to_bytes(4, "big") + deep,
     ],
 )
 async def test_what_is_no_expected_message_is_refused(data: bytes) -> None:

@@ -44,6 +44,19 @@ def test_a_number_that_is_no_figure_is_refused_in_every_event(changes: dict[str,
     assert caught.value.code == Code.NODE_MESSAGE_REFUSED
 
 
+@pytest.mark.parametrize("depth", [600, 100_000])
+def test_a_message_that_is_nested_too_deeply_is_refused(depth: int) -> None:
+    before, after = msgspec.msgpack.encode(REPORT | {"context": {"key": 7}}).split(b"\xa3key\x07")
+    with pytest.raises(Problem, match="cannot be read") as caught:
+        decode_event(before + b"\xa3key" + b"\x91" * depth + b"\x07" + after)
+    assert caught.value.code == Code.NODE_MESSAGE_REFUSED
+
+
+def test_a_text_that_is_not_utf_8_is_refused() -> None:
+    with pytest.raises(Problem, match="cannot be read"):
+        decode_event(msgspec.msgpack.encode(REPORT | {"base_url": "name"}).replace(b"name", b"\xff\xfe\xfd\xfc"))
+
+
 def test_a_number_that_is_no_figure_is_refused_in_every_answer() -> None:
     answer = {"type": "ReplicaIs", "report": REPORT | {"exit": None, "started_at": math.nan}}
     with pytest.raises(Problem, match="has the number nan"):

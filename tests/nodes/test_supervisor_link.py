@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+from collections.abc import Iterator
 from typing import Any, cast
 
 import pytest
@@ -97,4 +98,31 @@ async def test_the_first_report_need_not_wait_for_its_interval(monkeypatch: pyte
         reader.feed_eof()
         await link.wait_changed(60)
     assert not link.is_up
+    task.cancel()
+
+
+async def test_a_defect_leaves_the_worker_not_without_a_link(monkeypatch: pytest.MonkeyPatch) -> None:
+    states: Iterator[bytes | Exception] = iter([ZeroDivisionError(), b""])
+
+    class Failing:
+        def state(self) -> bytes:
+            state = next(states)
+            if isinstance(state, Exception):
+                raise state
+            return state
+
+    async def connect(host: str, port: int, context: ssl.SSLContext, supervisor: str) -> tuple[Any, Any]:
+        return asyncio.StreamReader(), _Writer()
+
+    async def ask(stream: Any, message: Hello) -> Welcome:
+        return Welcome(1, "0", None)
+
+    for name, value in (("connect", connect), ("ask", ask), ("RETRY_SECONDS", 0.0)):
+        monkeypatch.setattr(supervisor_link, name, value)
+    identity = cast(NodeIdentity, _Identity())
+    link = SupervisorLink(Membership("n1", "s", "h", 1), identity, "h:1", "box", {}, "machine", lambda: None)
+    task = asyncio.create_task(link.run(cast(Any, Failing())))
+    async with asyncio.timeout(10):
+        while not link.is_up:
+            await link.wait_changed(60)
     task.cancel()

@@ -22,6 +22,9 @@ _OVERHEAD = 4096
 #: Bytes that may wait for an end that does not read; then the connection is closed, and a new one gets the state.
 MAX_WAITING = 16 * 1024 * 1024
 
+#: What a decoder raises for bytes that are no message: also text that is not UTF-8, and values nested too deeply.
+UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+
 T = TypeVar("T")
 
 
@@ -188,5 +191,5 @@ class FrameBuffer(Generic[T]):
 def _decoded(decoder: msgspec.msgpack.Decoder[T], body: bytes | bytearray) -> T:
     try:
         return decoder.decode(body)
-    except msgspec.DecodeError as error:
+    except UNREADABLE as error:
         raise FrameError(str(error)) from error

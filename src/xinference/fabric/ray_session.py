@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from xinference.fabric.frames import Answer, Failure
+from xinference.fabric.frames import UNREADABLE, Answer, Failure
 from xinference.fabric.questions import Questions
 from xinference.fabric.ray_messages import RayLost, RayState, StartWorker, Wishes, WorkerOrder, WorkerReport
 from xinference.fabric.ray_process import RayProcess
@@ -61,7 +61,7 @@ class RaySession:
             return WorkerReport(refusal=answer.text or "Ray is not reached")
         try:
             return msgspec.msgpack.decode(answer.body, type=WorkerReport)
-        except msgspec.DecodeError as error:
+        except UNREADABLE as error:
             return WorkerReport(refusal=f"its answer cannot be read: {error}")
 
     def wish(self, wishes: Wishes) -> None:

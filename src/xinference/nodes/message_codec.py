@@ -12,6 +12,7 @@ import msgspec
 
 from xinference.error_codes import Code
 from xinference.errors import Problem
+from xinference.fabric.frames import UNREADABLE
 from xinference.hardware.devices import Gpu, Host
 from xinference.nodes import messages
 
@@ -77,13 +78,17 @@ Decoded = TypeVar("Decoded")
 def _decode(decoder: msgspec.msgpack.Decoder[Decoded], data: bytes) -> Decoded:
     try:
         return decoder.decode(data)
-    except (msgspec.MsgspecError, UnicodeDecodeError, ValueError, TypeError) as error:
+    except (*UNREADABLE, ValueError, TypeError) as error:
         raise _unreadable(str(error)) from None
 
 
 def _with_figures(message: Decoded) -> Decoded:
     """A message whose numbers are figures: NaN and 2**64 - 1 would end what calculates with them, much later."""
-    if (found := _no_figure(message)) is not None:
+    try:
+        found = _no_figure(message)
+    except RecursionError:
+        raise _unreadable(f"{type(message).__name__} is nested too deeply") from None
+    if found is not None:
         raise _unreadable(f"{type(message).__name__} has the number {found!r}")
     return message
 

@@ -92,6 +92,10 @@ class SupervisorLink:
             except Problem as problem:
                 self._log(problem)
                 code = problem.code
+            except Exception:
+                # A defect of xinference must not leave the worker without a link for ever.
+                log.exception("the link to the supervisor")
+                self._is_reached = True  # the next attempt is not at once
             await asyncio.sleep(retry_seconds(code, self.down_seconds, is_reached=self._is_reached))
 
     async def _run_once(self, program: NodeProgram) -> None:
