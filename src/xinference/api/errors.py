@@ -12,6 +12,7 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
+from xinference.api.invalid_body import invalid_body
 from xinference.error_codes import Code
 from xinference.errors import Problem
 from xinference.keys.visibility import for_holder, key_of
@@ -112,9 +113,7 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def on_invalid(request: Request, error: RequestValidationError) -> JSONResponse:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"] if part != "body") or "body"
-        return problem_response(Problem(Code.INVALID_REQUEST, f"{where}: {first['msg']}."))
+        return problem_response(Problem(Code.INVALID_REQUEST, invalid_body(error.errors(), error.body)))
 
     @app.exception_handler(HTTPException)
     async def on_http(request: Request, error: HTTPException) -> JSONResponse:

@@ -1,0 +1,43 @@
+"""What a wrong body of the management API is told: the field, its value, and what it may be."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from xinference.api.invalid_body import invalid_body
+from xinference.api.launch_body import LaunchBody
+
+
+@pytest.mark.parametrize(
+    ("fields", "text"),
+    [
+        ({"replica": "many"}, "replica is 'many', but must be a whole number."),
+        (
+            {"model_size_in_billions": [1]},
+            "model_size_in_billions is [1], but must be a whole number, a number or a text.",
+        ),
+        ({"gpu_idx": {"a": 1}}, "gpu_idx is {'a': 1}, but must be a whole number or a list."),
+        ({"n_gpu": "all"}, "n_gpu is 'all', but must be a whole number or 'auto'."),
+        ({"labels": "x"}, "labels is 'x', but must be an object."),
+        ({"model_uid": 3}, "model_uid is 3, but must be a text."),
+        ({"request_limits": -1}, "request_limits: Input should be greater than or equal to 0."),
+    ],
+)
+def test_a_wrong_field_is_named_with_its_value_and_the_types_that_it_may_have(
+    fields: dict[str, Any], text: str
+) -> None:
+    body = {"model_name": "m", **fields}
+    with pytest.raises(ValidationError) as caught:
+        LaunchBody.model_validate(body)
+    errors = [{**each, "loc": ("body", *each["loc"])} for each in caught.value.errors()]
+    assert invalid_body(errors, body) == text
+
+
+def test_a_missing_field_is_named() -> None:
+    with pytest.raises(ValidationError) as caught:
+        LaunchBody.model_validate({})
+    errors = [{**each, "loc": ("body", *each["loc"])} for each in caught.value.errors()]
+    assert invalid_body(errors, {}) == "model_name: Field required."
