@@ -194,6 +194,13 @@ def test_a_bad_one_names_the_field_its_value_and_the_way_out(changes: Json, said
     assert said in caught.value.cause
 
 
+@pytest.mark.parametrize("uri", ["a" * 2_000_000, f"{'s' * 2_000_000}://x"])
+def test_a_refusal_shows_only_the_beginning_of_a_long_path(uri: str) -> None:
+    with pytest.raises(Problem) as caught:
+        read(changed(VERSION_1, {f"{SPEC}model_uri": uri}))
+    assert len(caught.value.cause) < 1000
+
+
 @pytest.mark.parametrize(
     ("model_type", "document", "said"),
     [

@@ -231,3 +231,12 @@ def test_a_damaged_schema_is_a_problem_in_plain_characters(path: Path, damaged: 
     with pytest.raises(Problem) as caught:
         Store(path)
     assert caught.value.code == "store_unusable" and caught.value.cause.isprintable()
+
+
+def test_a_damaged_row_of_usage_is_logged_and_not_counted(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with closing(Store(path)) as store, caplog.at_level(logging.ERROR):
+        with store.write() as db:
+            add(db, "usage_minutes", requests=2)
+            add(db, "usage_minutes", requests=2**62)
+        assert [each.requests for each in read_usage(store, ("model",), 0, 1 << 40).values()] == [2]
+    assert "row 3 of the table usage_minutes" in caplog.text

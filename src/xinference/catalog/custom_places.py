@@ -119,7 +119,7 @@ def _local(fields: Fields, uri: str) -> HubName:
     if match is not None and match["scheme"].lower() != "file":
         raise fields.bad(
             "model_uri",
-            f"begins with {match['scheme']}://, and only file:// is supported",
+            f"begins with {match['scheme']:.40}://, and only file:// is supported",
             "Download the weights to a folder.",
         )
     return "local"
@@ -138,7 +138,7 @@ def _path(fields: Fields, uri: str) -> str:
     if not PurePosixPath(path).is_absolute():
         raise Problem(
             Code.INVALID_REGISTRATION,
-            f"{fields.at('model_uri')}: Model URI cannot be a relative path: {uri}.",
+            f"{fields.at('model_uri')}: Model URI cannot be a relative path: {uri:.200}.",
             hint="Pass an absolute path, such as file:///models/my-model.",
         )
     if ".." in PurePosixPath(path).parts:

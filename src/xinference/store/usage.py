@@ -76,6 +76,7 @@ def read_usage(
     Raises:
         Problem: the rows cannot be read.
     """
+    _report_damaged(store, begin, end)
     by = [GROUPS[group] for group in groups]
     columns = ", ".join([*by, *(f"sum({name})" for name in _SUMS)])
     conditions = ["minute >= ?", "minute < ?", _WHOLE]
@@ -89,6 +90,13 @@ def read_usage(
         query += f" GROUP BY {', '.join(map(str, range(1, len(by) + 1)))}"
     rows = store.read(query, parameters)
     return {row[: len(by)]: _amounts(row[len(by) :]) for row in rows if row[len(by)] is not None}
+
+
+def _report_damaged(store: Store, begin: int, end: int) -> None:
+    """Log the first damaged rows of these minutes, each once."""
+    query = f"SELECT rowid FROM usage_minutes WHERE minute >= ? AND minute < ? AND NOT ({_WHOLE}) LIMIT 10"  # noqa: S608 -- the condition is a constant
+    for (number,) in store.read(query, (begin, end)):
+        store.report_damaged("usage_minutes", number, "a value has another type, or is negative or too large")
 
 
 def _sums(amounts: Amounts) -> tuple[Any, ...]:
