@@ -189,3 +189,10 @@ def test_a_servers_options_before_another_command_are_an_error(run: Run, started
     result = run("-p", "7", "list")
     assert (result.exit_code, started) == (1, [])
     assert "--endpoint" in result.stderr
+
+
+@pytest.mark.parametrize("labels", [("gpu",), ("zone=a", "zone=b")])
+def test_a_wrong_label_of_a_worker_is_refused_with_the_name_of_its_option(labels: tuple[str, ...]) -> None:
+    words = [word for label in labels for word in ("--label", label)]
+    result = CliRunner().invoke(load("xinference.cli.commands.serve:worker"), words)
+    assert result.exit_code == 2 and "Invalid value for '--label'" in result.stderr

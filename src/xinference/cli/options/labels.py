@@ -17,7 +17,9 @@ def labels_of(texts: Iterable[str]) -> dict[str, str]:
     for text in texts:
         name, equals, value = text.partition("=")
         if not name or not equals:
-            raise click.BadParameter(f"{text!r} does not have the form NAME=VALUE.")
+            raise click.BadParameter(f"{text!r} does not have the form NAME=VALUE.", param_hint="'--label'")
         if labels.setdefault(name, value) != value:
-            raise click.BadParameter(f"The label {name} has two values: {labels[name]!r} and {value!r}.")
+            raise click.BadParameter(
+                f"The label {name} has two values: {labels[name]!r} and {value!r}.", param_hint="'--label'"
+            )
     return labels
