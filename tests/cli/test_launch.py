@@ -288,6 +288,18 @@ def test_a_dry_run_prints_the_plan_with_its_reasons(canned: Canned, run: Run) ->
         assert text in result.stdout
 
 
+def test_a_dry_run_names_the_node_and_the_gpus_of_each_replica_of_a_cluster(canned: Canned, run: Run) -> None:
+    places = [
+        {"replica": 0, "rank": 0, "node": "n-1a", "devices": [0, 1]},
+        {"replica": 0, "rank": 1, "node": "n-2b", "devices": [3]},
+        {"replica": 1, "rank": 0, "node": "local", "devices": []},
+    ]
+    canned.answers["POST", "/v1/models"] = Answer({**PLAN, "devices": [[0, 1], []], "places": places})
+    stdout = run("launch", "-n", "m", "--dry-run").stdout
+    assert "  Devices:    n-1a: GPU 0, 1 (replica 0)\n" in stdout
+    assert "              n-2b: GPU 3 (replica 0, rank 1)\n              local: CPU (replica 1)\n" in stdout
+
+
 @pytest.mark.parametrize(
     ("files", "total", "source", "lines"),
     [

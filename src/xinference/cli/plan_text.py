@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from xinference.cli.output import broken, size
+from xinference.hosts import LOCAL_NODE
 
 Json = dict[str, Any]
 
@@ -59,6 +61,22 @@ def _file_lines(plan: Json) -> list[str]:
     return [*lines, f"{size(total)} in total" + (" according to the registry" if source == "registry" else "")]
 
 
+def _device_lines(plan: Json) -> str | list[str]:
+    """The GPUs of each replica, with the nodes of a cluster."""
+    places = plan.get("places") or []
+    if all(place["node"] == LOCAL_NODE for place in places):
+        return ", ".join(str(device) for device in plan.get("devices") or [])
+    return [
+        f"{place['node']}: {_gpus(place['devices'])} (replica {place['replica']}"
+        f"{', rank ' + str(place['rank']) if place['rank'] else ''})"
+        for place in places
+    ]
+
+
+def _gpus(indices: Sequence[int]) -> str:
+    return f"GPU {', '.join(map(str, indices))}" if indices else "CPU"
+
+
 def plan_text(plan: Json) -> str:
     """A launch plan as text, one fact a line: the decisions, then their reasons."""
     memory = plan.get("memory") or {}
@@ -68,7 +86,7 @@ def plan_text(plan: Json) -> str:
         "Hub": " – ".join(str(plan[key]) for key in ("hub", "model_id") if plan.get(key)),
         "Files": _file_lines(plan),
         "Path": plan.get("path"),
-        "Devices": ", ".join(str(device) for device in plan.get("devices") or []),
+        "Devices": _device_lines(plan),
         "Context": f"{plan['context_length']} tokens" if plan.get("context_length") else None,
         "Slots": plan.get("slots"),
         "Threads": plan.get("threads"),
