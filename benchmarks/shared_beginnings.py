@@ -1,18 +1,19 @@
 """Time to the first token with equal beginnings: this server with llama.cpp, and the same engine with its defaults.
 
     python -m benchmarks.shared_beginnings --weights SmolLM2-135M-Instruct.Q4_1.gguf [--rounds 3] [--words 1850]
-        [--threads 1 --clock engine] [--before CHECKOUT]
+        [--agent-words 6600] [--threads 1 --clock engine] [--before CHECKOUT]
 
 Both run at the same time and take turns with each request or burst; the ratios of one run count, not the seconds.
 Part 1 sends eight requests at once with one beginning, which nobody had before, and again after one request. Part 2
-lets agents with one system prompt take turns with growing histories. Part 3 kills the engine, unloads the model, and
-lets a request load it; then it asks for a hot beginning, whose first token must come at most 0.3 s after the load.
-Part 4 compares prompts that have nothing in common, with and without shared beginnings, or with the server of another
-source tree (`--before`). Part 5 asks the bare engine eight questions at once whose beginnings lie in eight slots
-already: nobody can be faster than that. Part 6 fills the slots and the saved states to their bounds, and compares the
-memory with the plan. Part 7 measures on the bare engine of what the time of a warm request consists: its own tokens
-after a known beginning, a token of the answer, the save and the restore of a state, and the same number of questions
-at once and one after the other.
+lets agents with one system prompt take turns with growing histories: what Codex and Claude Code send first has about
+10,000 and 19,000 tokens, so the agents' common beginning fills most of this model's 8,192. Part 3 kills the engine,
+unloads the model, and lets a request load it; then it asks for a hot beginning, whose first token must come at most 0.3
+s after the load. Part 4 compares prompts that have nothing in common, with and without shared beginnings, or with the
+server of another source tree (`--before`). Part 5 asks the bare engine eight questions at once whose beginnings lie in
+eight slots already: nobody can be faster than that. Part 6 fills the slots and the saved states to their bounds, and
+compares the memory with the plan. Part 7 measures on the bare engine of what the time of a warm request consists: its
+own tokens after a known beginning, a token of the answer, the save and the restore of a state, and the same number of
+questions at once and one after the other.
 
 On a machine with other work, `--threads 1 --clock engine` counts the seconds that the engine's process has computed:
 with more threads, an engine that shares its cores waits for its own threads most of the time.
@@ -47,6 +48,8 @@ from xinference.engines.llama_cpp.engine import PROGRAM
 
 WORDS = ("river", "stone", "lamp", "north", "seven", "quiet", "glass", "orbit", "paper", "winter", "signal", "amber")
 SLOTS, CONTEXT = 8, 4096
+#: All that the model has: agents begin with long instructions.
+AGENT_CONTEXT = 8192
 #: The lengths of the own part of a prompt in part 7, in words.
 OWN_WORDS = (1, 9, 18, 36, 72)
 #: The slots and the context of part 6, which computes each cell of the cache.
@@ -142,6 +145,7 @@ def main() -> None:
     parser.add_argument("--weights", type=Path, required=True, help="a GGUF file")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--words", type=int, default=1850, help="length of the common beginning; a word is a token")
+    parser.add_argument("--agent-words", type=int, default=6600, help="part 2: length of the agents' common beginning")
     parser.add_argument("--turns", type=int, default=20)
     parser.add_argument("--parts", default="123")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
@@ -150,13 +154,22 @@ def main() -> None:
     arguments = parser.parse_args()
     weights = arguments.weights.absolute()
     by_engine, threads = arguments.clock == "engine", arguments.threads
-    if {*"12"} & {*arguments.parts}:
+    for part, context in (("1", CONTEXT), ("2", AGENT_CONTEXT)):
+        if part not in arguments.parts:
+            continue
         with (
             tempfile.TemporaryDirectory() as home,
-            ours(weights, Path(home), threads, by_engine=by_engine) as own,
-            bare(weights, threads, by_engine=by_engine) as engine,
+            ours(weights, Path(home), threads, by_engine=by_engine, n_ctx=context) as own,
+            bare(weights, threads, by_engine=by_engine, kv_unified_per_slot=context + 1) as engine,
         ):
-            compare(own, engine, arguments)
+            servers = {"xinference": own, "bare": engine}
+            for server in servers.values():
+                server.first_token(chat("Be short.", "Hello."))
+            if part == "1":
+                bursts(servers, arguments.rounds, arguments.words)
+            else:
+                agents(servers, arguments.agent_words, arguments.turns)
+            memory(own)
     if "3" in arguments.parts:
         with (
             tempfile.TemporaryDirectory() as home,
@@ -196,18 +209,6 @@ def _folder_in(states: str) -> Path:
     folder = Path(states) / "m"
     folder.mkdir()
     return folder
-
-
-def compare(own: Server, engine: Server, arguments: argparse.Namespace) -> None:
-    """Parts 1 and 2."""
-    servers = {"xinference": own, "bare": engine}
-    for server in servers.values():
-        server.first_token(chat("Be short.", "Hello."))
-    if "1" in arguments.parts:
-        bursts(servers, arguments.rounds, arguments.words)
-    if "2" in arguments.parts:
-        agents(servers, arguments.words, arguments.turns)
-    memory(own)
 
 
 def bursts(servers: dict[str, Server], rounds: int, words: int) -> None:
