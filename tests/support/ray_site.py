@@ -104,7 +104,7 @@ class Site:
         return found
 
     def worker_pids(self) -> list[int]:
-        return sorted(p.pid for p in self.beside_ray() if "--ends-with-supervisor" in p.cmdline())
+        return sorted(p.pid for p in self.beside_ray() if "--ends-with-supervisor" in _words_of(p))
 
     def close(self) -> None:
         """Kill all that was started."""
@@ -114,6 +114,15 @@ class Site:
         self.ray.close()
         if self.process is not None:
             self.process.wait(30)
+
+
+def _words_of(process: psutil.Process) -> list[str]:
+    """Its command line; empty if it has ended meanwhile."""
+    try:
+        words: list[str] = process.cmdline()
+    except psutil.Error:
+        return []
+    return words
 
 
 def make_site(folder: Path, ray: RayMachines, *words: str) -> Site:
