@@ -267,4 +267,7 @@ def _api_of(cache: Path, *_: str | None) -> HubApi:
 def _new_api(cache: Path) -> HubApi:
     from modelscope_hub import HubApi, HubConfig
 
-    return HubApi(HubConfig(cache_dir=cache))
+    api = HubApi(HubConfig(cache_dir=cache))
+    # Otherwise the client asks the hub for an address, reads it, and sends the hub what it has read there.
+    api.downloader._cached_region = ""
+    return api
