@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
+from xinference.errors import Problem
 from xinference.records.amounts import FIRST_TOKEN_BUCKETS, PER_TOKEN_BUCKETS, Amounts, Histogram
 from xinference.records.totals import MinuteTotals
 from xinference.store.database import Store
@@ -76,20 +77,37 @@ def read_usage(
     Raises:
         Problem: the rows cannot be read.
     """
-    _report_damaged(store, begin, end)
     by = [GROUPS[group] for group in groups]
     columns = ", ".join([*by, *(f"sum({name})" for name in _SUMS)])
-    conditions = ["minute >= ?", "minute < ?", _WHOLE]
+    conditions = ["minute >= ?", "minute < ?"]
     parameters: list[Any] = [begin, end]
     for name, value in (("key_id", key_id), ("model", model)):
         if value is not None:
             conditions.append(f"{name} = ?")
             parameters.append(value)
+    group = f" GROUP BY {', '.join(map(str, range(1, len(by) + 1)))}" if by else ""
     query = f"SELECT {columns} FROM usage_minutes WHERE {' AND '.join(conditions)}"  # noqa: S608 -- the columns are constants
-    if by:
-        query += f" GROUP BY {', '.join(map(str, range(1, len(by) + 1)))}"
-    rows = store.read(query, parameters)
+    rows = _plausible_rows(store, f"{query}{group}", parameters, len(by))
+    if rows is None:  # rare, and takes three times as long
+        _report_damaged(store, begin, end)
+        rows = store.read(f"{query} AND {_WHOLE}{group}", parameters)
     return {row[: len(by)]: _amounts(row[len(by) :]) for row in rows if row[len(by)] is not None}
+
+
+def _plausible_rows(store: Store, query: str, parameters: Sequence[Any], groups: int) -> list[tuple[Any, ...]] | None:
+    """The rows of a query with sums after the groups; None: a damaged row makes a sum an error, or impossible."""
+    try:
+        rows = store.read(query, parameters)
+    except Problem:
+        return None
+    counts = [value for row in rows for value in row[groups:] if value is not None]
+    plausible = all(isinstance(value, int | float) and 0 <= value <= MAX_AMOUNT for value in counts)
+    named = all(_is_name(value) for row in rows for value in row[:groups])
+    return rows if plausible and named else None
+
+
+def _is_name(value: object) -> bool:
+    return isinstance(value, int) or (isinstance(value, str) and len(value) <= MAX_TEXT)
 
 
 def _report_damaged(store: Store, begin: int, end: int) -> None:
