@@ -178,6 +178,7 @@ def test_an_image_that_cannot_be_decoded_is_refused_and_a_sent_one_is_no_text_of
     page.goto(f"{home.url}/ui/#/chat?model={uid}")
     page.reload()
     images = page.get_by_label("Images")
+    images.wait_for(state="attached")  # a picture of an empty page is short
     broken, whole = tmp_path / "broken.png", tmp_path / "whole.png"
     broken.write_bytes(b"\x89PNG\r\n\x1a\n and no image")
     whole.write_bytes(page.screenshot())
