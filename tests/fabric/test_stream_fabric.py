@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -10,6 +11,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from xinference.fabric.fabric import Event, Link, NodeGoneError, NoReservationError, Share
+from xinference.fabric.frames import Answer, Call, Failure
 from xinference.fabric.node_connection import NodeConnection
 from xinference.fabric.stream_fabric import StreamFabric
 
@@ -107,6 +109,28 @@ async def test_a_node_answers_a_call_and_gets_what_it_is_told() -> None:
         site.fabric.tell("n1", b"stop")
         await program.changed.wait()
         assert program.told == [b"stop"]
+
+
+@pytest.mark.parametrize("seconds", [math.nan, math.inf, -math.inf, -1.0, 1e300])
+async def test_a_call_whose_time_is_none_is_refused_by_name_and_the_link_holds(
+    seconds: float, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with a_site() as site:
+        program = Program()
+        program.may_answer.set()
+        await site.dial(program)
+        await anext(site.fabric.links())
+        answers: list[Answer | Failure] = []
+        site.fabric._questions.answer = lambda message, node=None: answers.append(message)  # type: ignore[method-assign]  # it has asked nothing
+        for number, each in ((7, seconds), (8, 30.0)):
+            site.fabric._ends["n1"].write(Call(number, "n1", b"look", each))
+        async with asyncio.timeout(10):
+            while len(answers) < 2:
+                await asyncio.sleep(0)
+        refused, answered = answers
+        assert isinstance(refused, Failure) and (refused.number, refused.reason) == (7, "refused")
+        assert f"the call 7 has the time {seconds} s" in refused.text and refused.text in caplog.text
+        assert answered == Answer(8, b"answer to look")
 
 
 async def test_a_node_that_never_dialled_is_gone() -> None:

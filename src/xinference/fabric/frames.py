@@ -88,7 +88,7 @@ class Failure(msgspec.Struct, tag="failure", frozen=True):
 
     number: int
     reason: str
-    """``gone``: the link is down; ``timeout``; ``reservation``: the cluster has less."""
+    """``gone``: the link is down; ``timeout``; ``refused``: by its time; ``reservation``: the cluster has less."""
     text: str = ""
 
 

@@ -12,6 +12,8 @@ from xinference.fabric.frames import Answer, Call, Failure, FrameError, NodeEven
 from xinference.task_set import TaskSet
 
 log = logging.getLogger(__name__)
+#: Maximum time for the answer to a call, in seconds; no supervisor gives more than some minutes.
+MAX_ANSWER_SECONDS = 24 * 3600.0
 _DECODER = msgspec.msgpack.Decoder(Call | Tell | Table)
 
 
@@ -51,6 +53,11 @@ class NodeConnection:
         self._writer.close()
 
     async def _answer(self, call: Call) -> None:
+        if not 0 <= call.seconds <= MAX_ANSWER_SECONDS:  # also if it is no number
+            text = f"the call {call.number} has the time {call.seconds} s, and not 0 to {MAX_ANSWER_SECONDS:g} s"
+            log.warning("%s: it is refused", text)
+            self._write(Failure(call.number, "refused", text))
+            return
         try:
             async with asyncio.timeout(call.seconds):
                 answer = await self._program.answer(call.body)
