@@ -210,6 +210,7 @@ class Code(StrEnum):
     NOT_A_CLUSTER = "not_a_cluster", 409
     WRONG_CLUSTER = "wrong_cluster", 502
     NODE_GONE = "node_gone", 503
+    NODE_LEAVING = "node_leaving", 503
     NODE_TIMEOUT = "node_timeout", 504
     EARLIER_SERVER = "earlier_server", 409
     NODE_MESSAGE_REFUSED = "node_message_refused", 502

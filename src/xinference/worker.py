@@ -36,6 +36,7 @@ from xinference.hubs.registry import all_hubs
 from xinference.log_setup import set_up_log
 from xinference.nodes.agent import Agent
 from xinference.nodes.cluster_table import RemovedNodes, decode_table
+from xinference.nodes.departure import Departure
 from xinference.nodes.join_tokens import parse_token
 from xinference.nodes.joining import Membership, WorkerHome, find_supervisor, join
 from xinference.nodes.local import LocalNode
@@ -243,13 +244,16 @@ class _Worker:
         files = WeightFiles(self._peers.offers.path)
         door = FrontDoor(lambda: self._agent.targets, self._pool, self._settings.max_body_bytes, files, self._load)
         host, port = self._listener.getsockname()[:2]
-        before_end = None if self._gateway is None else self._gateway.stop
-        self._server = front_door_server(door, self._context, host, port, self._removed, before_end)
+        self._departure = Departure(self._agent, lambda: self._link.is_up, self._end_link, self._settings.run_dir)
+        self._server = front_door_server(
+            door, self._context, host, port, self._removed, self._begin_end, self._departure.hurry
+        )
         keepers = await asyncio.to_thread(keepers_of, self._settings.run_dir)
         self._inherited = Inherited(pid for pids in keepers.values() for pid in pids)
         await self._agent.adopt_running(keepers)
+        self._linking = asyncio.create_task(self._link.run(self._agent), name="link to the supervisor")
         tasks = [
-            asyncio.create_task(self._link.run(self._agent), name="link to the supervisor"),
+            self._linking,
             asyncio.create_task(self._report(), name="reports of this machine"),
             asyncio.create_task(self._end_orphans(), name="time without a supervisor"),
         ]
@@ -267,9 +271,10 @@ class _Worker:
             await self._server.serve(sockets=[self._listener])
         finally:
             self._served.send()
-            stops = self._server.ended_by == signal.SIGINT or self._stops_engines
+            stops = self._ends_with_engines
             if stops:
-                await self._agent.stop_engines()
+                self._hurry_at_signals()
+                await self._departure.end_engines()
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
@@ -278,6 +283,27 @@ class _Worker:
             self._home.note_link(is_up=False)
             log.info("ended (%s)", "engines stopped" if stops else "engines keep running for the next worker")
         return self._restarts
+
+    @property
+    def _ends_with_engines(self) -> bool:
+        """Whether the engines are stopped at the end, which has begun."""
+        return self._server.ended_by == signal.SIGINT or self._stops_engines or self._departure.has_begun
+
+    async def _begin_end(self) -> None:
+        """Tell the supervisor while the engines still answer, then take no more requests of clients."""
+        if self._ends_with_engines:
+            log.info("ends, and stops its engines; Ctrl+C again ends them at once")
+            await self._departure.begin()
+        if self._gateway is not None:
+            await self._gateway.stop()
+
+    def _hurry_at_signals(self) -> None:
+        """End at once at a further signal; the handlers of the server are gone."""
+        for each in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(each, self._departure.hurry)
+
+    def _end_link(self) -> None:
+        self._linking.cancel()
 
     def _restart(self) -> None:
         """End this program, and start it again with the package that is installed by then."""

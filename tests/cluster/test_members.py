@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
@@ -30,17 +30,20 @@ class Silent:
 
     def __init__(self) -> None:
         self.orders: list[messages.Ask | messages.Tell] = []
+        self.heard: Callable[[], None] = lambda: None
+        self.leaves = False
 
     async def answer(self, message: bytes) -> bytes:
         raise NotImplementedError
 
     def receive(self, message: bytes) -> None:
         self.orders.append(decode_envelope(message).body)
+        self.heard()
 
     def receive_table(self, table: bytes) -> None: ...
 
     def state(self) -> bytes:
-        return encode(messages.WholeState())
+        return encode(messages.WholeState(is_leaving=self.leaves))
 
 
 @dataclass
@@ -140,3 +143,51 @@ async def test_a_cut_link_is_told_at_once_and_a_drain_too() -> None:
         await turns()
         states = [after for _, after in site.changes]
         assert states[-1] is NodeState.UNREACHABLE and site.member.node.last_host is None
+
+
+async def test_a_worker_that_ends_may_leave_once_nothing_is_placed_on_its_node() -> None:
+    async with a_site() as site:
+        await site.report()
+        seen: list[NodeState] = []
+        site.program.heard = lambda: seen.append(site.member.state)
+        assert site.uplink is not None
+        site.uplink.send(encode(messages.Leaving()))
+        await turns()
+        assert site.program.orders == [messages.MayLeave()] and seen == [NodeState.LEAVING]
+        assert site.members.lack_of(site.member) == "is LEAVING"
+
+
+async def test_the_log_says_why_nothing_is_placed_on_a_node(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    async with a_site() as site:
+        await site.report()
+        assert site.uplink is not None
+        site.uplink.send(encode(messages.Leaving()))
+        await turns()
+        site.fabric.cut(NODE)
+        await turns()
+        assert "(box): LEAVING, was READY: its worker ends and stops its engines" in caplog.text
+        assert "(box): LOST, was LEAVING: its worker has ended" in caplog.text
+
+
+async def test_a_node_is_ready_again_when_its_next_worker_is_linked() -> None:
+    async with a_site() as site:
+        await site.report()
+        assert site.uplink is not None
+        site.uplink.send(encode(messages.Leaving()))
+        await turns()
+        site.uplink = site.fabric.join(NODE, Silent())
+        await turns()
+        await site.report()
+        states = [after for _, after in site.changes]
+        assert states[-4:] == [NodeState.LEAVING, NodeState.LOST, NodeState.JOINING, NodeState.READY]
+
+
+async def test_a_worker_whose_link_breaks_while_it_ends_says_it_again() -> None:
+    async with a_site() as site:
+        site.program.leaves = True
+        site.fabric.cut(NODE)
+        site.fabric.mend(NODE)
+        await turns()
+        await site.report()
+        assert site.member.state is NodeState.LEAVING and site.program.orders == [messages.MayLeave()]

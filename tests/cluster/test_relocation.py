@@ -23,6 +23,7 @@ from xinference.launch.request import LaunchRequest
 from xinference.planning.occupancy import footprint
 from xinference.process.command import Exit, Fault
 
+LEFT = Exit(0, None, (), 5.0, requested=True, fault=Fault.NODE_LEFT, detail="was stopped, because its worker ends")
 LOST = Exit(None, None, (), 0.0, fault=Fault.NODE_LOST, detail="is gone")
 NO_ROOM = Problem(Code.NO_NODE, "No node has room.")
 
@@ -107,6 +108,23 @@ async def test_a_replica_of_a_lost_node_is_started_on_another_one_without_a_limi
             assert _nodes(deployment) == [node]
         assert deployment.problem is None and deployment.status is Status.READY
         assert deployment.snapshot.crashes == (), "no request is suspected"
+
+
+async def test_replicas_of_a_worker_that_ends_are_started_on_another_node_and_the_events_say_why(
+    tmp_path: Path,
+) -> None:
+    async with running_world(tmp_path) as world:
+        placer = OneNodeEach("n1")
+        deployment = _launch(world, placer)
+        await _until_running(world, 1)
+        for node in ("n2", "n3", "n4", "n5", "n6", "n7"):  # more often than a model may crash
+            placer.usable = [node]
+            world.starter.running[0].die(LEFT)
+            await _until_running(world, 1)
+            assert _nodes(deployment) == [node]
+        assert deployment.problem is None and deployment.snapshot.crashes == ()
+        why = "The engine of one was stopped, because its worker ends. It is started again where there is room."
+        assert why in world.contents()
 
 
 async def test_the_memory_of_the_new_place_is_reserved(tmp_path: Path) -> None:

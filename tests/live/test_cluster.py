@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -199,6 +200,47 @@ def test_a_drained_node_gives_its_replica_away_without_a_failed_request(
     until("its engine is stopped", lambda: cluster.engines()[drained.node_id] == [])
     cluster.post(f"/v1/cluster/nodes/{drained.node_id}/undrain")
     cluster.wait_for(drained, "READY")
+
+
+def test_a_worker_that_ends_by_ctrl_c_leaves_no_engine_and_its_replica_is_elsewhere(
+    cluster: ClusterProcesses, spread: dict[str, int]
+) -> None:
+    leaving = cluster.workers[0]
+    other = _other(cluster, leaving)
+    assert leaving.process is not None
+    send_signal(leaving.process.pid, signal.SIGINT)
+    statuses: set[int] = set()
+
+    def moved() -> bool:
+        statuses.update(_ask(cluster, 2))
+        return _nodes(cluster) == [other.node_id] * 2
+
+    until("its replica has moved", moved)
+    assert leaving.process.wait(30) == 0
+    assert leaving.home.processes() == [] and statuses == {200}
+    log = (leaving.home.path / "process.log").read_text()
+    assert "ended (engines stopped)" in log and "killed the engines" not in log and "has not confirmed" not in log
+    why = f"because the worker of the node {leaving.node_id} ends. It is started again where there is room."
+    assert any(why in each["event_content"] for each in cluster.get(f"/v1/models/{UID}/events"))
+    reported = f"node {leaving.node_id} \\(.*\\): LEAVING, was READY: its worker ends"
+    assert re.search(reported, (cluster.home.path / "process.log").read_text())
+    cluster.start_worker(leaving)
+    cluster.wait_for(leaving, "READY")
+
+
+def test_a_second_ctrl_c_ends_a_worker_and_its_engines_at_once(
+    cluster: ClusterProcesses, spread: dict[str, int]
+) -> None:
+    worker = cluster.workers[0]
+    assert worker.process is not None
+    send_signal(spread[worker.node_id], signal.SIGSTOP)  # it does not stop by itself
+    send_signal(worker.process.pid, signal.SIGINT)
+    cluster.wait_for(worker, "LEAVING")
+    send_signal(worker.process.pid, signal.SIGINT)
+    assert worker.process.wait(8) == 0, "less than the time that an engine gets"
+    assert worker.home.processes() == []
+    cluster.start_worker(worker)
+    cluster.wait_for(worker, "READY")
 
 
 def test_a_pinned_replica_waits_for_its_machine(cluster: ClusterProcesses, tiny: dict[str, Any]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from xinference.nodes.membership import (
     STATUS_SECONDS,
@@ -67,6 +68,28 @@ def test_a_drained_node_is_routed_but_takes_nothing() -> None:
     assert state.is_routed and not state.takes_replicas
 
 
+def test_a_node_whose_worker_ends_is_routed_but_takes_nothing_also_if_it_is_drained() -> None:
+    leaving = replace(READY, is_drained=True).with_leaving()
+    state = _state(leaving, 0)
+    assert state is NodeState.LEAVING
+    assert state.is_routed and not state.takes_replicas
+
+
+def test_a_node_whose_worker_has_ended_is_lost_at_once() -> None:
+    ended = READY.with_leaving().with_link(is_up=False, now=1)
+    assert _state(ended, 1) is NodeState.LOST and seconds_left(ended, 1, LOST) == 0.0
+
+
+def test_a_node_whose_worker_hangs_while_it_ends_is_lost_after_its_time() -> None:
+    leaving = READY.with_leaving()
+    assert _state(leaving, LOST - 0.1) is NodeState.UNREACHABLE and _state(leaving, LOST) is NodeState.LOST
+
+
+def test_a_node_whose_next_worker_is_linked_takes_replicas_again() -> None:
+    back = READY.with_leaving().with_link(is_up=False, now=1).with_link(is_up=True, now=2)
+    assert _state(back.with_status(2).with_replicas(), 2) is NodeState.READY
+
+
 def test_a_refused_node_is_incompatible_whatever_its_link_does() -> None:
     refused = Knowledge(True, 0.0, 0.0, True, refusal="protocol 2, the supervisor has 1")
     assert _state(refused, 0) is NodeState.INCOMPATIBLE
@@ -78,7 +101,7 @@ def test_the_seconds_to_the_loss_are_known(now: float, left: float | None) -> No
     assert seconds_left(READY, now, LOST) == left
 
 
-_STEPS = st.lists(st.tuples(st.integers(0, 20), st.sampled_from(["up", "down", "status", "replicas"])))
+_STEPS = st.lists(st.tuples(st.integers(0, 20), st.sampled_from(["up", "down", "status", "replicas", "leaving"])))
 
 
 @given(_STEPS)
@@ -107,5 +130,7 @@ def _after(known: Knowledge, kind: str, now: float) -> Knowledge:
             return known.with_link(is_up=kind == "up", now=now)
         case "status":
             return known.with_status(now)
+        case "leaving":
+            return known.with_leaving()
         case _:
             return known.with_replicas()

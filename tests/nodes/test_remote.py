@@ -255,6 +255,77 @@ async def test_a_detached_mirror_leaves_the_engine_to_its_node(link: Linked, mac
     assert not real.stopped and not real.detached
 
 
+# -- the end of a worker ------------------------------------------------------------------------------------------
+
+
+async def test_an_engine_of_a_worker_that_ends_gets_no_more_requests_while_it_still_runs(
+    link: Linked, machine: Machine
+) -> None:
+    mirror, real = await started(link, machine)
+    link.agent.leave()
+    await turns()
+    assert mirror.snapshot.state is ReplicaState.STOPPING and not real.over
+    real.become_ready()  # another report
+    await turns()
+    assert mirror.snapshot.state is ReplicaState.STOPPING
+
+
+async def test_the_exit_of_an_engine_that_its_worker_stops_at_its_end_is_no_crash(
+    link: Linked, machine: Machine
+) -> None:
+    mirror, _ = await started(link, machine)
+    link.agent.leave()
+    await turns()
+    await link.agent.stop_engines()
+    exit = await mirror.wait_exited()
+    assert (exit.fault, exit.requested) == (Fault.NODE_LEFT, True)
+    assert exit.reason == "was stopped, because the worker of the node n1 ends"
+
+
+async def test_an_engine_that_starts_when_its_worker_ends_has_the_end_as_its_problem(
+    link: Linked, machine: Machine
+) -> None:
+    mirror = link.remote.start("r1", COMMAND, lambda: None)
+    await turns()
+    link.agent.leave()
+    await link.agent.stop_engines()
+    with pytest.raises(Problem, match="because the worker of the node n1 ends") as failed:
+        await mirror.wait_ready()
+    assert failed.value.code == "node_leaving"
+    assert mirror.snapshot.exit is not None and mirror.snapshot.exit.fault is Fault.NODE_LEFT
+
+
+async def test_a_worker_that_ends_starts_nothing(link: Linked, machine: Machine) -> None:
+    link.agent.leave()
+    await turns()
+    mirror = link.remote.start("r1", COMMAND, lambda: None)
+    with pytest.raises(Problem, match="starts nothing any more") as refused:
+        await mirror.wait_ready()
+    assert refused.value.code == "node_leaving" and machine.kept == {}
+    assert mirror.snapshot.exit is not None and mirror.snapshot.exit.fault is Fault.NODE_LEFT
+    with pytest.raises(Problem, match="starts nothing any more"):
+        await link.remote.fetch_weights(LAUNCH, Taken())
+    assert machine.fetches == []
+
+
+async def test_a_node_that_refuses_a_start_as_if_its_worker_ended_is_counted_as_failed(
+    link: Linked, machine: Machine
+) -> None:
+    machine.refusal = Problem("node_leaving", "It ends.", status=503)
+    mirror = link.remote.start("r1", COMMAND, lambda: None)
+    await turns()
+    assert mirror.snapshot.exit is not None and mirror.snapshot.exit.fault is None, "else it is started without a pause"
+
+
+async def test_the_engines_of_the_next_worker_get_requests(link: Linked, machine: Machine) -> None:
+    mirror, _ = await started(link, machine)
+    link.agent.leave()
+    await turns()
+    link.restart_agent(cast(Node, machine))
+    await turns()
+    assert mirror.snapshot.state is ReplicaState.READY, "it was killed before it had stopped the engine"
+
+
 # -- operations ---------------------------------------------------------------------------------------------------
 
 
@@ -364,7 +435,8 @@ async def test_an_unknown_type_of_question_is_refused_and_an_unknown_field_is_ig
 
 
 async def test_what_cannot_be_read_ends_neither_side(link: Linked, machine: Machine) -> None:
-    for data in (b"", b"\xc1", b"\x80", encode(messages.Done()), b"\x81\xa5epoch\x01"):
+    later = msgspec.msgpack.encode({"type": "OfALaterRelease"})
+    for data in (b"", b"\xc1", b"\x80", encode(messages.Done()), b"\x81\xa5epoch\x01", later):
         answer = decode_answer(await link.fabric.call(NODE, data, 5))
         assert isinstance(answer, messages.Refused) and answer.problem["status"] == 502
         link.fabric.tell(NODE, data)

@@ -215,8 +215,11 @@ class Members:
             member.known = member.known.with_status(self._clock())
         elif isinstance(event, messages.WholeState):
             # It is the first event of a link, and may be read before the link's own change.
-            member.known = member.known.with_link(is_up=True, now=self._clock()).with_replicas()
+            member.known = member.known.with_link(is_up=True, now=self._clock())
+            member.known = member.known.with_replicas(is_leaving=event.is_leaving)
             member.node.end_unknown(event, self._is_known)
+        elif isinstance(event, messages.Leaving):
+            member.known = member.known.with_leaving()
         else:
             if isinstance(event, messages.Wanted):
                 self.wanted(event.uid)
@@ -225,15 +228,24 @@ class Members:
                 self.served(replace(each, node=node_id) for each in member.counted.take(event, time.time()))
             return
         self._compute(member)
+        if isinstance(event, messages.Leaving) or (isinstance(event, messages.WholeState) and event.is_leaving):
+            member.node.let_leave()
 
     def _compute(self, member: Member) -> None:
         state, before = self.state_of(member), member.state
         if state is before:
             return
         member.state = state
-        log.info("node %s (%s): %s, was %s", member.node_id, member.name, state, before)
+        log.info("node %s (%s): %s, was %s%s", member.node_id, member.name, state, before, _reason(state, member.known))
         if state is NodeState.LOST:
             member.node.give_up()
         elif before is NodeState.LOST:
             member.node.stop_given_up()
         self.changed(member, before)
+
+
+def _reason(state: NodeState, known: Knowledge) -> str:
+    """Why a node has a state, for the log; empty: the state says it."""
+    if state is NodeState.LEAVING:
+        return ": its worker ends and stops its engines; their replicas are started on other nodes"
+    return ": its worker has ended" if state is NodeState.LOST and known.is_leaving else ""

@@ -204,6 +204,7 @@ FAULT_CODES = {
     Fault.HUNG: Code.ENGINE_HUNG,
     Fault.MEMORY_CEILING: Code.ENGINE_OUT_OF_MEMORY,
     Fault.NODE_LOST: Code.NODE_GONE,
+    Fault.NODE_LEFT: Code.NODE_LEAVING,
 }
 #: The hint for an exit by its fault, in place of what the engine's log tells.
 FAULT_HINTS = {
@@ -212,6 +213,7 @@ FAULT_HINTS = {
     Fault.KERNEL: "The kernel killed it because memory was exhausted: use a smaller context, quantization or model, or "
     "terminate another model.",
     Fault.NODE_LOST: "`xinference cluster info` shows the state of its machine.",
+    Fault.NODE_LEFT: "Start `xinference-worker` on its machine again, or add another machine.",
 }
 
 

@@ -298,8 +298,8 @@ class ReplicaSet:
         if replica is None or replica.process is not message.replica:
             return None
         replica.process, replica.measured = None, False
-        is_lost = message.exit is not None and message.exit.fault is Fault.NODE_LOST
-        if message.problem is None and not is_lost and (crash := _crash(message.replica.snapshot)) is not None:
+        is_without_node = message.exit is not None and message.exit.fault in (Fault.NODE_LOST, Fault.NODE_LEFT)
+        if message.problem is None and not is_without_node and (crash := _crash(message.replica.snapshot)) is not None:
             self._crashes.append(crash)
         self._forget(message.replica)
         if replica.removing:
@@ -308,7 +308,7 @@ class ReplicaSet:
         if not restartable:
             return None
         problem = self._exit_problem(message)
-        if is_lost:  # no fault of the model
+        if is_without_node:  # no fault of the model
             self._supervision.restart_after(number, 0.0)
             return Restart(number, f"{problem.cause} It is started again where there is room.")
         if message.problem is not None and (replica.ready_reply is not None or not was_ready):

@@ -147,6 +147,7 @@ def front_door_server(
     port: int,
     revoked: Container[tuple[str, int]],
     before_end: Callable[[], Awaitable[None]] | None = None,
+    on_hurry: Callable[[], None] | None = None,
 ) -> Server:
     """The server of the data port.
 
@@ -154,11 +155,13 @@ def front_door_server(
         context: of `NodeIdentity.server_context`.
         revoked: node ids with the serial numbers of certificates that are refused; read for each connection.
         before_end: awaited before the server stops accepting requests.
+        on_hurry: called when the open answers are to end at once.
     """
     protocol = partial(_NodeProtocol, is_revoked=lambda node, serial: (node, serial) in revoked)
     return http_server(
         door,
         before_end=before_end,
+        on_hurry=on_hurry,
         protocol=protocol,
         host=host,
         port=port,

@@ -53,6 +53,9 @@ class Agent:
         self._epoch = 0
         self._operations = Operations(self._report)
         self._replicas = KeptReplicas(self.node, self._report, self.last_answers)
+        self._is_leaving = False
+        self.may_leave = asyncio.Event()
+        """Set once the server starts nothing here any more, after `leave`."""
 
     async def answer(self, message: bytes) -> bytes:
         """Answer a question of the server; a problem is an answer, too."""
@@ -83,6 +86,8 @@ class Agent:
                 self._replicas.forget(order.replicas)
             case messages.Counted():
                 self.counted(order.process, order.number)
+            case messages.MayLeave():
+                self.may_leave.set()
             case _:
                 log.warning("the server expects no answer to its question %s", type(order).__name__)
 
@@ -103,14 +108,19 @@ class Agent:
             except Problem as problem:
                 log.warning("the engine %s is not taken over: %s", replica_id, problem)
 
+    def leave(self) -> None:
+        """Refuse starts from now on, and tell the server that this worker ends with its engines."""
+        self._is_leaving = True
+        self._report(messages.Leaving())
+
     async def stop_engines(self) -> None:
-        """Stop all engines, and wait for their ends."""
+        """Stop all engines, and wait until their ends are reported."""
         await self._replicas.stop_all()
 
     def state(self) -> bytes:
         """The whole state of the node: the first event after each connection."""
         running, finished = self._operations.state()
-        return encode(messages.WholeState(self._replicas.reports(), running, finished))
+        return encode(messages.WholeState(self._replicas.reports(), running, finished, self._is_leaving))
 
     async def report_host(self) -> None:
         """Send the resources of this machine to the server."""
@@ -161,9 +171,11 @@ class Agent:
                 header = await node.read_header(_launch(ask.uid, ask.launch), ask.path)
                 return messages.HeaderIs(header.shape, header.notes)
             case messages.FetchWeights() | messages.ConvertWeights() | messages.FindOrInstall():
+                self._check_stays()
                 self._operations.begin(ask.operation, self._work_of(ask))
                 return messages.Done()
             case messages.Start():
+                self._check_stays()
                 self._replicas.start(ask.replica_id, ask.command)
                 return messages.Done()
             case messages.Adopt():
@@ -178,6 +190,19 @@ class Agent:
                 return messages.PieceIs(piece.data, piece.end)
             case _:
                 raise Problem(Code.NODE_MESSAGE_REFUSED, f"{type(ask).__name__} is an order, and has no answer.")
+
+    def _check_stays(self) -> None:
+        """Refuse what would run on after the end of this worker.
+
+        Raises:
+            Problem: 503 ``node_leaving``.
+        """
+        if self._is_leaving:
+            raise Problem(
+                Code.NODE_LEAVING,
+                f"The worker of the node {self.node.node_id} ends, and starts nothing any more.",
+                hint="Start `xinference-worker` there again.",
+            )
 
     def _restart_soon(self) -> None:
         """Restart this process once the answer is sent.

@@ -100,8 +100,12 @@ class KeptReplicas:
         return tuple(self._report(kept) for kept in self._kept.values())
 
     async def stop_all(self) -> None:
-        """Stop all replicas, and wait for their ends."""
-        await asyncio.gather(*(each.replica.stop() for each in self._kept.values() if not each.ended))
+        """Stop all replicas, which get no more requests, and wait until their ends are reported."""
+        living = tuple(each for each in self._kept.values() if not each.ended)
+        for kept in living:
+            kept.stopping = True
+        await asyncio.gather(*(each.replica.stop() for each in living))
+        await asyncio.gather(*(each.watch for each in living if each.watch is not None))
 
     async def close(self) -> None:
         """Detach all replicas; their engines run on for the next agent."""

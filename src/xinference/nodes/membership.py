@@ -29,6 +29,8 @@ class NodeState(StrEnum):
     """Its replicas leave the table and are planned anew elsewhere."""
     DRAINING = "DRAINING"
     """An operator takes it out: nothing new is placed, its replicas move one by one."""
+    LEAVING = "LEAVING"
+    """Its worker ends, and stops its engines: nothing new is placed, its replicas are started elsewhere."""
     INCOMPATIBLE = "INCOMPATIBLE"
     """Its hello is refused."""
 
@@ -40,7 +42,7 @@ class NodeState(StrEnum):
     @property
     def is_routed(self) -> bool:
         """Whether the replicas of the node are in the table of routes."""
-        return self in (NodeState.READY, NodeState.DRAINING, NodeState.UNREACHABLE)
+        return self in (NodeState.READY, NodeState.DRAINING, NodeState.LEAVING, NodeState.UNREACHABLE)
 
 
 class Knowledge(msgspec.Struct, frozen=True):
@@ -57,6 +59,8 @@ class Knowledge(msgspec.Struct, frozen=True):
     replicas_received: bool = False
     """Whether the node's list of its replicas came since the link came up."""
     is_drained: bool = False
+    is_leaving: bool = False
+    """Its worker said over its last link that it ends with its engines."""
     refusal: str | None = None
     """Why its hello was refused; None: it was accepted."""
 
@@ -69,7 +73,8 @@ class Knowledge(msgspec.Struct, frozen=True):
         if is_up == self.link_is_up:
             return self
         if is_up:
-            return replace(self, link_is_up=True, link_changed=now, status_received=None, replicas_received=False)
+            up = replace(self, link_is_up=True, link_changed=now)
+            return replace(up, status_received=None, replicas_received=False, is_leaving=False)
         silent_since = _silent_since(self, now)
         return replace(self, link_is_up=False, link_changed=now if silent_since is None else silent_since)
 
@@ -77,9 +82,13 @@ class Knowledge(msgspec.Struct, frozen=True):
         """A status came. One that comes over a link that is down is late and is not counted."""
         return replace(self, status_received=now) if self.link_is_up else self
 
-    def with_replicas(self) -> Knowledge:
-        """The list of replicas came."""
-        return replace(self, replicas_received=True) if self.link_is_up else self
+    def with_replicas(self, *, is_leaving: bool = False) -> Knowledge:
+        """The list of replicas came; `is_leaving`: with the word that the worker ends."""
+        return replace(self, replicas_received=True, is_leaving=is_leaving) if self.link_is_up else self
+
+    def with_leaving(self) -> Knowledge:
+        """The worker ends with its engines."""
+        return replace(self, is_leaving=True) if self.link_is_up else self
 
 
 def node_state(known: Knowledge, now: float, lost_seconds: float) -> NodeState:
@@ -94,7 +103,9 @@ def node_state(known: Knowledge, now: float, lost_seconds: float) -> NodeState:
         return NodeState.INCOMPATIBLE
     silent_since = _silent_since(known, now)
     if silent_since is not None:
-        return NodeState.LOST if now - silent_since >= lost_seconds else NodeState.UNREACHABLE
+        return NodeState.LOST if now >= _lost_at(known, silent_since, lost_seconds) else NodeState.UNREACHABLE
+    if known.is_leaving:
+        return NodeState.LEAVING
     if known.status_received is None or not known.replicas_received:
         return NodeState.JOINING
     return NodeState.DRAINING if known.is_drained else NodeState.READY
@@ -103,7 +114,12 @@ def node_state(known: Knowledge, now: float, lost_seconds: float) -> NodeState:
 def seconds_left(known: Knowledge, now: float, lost_seconds: float) -> float | None:
     """Seconds until the node is LOST if nothing changes; None: its link works."""
     silent_since = _silent_since(known, now)
-    return None if silent_since is None else max(0.0, silent_since + lost_seconds - now)
+    return None if silent_since is None else max(0.0, _lost_at(known, silent_since, lost_seconds) - now)
+
+
+def _lost_at(known: Knowledge, silent_since: float, lost_seconds: float) -> float:
+    """When a silent node is LOST: at once if its worker has said that it ends, because its engines end with it."""
+    return silent_since if known.is_leaving and not known.link_is_up else silent_since + lost_seconds
 
 
 def _silent_since(known: Knowledge, now: float) -> float | None:

@@ -157,7 +157,11 @@ class Counted(Message, frozen=True):
     number: int
 
 
-Tell = Cancel | Stop | Forget | Counted
+class MayLeave(Message, frozen=True):
+    """Answers `Leaving`: the server starts nothing on the node any more."""
+
+
+Tell = Cancel | Stop | Forget | Counted | MayLeave
 
 # -- answers of the node ------------------------------------------------------------------------------------------
 
@@ -296,6 +300,10 @@ class Served(Message, frozen=True):
     records: tuple[Record, ...]
 
 
+class Leaving(Message, frozen=True):
+    """The worker ends, and stops its engines; `MayLeave` follows. A server of an earlier release does not know it."""
+
+
 class WholeState(Message, frozen=True):
     """All that the node has; the first event after each connection. Whatever is not in it does not exist."""
 
@@ -304,10 +312,12 @@ class WholeState(Message, frozen=True):
     """The operations that go on."""
     finished: tuple[Finished, ...] = ()
     """The operations whose end the server has not acknowledged."""
+    is_leaving: bool = False
+    """The node has sent `Leaving`, over an earlier link."""
 
 
-EventBody = WholeState | ReplicaReport | Began | Progressed | Finished | HostIs | Wanted | Served
-ReceivedEvent = WholeState | ReplicaReport | Began | Progressed | Finished | HostReport | Wanted | Served
+EventBody = WholeState | ReplicaReport | Began | Progressed | Finished | HostIs | Wanted | Served | Leaving
+ReceivedEvent = WholeState | ReplicaReport | Began | Progressed | Finished | HostReport | Wanted | Served | Leaving
 
 
 class Envelope(msgspec.Struct, frozen=True):

@@ -74,6 +74,8 @@ class RemoteNode:
         """The replicas whose `Start` has no answer yet."""
         self._given_up: set[str] = set()
         """Replicas that were replaced elsewhere: they are stopped when the node is back."""
+        self._is_leaving = False
+        """The worker has said over this link that it ends with its engines."""
         self._operations = RemoteOperations(f"{node_id}-{epoch}", self._tell)
         self._host: Host | messages.HostReport | None = None
         """The last report of its resources, decoded when somebody asks for it; None: its link is down."""
@@ -138,7 +140,7 @@ class RemoteNode:
             Path(f"{replica_id}.log"),
             node_id=self.node_id,
         )
-        replica = self._replicas[replica_id] = RemoteReplica(first, changed, self._stop)
+        replica = self._mirror(first, changed)
         self._starting.add(replica_id)
         self._tasks.start(self._start(replica, command))
         return replica
@@ -158,7 +160,7 @@ class RemoteNode:
             if problem.code not in (Code.NODE_GONE, Code.NODE_TIMEOUT):
                 raise
         first = ReplicaSnapshot(replica_id, state, 0, "", "", {}, log_path, node_id=self.node_id)
-        replica = self._replicas[replica_id] = RemoteReplica(first, lambda: None, self._stop)
+        replica = self._mirror(first, lambda: None)
         if report is not None:
             self._apply(report, is_first=True)
         return replica
@@ -196,7 +198,10 @@ class RemoteNode:
             case messages.HostReport():  # the most frequent one
                 self._host, self._host_time = body, self._clock()
             case messages.WholeState():
+                self._note_leaving(is_leaving=body.is_leaving)
                 self._take_state(body)
+            case messages.Leaving():
+                self._note_leaving(is_leaving=True)
             case messages.ReplicaReport():
                 self._apply(body)
             case messages.Began() | messages.Progressed() | messages.Finished():
@@ -206,6 +211,10 @@ class RemoteNode:
     def acknowledge(self, served: messages.Served) -> None:
         """Let the node forget the records of requests that are counted."""
         self._tell(messages.Counted(served.process, served.number))
+
+    def let_leave(self) -> None:
+        """Tell the node that nothing is started there any more."""
+        self._tell(messages.MayLeave())
 
     def note_link(self, *, is_up: bool) -> None:
         """The link came up or went down. What goes on over there goes on: the whole state says how it ended."""
@@ -248,6 +257,18 @@ class RemoteNode:
     async def close(self) -> None:
         """End the questions that have no answer."""
         await self._tasks.end()
+
+    def _note_leaving(self, *, is_leaving: bool) -> None:
+        """Whether the engines of the node are stopped with its worker: then they get no more requests."""
+        self._is_leaving = is_leaving
+        for replica in tuple(self._replicas.values()):
+            replica.note_leaving(is_leaving=is_leaving)
+
+    def _mirror(self, first: ReplicaSnapshot, changed: Callable[[], None]) -> RemoteReplica:
+        """The mirror of a replica from now on."""
+        replica = self._replicas[first.replica_id] = RemoteReplica(first, changed, self._stop)
+        replica.note_leaving(is_leaving=self._is_leaving)
+        return replica
 
     def _take_state(self, state: messages.WholeState) -> None:
         """Compare what is mirrored with all that the node has."""

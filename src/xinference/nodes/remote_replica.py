@@ -23,6 +23,7 @@ class RemoteReplica:
         self.snapshot = snapshot
         self.stopping = False
         """The server wants it stopped: the request is repeated when the link is up again."""
+        self._node_leaves = False
         self._changed = changed
         self._stop = stop
         self._serial = 0
@@ -61,16 +62,17 @@ class RemoteReplica:
         if self.over or (not is_first and report.serial <= self._serial):
             return
         self._serial = report.serial
+        exit, problem = self._end_of(report)
         self.snapshot = dataclasses.replace(
             self.snapshot,
-            state=report.state,
+            state=self._mirrored(report.state),
             port=report.port,
             base_url=report.base_url,
             log_path=report.log_path,
             keeper_pid=report.keeper_pid,
             engine_pid=report.engine_pid,
             started_at=report.started_at,
-            exit=report.exit,
+            exit=exit,
             fault=report.fault,
             api_key=report.api_key or self.snapshot.api_key,
             context=report.context or self.snapshot.context,
@@ -79,19 +81,44 @@ class RemoteReplica:
         if report.state is ReplicaState.READY:
             self._results.set_ready()
         if report.state is ReplicaState.EXITED:
-            exit = report.exit or Exit(None, None, (), 0.0)
-            problem = Problem.from_dict(report.problem) if report.problem is not None else _died(exit)
-            self._results.end(exit, problem)
+            exit = exit or Exit(None, None, (), 0.0)
+            self._results.end(exit, problem or _died(exit))
+
+    def note_leaving(self, *, is_leaving: bool) -> None:
+        """Whether the worker of the node ends: then the engine gets no more requests, and its exit is no fault."""
+        self._node_leaves = is_leaving
+        if (state := self._mirrored(self.snapshot.state)) is not self.snapshot.state:
+            self.snapshot = dataclasses.replace(self.snapshot, state=state)
+            self._changed()
+
+    def _mirrored(self, state: ReplicaState) -> ReplicaState:
+        """The state for the server, which sends requests to an engine that is READY."""
+        return ReplicaState.STOPPING if self._node_leaves and state is ReplicaState.READY else state
+
+    def _end_of(self, report: ReplicaReport) -> tuple[Exit | None, Problem | None]:
+        """The exit in a report, and why the engine did not become ready; both name the end of the worker."""
+        problem = None if report.problem is None else Problem.from_dict(report.problem)
+        if report.exit is None or report.exit.fault is not None or self.stopping or not self._node_leaves:
+            return report.exit, problem
+        detail = f"was stopped, because the worker of the node {self.snapshot.node_id} ends"
+        exit = dataclasses.replace(report.exit, requested=True, fault=Fault.NODE_LEFT, detail=detail)
+        return exit, Problem(Code.NODE_LEAVING, f"The engine {detail}.", stage="start", log_tail=exit.log_tail)
 
     def fail(self, problem: Problem) -> None:
         """End a replica of which the node has no process."""
         if self.over:
             return
-        fault = Fault.NODE_LOST if problem.code == Code.NODE_GONE and not self.stopping else None
+        fault = None if self.stopping else self._fault_of(problem)
         exit = Exit(None, None, problem.log_tail, 0.0, requested=self.stopping, fault=fault, detail=_detail(problem))
         self.snapshot = dataclasses.replace(self.snapshot, state=ReplicaState.EXITED, exit=exit)
         self._changed()
         self._results.end(exit, problem)
+
+    def _fault_of(self, problem: Problem) -> Fault | None:
+        """The fault of an end; a node that refuses a start because it leaves has said so before."""
+        if problem.code == Code.NODE_LEAVING and self._node_leaves:
+            return Fault.NODE_LEFT
+        return Fault.NODE_LOST if problem.code == Code.NODE_GONE else None
 
 
 def _died(exit: Exit) -> Problem:

@@ -68,6 +68,8 @@ class Fault(enum.Enum):
     """By the kernel, because memory was exhausted."""
     NODE_LOST = "node_lost"
     """Its machine is out of reach: whether it still runs is not known."""
+    NODE_LEFT = "node_left"
+    """By the worker of its machine, which ends."""
 
 
 @dataclass(frozen=True)

@@ -67,6 +67,19 @@ def end_leftovers(socket_path: Path, engine: ProcessIdentity | None) -> None:
     socket_path.unlink(missing_ok=True)
 
 
+def end_keepers(run_dir: Path, seconds: float) -> list[str]:
+    """SIGKILL all processes of the keepers in `run_dir` that do not end by themselves within `seconds`. Blocks.
+
+    Returns the names of their sockets.
+    """
+    deadline = time.monotonic() + seconds
+    while (names := sorted(keepers_of(run_dir))) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    for name in names:
+        end_leftovers(run_dir / f"{name}.sock", None)
+    return names
+
+
 def keepers_of(run_dir: Path) -> dict[str, list[int]]:
     """The processes of all keepers whose sockets are in `run_dir`, by the name of the socket. Blocks."""
     found: dict[str, list[int]] = {}
