@@ -55,6 +55,15 @@ def test_the_list_is_a_table_and_says_what_went_wrong(canned: Canned, run: Run) 
     assert result.stderr == "broken: It died.\n"
 
 
+def test_the_list_says_why_a_replica_waits(canned: Canned, run: Run) -> None:
+    replicas = [
+        {"replica_id": 0, "status": "READY", "error_message": None},
+        {"replica_id": 1, "status": "RECOVERING", "error_message": "waits: No node has room: n1 (box) is LEAVING."},
+    ]
+    canned.answers["GET", "/v1/models/instances"] = Answer([{**INSTANCES[0], "replicas": replicas}])
+    assert run("list").stderr == "m: replica 1: waits: No node has room: n1 (box) is LEAVING.\n"
+
+
 def test_the_list_as_json_is_what_the_server_said(canned: Canned, run: Run) -> None:
     canned.answers["GET", "/v1/models/instances"] = Answer(INSTANCES)
     assert json.loads(run("list", "--json").stdout) == INSTANCES

@@ -14,6 +14,7 @@ from xinference.deployments.context import NodesView
 from xinference.deployments.deployment import Deployment
 from xinference.deployments.preparation import Runnable, Weights
 from xinference.deployments.snapshot import Status
+from xinference.deployments.views import replica_entries
 from xinference.error_codes import Code
 from xinference.errors import Problem
 from xinference.launch.model_shape import ModelShape
@@ -161,6 +162,24 @@ async def test_a_replica_without_room_waits_and_says_why_once(tmp_path: Path, mo
         placer.usable = ["n2"]
         await _until_running(world, 1)
         assert _nodes(deployment) == ["n2"]
+
+
+async def test_the_entry_of_a_replica_says_why_it_waits_until_it_has_a_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(relocation, "RETRY_SECONDS", 0.0)
+    async with running_world(tmp_path) as world:
+        placer = OneNodeEach("n1")
+        deployment = _launch(world, placer)
+        await _until_running(world, 1)
+        placer.usable = []
+        world.starter.running[0].die(LEFT)
+        while (entry := replica_entries(deployment.snapshot)[0])["error_message"] is None:
+            await asyncio.sleep(0)
+        assert (entry["status"], entry["error_message"]) == (Status.RECOVERING, "waits: No node has room.")
+        placer.usable = ["n2"]
+        await _until_running(world, 1)
+        assert replica_entries(deployment.snapshot)[0]["error_message"] is None
 
 
 async def test_a_launch_whose_node_is_lost_before_it_is_ready_goes_on_elsewhere(tmp_path: Path) -> None:

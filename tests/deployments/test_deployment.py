@@ -49,6 +49,7 @@ from xinference.deployments.inbox import (
     SetAliases,
     StageBegan,
     Unload,
+    Waits,
     WeightsRead,
 )
 from xinference.deployments.preparation import Weights
@@ -782,6 +783,7 @@ MESSAGES: dict[str, Callable[[World, Deployment], Message]] = {
     "ReplicaReady": lambda w, d: ReplicaReady(0, stale(w), None),
     "ReplicaExited": lambda w, d: ReplicaExited(0, stale(w), DIED),
     "RestartDue": lambda w, d: RestartDue(0, Path("python")),
+    "Waits": lambda w, d: Waits(0, Problem(Code.NO_NODE, "No node has room.")),
     "Placed": lambda w, d: Placed(0, Place()),
     "ReplicaDrained": lambda w, d: ReplicaDrained(0, stale(w), in_time=True),
     "PreparationFailed": lambda w, d: PreparationFailed(

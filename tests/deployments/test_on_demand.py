@@ -43,6 +43,7 @@ from xinference.deployments.inbox import (
     SetAliases,
     StageBegan,
     Unload,
+    Waits,
     WeightsRead,
 )
 from xinference.deployments.on_demand import Action, DemandCounter, next_residency, terms_of
@@ -81,6 +82,7 @@ EVERY_MESSAGE: dict[str, Message] = {
     "replica ready": ReplicaReady(0, _REPLICA, None),
     "replica exited": ReplicaExited(0, _REPLICA, None),
     "restart": RestartDue(0),
+    "waits": Waits(0, NO_ROOM),
     "placed": Placed(0, Place()),
     "replica drained": ReplicaDrained(0, _REPLICA, in_time=True),
     "replicas failed": ReplicasFailed(NO_ROOM),

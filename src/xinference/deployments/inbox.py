@@ -136,6 +136,15 @@ class RestartDue:
 
 
 @dataclass(frozen=True)
+class Waits:
+    """A replica without a process has no place; its place is looked for again after a while."""
+
+    number: int
+    problem: Problem | None
+    """None: it has a place now, which is prepared."""
+
+
+@dataclass(frozen=True)
 class Placed:
     """A replica without a process has a place, where weights and environment are prepared."""
 
@@ -232,6 +241,7 @@ Message = (
     | ReplicaReady
     | ReplicaExited
     | RestartDue
+    | Waits
     | Placed
     | ReplicaDrained
     | ReplicasFailed

@@ -33,6 +33,7 @@ from xinference.deployments.inbox import (
     SetAliases,
     StageBegan,
     Unload,
+    Waits,
     WeightsRead,
     resolve,
 )
@@ -54,7 +55,9 @@ log = logging.getLogger(__name__)
 #: Refusals for lack of memory, or because nothing can be written; they do not count as failures of the model.
 _OTHERS_FAULTS = frozenset({Code.NO_ROOM, Code.DOES_NOT_FIT}) | WRITE_PROBLEMS
 #: Messages of a load, which an unloaded model ignores: they were sent before it was unloaded.
-_OF_A_LOAD = (StageBegan, WeightsRead, Prepared, PreparationFailed, Granted, Refused, ReplicaReady, RestartDue, Placed)
+_OF_A_LOAD = (
+    StageBegan, WeightsRead, Prepared, PreparationFailed, Granted, Refused, ReplicaReady, RestartDue, Waits, Placed
+)  # fmt: skip
 #: Actions before which the engines are stopped.
 _UNLOADING = frozenset({Action.UNLOAD, Action.RELOAD, Action.REFUSE})
 
@@ -135,7 +138,7 @@ class Owner:
                 await self._advance(message)
             case ReplicaReady():
                 await self._note_ready(message)
-            case ReplicaChanged() | ReplicaExited() | RestartDue() | Placed() | ReplicaDrained():
+            case ReplicaChanged() | ReplicaExited() | RestartDue() | Waits() | Placed() | ReplicaDrained():
                 await self._change_replicas(message)
             case AddReplica() | RemoveReplica():
                 await self._change_replicas(message)
@@ -155,6 +158,8 @@ class Owner:
                 failed = await self._changes.note_exit(message)
             case RestartDue():
                 failed = await self._changes.start_due(message)
+            case Waits():
+                self._changes.note_wait(message)
             case Placed():
                 failed = await self._changes.place(message)
             case ReplicaDrained():

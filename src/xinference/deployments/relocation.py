@@ -6,7 +6,7 @@ import asyncio
 from pathlib import Path
 
 from xinference.deployments.context import DeploymentContext
-from xinference.deployments.inbox import Inbox, Placed, RestartDue
+from xinference.deployments.inbox import Inbox, Placed, RestartDue, Waits
 from xinference.deployments.loader import Loader
 from xinference.deployments.preparation import Preparation
 from xinference.deployments.record import Record
@@ -21,7 +21,7 @@ RETRY_SECONDS = 3.0
 
 
 class Relocation:
-    """Finds places for replicas without a process. Its tasks put `Placed` or `RestartDue` into the inbox."""
+    """Finds places for replicas without a process. Its tasks put `Placed`, `Waits` or `RestartDue` into the inbox."""
 
     def __init__(
         self,
@@ -68,6 +68,7 @@ class Relocation:
             if self._problems.get(number) != problem.cause:
                 self._problems[number] = problem.cause
                 self._record.add_event(Stage.START, f"replica {number} waits: {problem.cause}", level="WARNING")
+            self._inbox.put(Waits(number, problem))
             if self._context.room is not None:
                 self._context.room.ask(plan.uid, plan.request)
             await asyncio.sleep(RETRY_SECONDS)
@@ -88,6 +89,8 @@ class Relocation:
             for node_id in unusable:
                 self._preparation.prepared.pop(node_id, None)
             place = await self._loader.place_additional_replica(plan, ())
+        if number in self._problems:
+            self._inbox.put(Waits(number, None))
         for node_id in place.nodes:
             if node_id != LOCAL_NODE:
                 await self._preparation.prepare_node(plan, node_id)

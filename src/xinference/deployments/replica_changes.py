@@ -16,6 +16,7 @@ from xinference.deployments.inbox import (
     ReplicaExited,
     ReplicaReady,
     RestartDue,
+    Waits,
     resolve,
 )
 from xinference.deployments.loader import Loader
@@ -117,6 +118,11 @@ class ReplicaChanges:
         failed = await self._start(number, plan, python)
         self._record.publish()
         return failed
+
+    def note_wait(self, message: Waits) -> None:
+        """Show why a replica without a process is not started, or show it no more."""
+        self._replicas.note_wait(message.number, message.problem)
+        self._record.change()
 
     async def place(self, message: Placed) -> Problem | None:
         """Start a replica at another place, whose memory is reserved from now on."""

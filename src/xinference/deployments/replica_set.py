@@ -56,6 +56,8 @@ class _Replica:
     """One replica of the deployment, with or without a process."""
 
     process: ReplicaLike | None = None
+    waits: Problem | None = None
+    """Why it had no place when one was looked for last; None: it had one."""
     measured: bool = False
     removing: bool = False
     restarts: RestartCount = field(default_factory=RestartCount)
@@ -123,6 +125,7 @@ class ReplicaSet:
                 replica.measured,
                 replica.removing,
                 self._restart_problems.get(number),
+                replica.waits,
             )
             for number, replica in sorted(self._replicas.items())
         )
@@ -205,6 +208,11 @@ class ReplicaSet:
             and number not in self._restart_problems
         )
 
+    def note_wait(self, number: int, problem: Problem | None) -> None:
+        """A replica without a process has no place; None: it has one now."""
+        if self.waits_for_start(number):
+            self._replicas[number].waits = problem
+
     async def start(self, number: int, plan: SizedPlan, python: Path) -> None:
         """Start the process of a replica. Its row is written first, so that a later server can adopt the process.
 
@@ -218,7 +226,7 @@ class ReplicaSet:
         except BaseException:
             self._store.remove_replica(replica_id)
             raise
-        self._replicas[number].process = process
+        self._replicas[number].process, self._replicas[number].waits = process, None
         self._replicas[number].restarts.failed_starts = 0
         self._watch(number)
 

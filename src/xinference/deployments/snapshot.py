@@ -90,6 +90,8 @@ class ReplicaView:
     """The replica is being removed and gets no new requests."""
     problem: Problem | None = None
     """The reason why the replica is not started again."""
+    waits: Problem | None = None
+    """The reason why the replica is not started now: no machine has a place for it."""
 
     @property
     def ready(self) -> bool:

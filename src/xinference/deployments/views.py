@@ -192,10 +192,16 @@ def _replica_entry(deployment: DeploymentSnapshot, replica: ReplicaView) -> dict
         "gpu_idx": list(devices),
         "status": _replica_status(deployment, replica, problem),
         "created_ts": int(started or deployment.created),
-        "error_message": str(problem) if problem and process is None else None,
+        "error_message": _why_not_running(replica, problem) if process is None else None,
         "engine_pid": process.engine_pid if process else None,
         "keeper_pid": process.keeper_pid if process else None,
     }
+
+
+def _why_not_running(replica: ReplicaView, problem: Problem | None) -> str | None:
+    if problem is not None:
+        return str(problem)
+    return None if replica.waits is None else f"waits: {replica.waits.cause}"
 
 
 def _replica_status(deployment: DeploymentSnapshot, replica: ReplicaView, problem: Problem | None) -> Status:

@@ -51,6 +51,10 @@ def list_models(target: Target, shows_failed: bool, as_json: bool, wide: bool) -
     for instance in instances:
         if problem := instance.get("problem"):
             note(f"{instance['model_uid']}: {problem['cause']}")
+            continue
+        for replica in instance.get("replicas") or ():
+            if reason := replica.get("error_message"):
+                note(f"{instance['model_uid']}: replica {replica['replica_id']}: {reason}")
 
 
 def _failed(record: Json) -> Json:
