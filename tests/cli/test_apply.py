@@ -82,6 +82,15 @@ def test_a_file_of_another_form_is_refused_with_the_reason(tmp_path: Path, text:
         read_launches(written(tmp_path, text))
 
 
+def test_a_file_that_is_no_text_or_has_no_end_is_refused(tmp_path: Path) -> None:
+    latin = tmp_path / "latin.toml"
+    latin.write_bytes(b"\xff")
+    with pytest.raises(Problem, match=r"latin\.toml is not UTF-8 text"):
+        read_launches(latin)
+    with pytest.raises(Problem, match="/dev/zero has more than"):
+        read_launches(Path("/dev/zero"))
+
+
 def test_a_missing_file_is_named(run: Run, tmp_path: Path) -> None:
     result = run("apply", str(tmp_path / "no.toml"))
     assert result.exit_code == 1 and "no.toml can't be read: No such file or directory." in result.stderr

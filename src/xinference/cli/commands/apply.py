@@ -11,6 +11,7 @@ import click
 
 from xinference.cli.commands.launch import follow_begun, note_found
 from xinference.cli.connection import Target, with_server_options
+from xinference.cli.given_file import read_given
 from xinference.cli.options.json_option import json_option
 from xinference.cli.output import note, print_json, show_problem
 from xinference.client.client import Client
@@ -83,11 +84,12 @@ def read_launches(file: Path) -> list[Json]:
         Problem: 400, the file cannot be read, or has another form.
     """
     try:
-        text = file.read_text(encoding="utf-8")
+        with file.open(encoding="utf-8") as opened:
+            text = read_given(opened, hint=_EXAMPLE)
         document = json.loads(text) if file.suffix == ".json" else tomllib.loads(text)
     except OSError as error:
         raise bad_request(f"{file} can't be read: {error.strerror}.") from None
-    except (ValueError, RecursionError) as error:  # of the encoding, too
+    except (ValueError, RecursionError) as error:
         form = "JSON" if file.suffix == ".json" else "TOML"
         raise bad_request(f"{file} is not {form}: {str(error).rstrip('.')}.", hint=_EXAMPLE) from None
     models = document.get("models") if isinstance(document, dict) and set(document) == {"models"} else None

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 import click
 
 from xinference.cli.connection import Target, with_server_options, worker_ip_option
+from xinference.cli.given_file import read_given
 from xinference.cli.options.json_option import json_option
 from xinference.cli.options.name_argument import name_argument
 from xinference.cli.options.wide_option import wide_option
@@ -16,7 +17,6 @@ from xinference.cli.output import note, number_of_billions, print_json, size_in_
 from xinference.cli.table import print_table
 from xinference.config import Settings
 from xinference.errors import Problem, bad_request, join_names, near
-from xinference.files.small_file import MAX_BYTES
 
 if TYPE_CHECKING:
     from xinference.client import Client
@@ -42,16 +42,7 @@ def register(
     target: Target, model_type: str, file: TextIO, worker_ip: str | None, persist: bool, as_json: bool
 ) -> None:
     """Register a custom model."""
-    try:
-        text = file.read(MAX_BYTES + 1)
-    except UnicodeDecodeError:
-        raise bad_request(
-            f"{file.name} is not UTF-8 text.", hint="Give the JSON file that describes the model."
-        ) from None
-    if len(text) > MAX_BYTES:
-        raise bad_request(
-            f"{file.name} has more than {MAX_BYTES} bytes.", hint="Give the JSON file that describes the model."
-        )
+    text = read_given(file, hint="Give the JSON file that describes the model.")
     _require_json(text, file.name)
     with target.connect() as client:
         client.register_model(model_type, text, persist, worker_ip)
