@@ -14,7 +14,7 @@ async function begin(): Promise<void> {
   if (codeOf(location.hash) === null) {
     start();
     const needed = route.current.page === 'models' ? [answered, askEarly('LLM')] : [answered];
-    await Promise.race([Promise.all(needed), pause(PATIENCE, new AbortController().signal)]);
+    await Promise.race([Promise.all(needed), pause(PATIENCE)]);
   }
   const target = document.getElementById('app');
   if (target) mount(App, { target });

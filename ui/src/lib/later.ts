@@ -16,7 +16,7 @@ export async function later<T>(load: () => Promise<T>): Promise<T> {
     } catch (error) {
       if (live.problem === null) failed += 1;
       if (failed >= TRIES) throw error;
-      await pause(NEXT, new AbortController().signal);
+      await pause(NEXT);
     }
   }
 }

@@ -124,10 +124,9 @@ function report(problem: Problem | null, isBlocked: boolean): void {
   tabs.say({ kind: 'problem', problem: $state.snapshot(problem), isBlocked } satisfies Message);
 }
 
-/** Begin to follow. */
+/** Begin to follow, unless that has begun. */
 export function start(): void {
-  tabs.start();
-  tabs.say({ kind: 'hello' } satisfies Message);
+  if (tabs.start()) tabs.say({ kind: 'hello' } satisfies Message);
 }
 
 /** Follow as the new holder of the session, with a snapshot first; each tab does so after a log-in or a log-out in any. */

@@ -31,9 +31,9 @@ export class Tabs {
     this.#channel?.postMessage(message);
   }
 
-  /** Hold the stream now, or as soon as the tab that holds it ends. */
-  start(): void {
-    if (this.#leaving) return;
+  /** Hold the stream now, or as soon as the tab that holds it ends; whether this call began that. */
+  start(): boolean {
+    if (this.#leaving) return false;
     const leaving = new AbortController();
     this.#leaving = leaving;
     const lead = async (): Promise<void> => {
@@ -44,6 +44,7 @@ export class Tabs {
     };
     if (!this.#channel) void lead();
     else navigator.locks.request(NAME, { signal: leaving.signal }, lead).catch(() => undefined);
+    return true;
   }
 
   stop(): void {
