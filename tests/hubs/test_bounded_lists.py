@@ -59,6 +59,7 @@ def test_a_list_without_end_is_refused_at_its_limit(fetching: Fetching, server: 
     def without_end(handler: BaseHTTPRequestHandler) -> None:
         nonlocal sent
         handler.send_response(200)
+        handler.send_header("Connection", "close")
         handler.end_headers()
         with suppress(OSError):
             while sent < 64 * LIMIT:

@@ -35,7 +35,7 @@ class LoopbackHub:
         self.odd_answer: bytes | None = None
         """The JSON of every answer of the APIs, in place of the right one."""
         self.odd_handler: Callable[[BaseHTTPRequestHandler], None] | None = None
-        """Sends every answer of the APIs, in place of the right one."""
+        """Sends every answer of the APIs, in place of the right one. The connection is kept unless it says otherwise."""
         self.lock = threading.Lock()
         self.url = ""
 
@@ -87,7 +87,6 @@ class _Handler(BaseHTTPRequestHandler):
         query = {key: values[0] for key, values in parse_qs(url.query).items()}
         match parts:
             case ["api", *_] if self.hub.odd_handler is not None:
-                self.close_connection = True
                 self.hub.odd_handler(self)
             case ["api", *_] if self.hub.odd_answer is not None:
                 self._raw(self.hub.odd_answer)
