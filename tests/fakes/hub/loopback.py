@@ -35,7 +35,7 @@ class LoopbackHub:
         self.odd_answer: bytes | None = None
         """The JSON of every answer of the APIs, in place of the right one."""
         self.odd_handler: Callable[[BaseHTTPRequestHandler], None] | None = None
-        """Sends every answer of the APIs, in place of the right one. The connection is kept unless it says otherwise."""
+        """Sends every answer of the APIs, in place of the right one. It may close the connection by its header only."""
         self.lock = threading.Lock()
         self.url = ""
 
