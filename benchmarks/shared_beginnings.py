@@ -1,19 +1,20 @@
 """Time to the first token with equal beginnings: this server with llama.cpp, and the same engine with its defaults.
 
     python -m benchmarks.shared_beginnings --weights SmolLM2-135M-Instruct.Q4_1.gguf [--rounds 3] [--words 1850]
-        [--agent-words 6600] [--threads 1 --clock engine] [--before CHECKOUT]
+        [--agent-words 6600] [--context 8192] [--turns 20] [--limit SECONDS] [--threads 1 --clock engine]
+        [--before CHECKOUT]
 
-Both run at the same time and take turns with each request or burst; the ratios of one run count, not the seconds.
-Part 1 sends eight requests at once with one beginning, which nobody had before, and again after one request. Part 2
-lets agents with one system prompt take turns with growing histories: what Codex and Claude Code send first has about
-10,000 and 19,000 tokens, so the agents' common beginning fills most of this model's 8,192. Part 3 kills the engine,
-unloads the model, and lets a request load it; then it asks for a hot beginning, whose first token must come at most 0.3
-s after the load. Part 4 compares prompts that have nothing in common, with and without shared beginnings, or with the
-server of another source tree (`--before`). Part 5 asks the bare engine eight questions at once whose beginnings lie in
-eight slots already: nobody can be faster than that. Part 6 fills the slots and the saved states to their bounds, and
-compares the memory with the plan. Part 7 measures on the bare engine of what the time of a warm request consists: its
-own tokens after a known beginning, a token of the answer, the save and the restore of a state, and the same number of
-questions at once and one after the other.
+Both run at the same time and take turns with each request or burst; the ratios of one run count, not the seconds. Part
+1 sends eight requests at once with one beginning, which nobody had before, and again after one request. Part 2 lets
+agents with one system prompt take turns with growing histories: what Codex and Claude Code send first has about 10,000
+and 19,000 tokens, so the agents' common beginning fills most of this model's 8,192; `--context` measures longer ones
+with a copy of the weights. Part 3 kills the engine, unloads the model, and lets a request load it; then it asks for a
+hot beginning, whose first token must come at most 0.3 s after the load. Part 4 compares prompts that have nothing in
+common, with and without shared beginnings, or with the server of another source tree (`--before`). Part 5 asks the bare
+engine eight questions at once whose beginnings lie in eight slots already: nobody can be faster than that. Part 6 fills
+the slots and the saved states to their bounds, and compares the memory with the plan. Part 7 measures on the bare
+engine of what the time of a warm request consists: its own tokens after a known beginning, a token of the answer, the
+save and the restore of a state, and the same number of questions at once and one after the other.
 
 On a machine with other work, `--threads 1 --clock engine` counts the seconds that the engine's process has computed:
 with more threads, an engine that shares its cores waits for its own threads most of the time.
@@ -43,6 +44,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+from benchmarks.trained_context import weights_for
 from xinference.catalog.registry import builtin_families
 from xinference.engines.llama_cpp.engine import PROGRAM
 
@@ -50,6 +52,8 @@ WORDS = ("river", "stone", "lamp", "north", "seven", "quiet", "glass", "orbit", 
 SLOTS, CONTEXT = 8, 4096
 #: All that the model has: agents begin with long instructions.
 AGENT_CONTEXT = 8192
+#: Seconds for one turn of all agents for each word of their common beginning: two cores take a third of this for 6,600.
+TURN_SECONDS_A_WORD = 0.015
 #: The lengths of the own part of a prompt in part 7, in words.
 OWN_WORDS = (1, 9, 18, 36, 72)
 #: The slots and the context of part 6, which computes each cell of the cache.
@@ -146,7 +150,21 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--words", type=int, default=1850, help="length of the common beginning; a word is a token")
     parser.add_argument("--agent-words", type=int, default=6600, help="part 2: length of the agents' common beginning")
-    parser.add_argument("--turns", type=int, default=20)
+    parser.add_argument(
+        "--context",
+        type=int,
+        default=AGENT_CONTEXT,
+        metavar="TOKENS",
+        help="part 2: context of each agent; above the model's, a copy of the weights states it",
+    )
+    parser.add_argument("--turns", type=int, default=20, help="part 2: turns of each agent")
+    parser.add_argument(
+        "--limit",
+        type=float,
+        metavar="SECONDS",
+        help="part 2: no turn begins later; by default in proportion to turns and words, 1980 for 20 turns of 6,600",
+    )
+    parser.add_argument("--agents", type=int, default=4, help="part 2: number of agents")
     parser.add_argument("--parts", default="123")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--clock", choices=("wall", "engine"), default="wall")
@@ -154,13 +172,14 @@ def main() -> None:
     arguments = parser.parse_args()
     weights = arguments.weights.absolute()
     by_engine, threads = arguments.clock == "engine", arguments.threads
-    for part, context in (("1", CONTEXT), ("2", AGENT_CONTEXT)):
+    for part, context in (("1", CONTEXT), ("2", arguments.context)):
         if part not in arguments.parts:
             continue
         with (
             tempfile.TemporaryDirectory() as home,
-            ours(weights, Path(home), threads, by_engine=by_engine, n_ctx=context) as own,
-            bare(weights, threads, by_engine=by_engine, kv_unified_per_slot=context + 1) as engine,
+            weights_for(weights, context) as file,
+            ours(file, Path(home), threads, by_engine=by_engine, n_ctx=context) as own,
+            bare(file, threads, by_engine=by_engine, kv_unified_per_slot=context + 1) as engine,
         ):
             servers = {"xinference": own, "bare": engine}
             for server in servers.values():
@@ -168,7 +187,7 @@ def main() -> None:
             if part == "1":
                 bursts(servers, arguments.rounds, arguments.words)
             else:
-                agents(servers, arguments.agent_words, arguments.turns)
+                agents(servers, arguments.agent_words, arguments.turns, arguments.agents, arguments.limit)
             memory(own)
     if "3" in arguments.parts:
         with (
@@ -300,12 +319,16 @@ def _in_turn(server: Server, bodies: Sequence[dict[str, Any]]) -> list[float]:
     return [server.first_token(body) for body in bodies]
 
 
-def agents(servers: dict[str, Server], words: int, turns: int, count: int = 4) -> None:
+def agents(servers: dict[str, Server], words: int, turns: int, count: int, limit: float | None) -> None:
     """Part 2: the servers take turns with each turn of all agents, so that both have the same machine."""
+    until = time.monotonic() + (TURN_SECONDS_A_WORD * words * turns if limit is None else limit)
     histories: dict[tuple[str, int], list[dict[str, Any]]] = {}
     total = dict.fromkeys(servers, 0.0)
     before = {name: server.computed_tokens() for name, server in servers.items()}
     for turn in range(turns):
+        if turn and time.monotonic() > until:
+            print(f"the limit of time ended the part after {turn} of {turns} turns", flush=True)
+            break
         for name, server in servers.items():
             begin = server.clock()
             of_agents = [histories.setdefault((name, n), [_system(words)]) for n in range(count)]

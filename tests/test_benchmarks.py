@@ -16,6 +16,10 @@ from benchmarks.gateway.targets import costless
 from benchmarks.shared_beginnings import Server, apart, in_threads
 from benchmarks.speculation import WITHOUT, Answer
 from benchmarks.speculation import table as table_of_speculation
+from benchmarks.trained_context import weights_for
+
+from tests.formats.gguf_writer import Gguf
+from xinference.formats.gguf import read_header
 
 
 def figures(target: str, *events_a_second: int, cpu: float = 0.0) -> Figures:
@@ -121,3 +125,19 @@ def test_prompts_with_nothing_in_common_are_compared_request_by_request(
 
 def test_calls_at_the_same_time_give_their_results_in_order() -> None:
     assert in_threads(int.__mul__, (1, 2, 3), (4, 5, 6)) == [4, 10, 18]
+
+
+def test_weights_with_a_longer_context_are_a_copy_that_differs_in_that_number_only(tmp_path: Path) -> None:
+    weights = Gguf().write(tmp_path / "m.gguf")
+    with weights_for(weights, 16384) as copy:
+        assert read_header(copy).context_length == 16384
+        assert read_header(weights).context_length == 128
+        old, new = weights.read_bytes(), copy.read_bytes()
+        assert sum(a != b for a, b in zip(old, new, strict=True)) <= 4
+    assert not copy.exists()
+
+
+def test_weights_that_have_the_context_are_not_copied(tmp_path: Path) -> None:
+    weights = Gguf().write(tmp_path / "m.gguf")
+    with weights_for(weights, 128) as same:
+        assert same == weights
