@@ -48,6 +48,7 @@ from xinference.nodes.supervisor_link import SupervisorLink
 from xinference.process.home import own_home
 from xinference.process.leftovers import keepers_of
 from xinference.process.own_program import Inherited, start_again
+from xinference.tls_listener import bind
 from xinference.work_threads import LongWork
 
 if TYPE_CHECKING:
@@ -159,19 +160,14 @@ def _local_address(membership: Membership) -> str:
 
 def _listen(host: str, port: int, option: str) -> socket.socket:
     """Bind a socket; `option` sets its port."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        listener.bind((host, port))
+        return bind(host, port)
     except OSError as error:
-        listener.close()
         raise InUse(
             Code.PORT_TAKEN,
             f"Can't listen on {host_in_url(host)}:{port}: {error.strerror}.",
             hint=f"Choose another {option}, or another --host of this machine.",
         ) from None
-    return listener
 
 
 def _address(listener: socket.socket) -> str:

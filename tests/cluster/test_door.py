@@ -191,6 +191,19 @@ async def test_machines_that_connect_and_say_nothing_keep_nobody_out(
         each.close()
 
 
+@pytest.mark.parametrize("begin", [b"", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc"])
+async def test_500_connections_that_set_up_no_tls_keep_nobody_out(site: Site, begin: bytes) -> None:
+    node = site.machine("node")
+    await node.join()
+    writers = [(await asyncio.open_connection("127.0.0.1", site.cluster.port))[1] for _ in range(500)]
+    for each in writers:
+        each.write(begin)
+    assert (await node.greet()).epoch == 1
+    assert await site.machine("new").join()
+    for each in writers:
+        each.transport.abort()
+
+
 async def test_a_node_that_connects_often_and_says_nothing_has_one_connection(site: Site) -> None:
     node = site.machine()
     node_id = await node.join()

@@ -17,11 +17,12 @@ from tests.gateway.harness import CHAT, STREAM, chunked, router_to, served
 from tests.support.loopback_server import serve_connections
 from xinference.gateway.door_load import DoorLoad
 from xinference.gateway.front_door import FrontDoor, front_door_server
-from xinference.gateway.http import server as server_module
 from xinference.gateway.http.engine_pool import EngineDiedError, EnginePool, EngineUnreachableError
+from xinference.gateway.http.server import Server
 from xinference.hosts import node_name
 from xinference.nodes.certificates import ClusterAuthority, NodeIdentity, public_bytes
 from xinference.routing.table import Target
+from xinference.tls_listener import HandshakeLimits
 
 GATEWAY, WORKER = "n00000000000a", "n00000000000b"
 HEADERS = ((b"content-type", b"application/json"),)
@@ -303,7 +304,7 @@ async def test_who_has_no_certificate_of_the_cluster_gets_nothing(
 async def test_a_connection_that_does_not_set_up_tls_is_closed_soon(
     identities: tuple[NodeIdentity, NodeIdentity], begin: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(server_module, "TLS_SECONDS", 0.2)
+    monkeypatch.setattr(Server, "handshake_limits", HandshakeLimits(seconds=0.2))
     async with worker_with(identities, answer_whole) as worker:
         reader, writer = await asyncio.open_connection("127.0.0.1", worker.port)
         writer.write(begin)

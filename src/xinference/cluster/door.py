@@ -34,12 +34,12 @@ from xinference.nodes.hello import (
 from xinference.nodes.join_tokens import parse_token, use_token
 from xinference.task_set import TaskSet
 from xinference.tcp_keepalive import NODE
+from xinference.tls_listener import HandshakeLimits, TlsListener, bind
 
 log = logging.getLogger(__name__)
 #: Maximum time for the connection with which the supervisor tries the data port of a node, in seconds.
 TRIAL_SECONDS = 3.0
-#: Maximum time in which the other end of a connection confirms its end, in seconds.
-END_SECONDS = 5.0
+HANDSHAKES = HandshakeLimits(seconds=HELLO_SECONDS)
 #: Maximum number of connections without a certificate of a node that wait for their first message.
 MAX_STRANGERS = 64
 _DECODER = msgspec.msgpack.Decoder(Join | Hello)
@@ -76,7 +76,7 @@ class ClusterDoor:
         self.greeted: Callable[[], None] = lambda: None
         """Called after each hello of a node."""
         self._tasks = TaskSet()
-        self._server: asyncio.Server | None = None
+        self._port: TlsListener | None = None
         self.removed: set[str] = {row.node_id for row in rows.nodes() if row.removed is not None}
         """The nodes whose certificates are refused."""
 
@@ -86,21 +86,19 @@ class ClusterDoor:
         Raises:
             OSError: the port is in use.
         """
-        self._server = await asyncio.start_server(
-            self._accept,
-            host,
-            port,
-            ssl=context,
-            ssl_handshake_timeout=HELLO_SECONDS,
-            ssl_shutdown_timeout=END_SECONDS,
-        )
-        return int(self._server.sockets[0].getsockname()[1])
+        listener = bind(host, port)
+        self._port = TlsListener(listener, self._create_protocol, context, HANDSHAKES)
+        self._port.open()
+        return int(listener.getsockname()[1])
 
     async def close(self) -> None:
         """Listen no more, and end all links."""
-        if self._server is not None:
-            self._server.close()
+        if self._port is not None:
+            self._port.close()
         await self._tasks.end()
+
+    def _create_protocol(self) -> asyncio.StreamReaderProtocol:
+        return asyncio.StreamReaderProtocol(asyncio.StreamReader(), self._accept)
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._tasks.start(self._serve(reader, writer))

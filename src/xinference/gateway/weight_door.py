@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import socket
 import ssl
 from collections.abc import Callable, Container
 from pathlib import Path
@@ -12,6 +11,7 @@ from pathlib import Path
 from xinference.gateway.front_door import FrontDoor, front_door_server
 from xinference.gateway.http.engine_pool import EnginePool
 from xinference.gateway.weight_files import WeightFiles
+from xinference.tls_listener import bind
 
 log = logging.getLogger(__name__)
 
@@ -37,14 +37,10 @@ class WeightDoor:
 
     def open(self, host: str, port: int) -> int:
         """Listen; returns the port, or 0: it is in use, as on a machine with a worker."""
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        listener = socket.socket(family, socket.SOCK_STREAM)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            listener.bind((host, port))
+            listener = bind(host, port)
             listener.listen()  # from now on, and not only once the task runs
         except OSError as error:
-            listener.close()
             log.warning("workers cannot copy weights from this machine: port %d: %s", port, error.strerror)
             return 0
         # Not `serve`: the signals are those of the server for requests.

@@ -22,6 +22,7 @@ from xinference.gateway.http.asgi import ASGIApp
 from xinference.gateway.http.connection_limits import ConnectionLimits, Connections
 from xinference.gateway.http.last_answers import Shutdown
 from xinference.gateway.http.uvicorn_protocol import Protocol
+from xinference.tls_listener import HandshakeLimits, TlsListener
 
 log = logging.getLogger(__name__)
 
@@ -30,9 +31,6 @@ DRAIN_SECONDS = 5.0
 #: Maximum time in which clients read the reason of the end; a client that does not read is not waited for any longer.
 LAST_WRITES_SECONDS = 2.0
 POLL_SECONDS = 0.02
-#: Maximum time of a connection until its TLS is set up, and for the end of its TLS, in seconds. asyncio's are 60 s and
-#: 30 s: connections of machines without a certificate would take the descriptors that engines need.
-TLS_SECONDS, TLS_END_SECONDS = 10.0, 5.0
 #: Interval at which the date in the answers' headers is updated.
 DATE_SECONDS = 1.0
 
@@ -43,6 +41,8 @@ class Server(uvicorn.Server):
     ended_by: int = signal.SIGTERM
     #: Called once the server listens.
     on_start: Callable[[], None] | None = None
+    #: Of a port with TLS.
+    handshake_limits = HandshakeLimits()
 
     def __init__(
         self,
@@ -59,6 +59,7 @@ class Server(uvicorn.Server):
         self._drain_seconds = drain_seconds
         self._stopped = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._tls_ports: list[TlsListener] = []
 
     async def main_loop(self) -> None:
         # uvicorn's loop checks ten times a second whether to stop, and takes that time from an engine on its core.
@@ -77,16 +78,11 @@ class Server(uvicorn.Server):
             return
         await super().startup(sockets=[])
         for listener in sockets:
-            self.servers.append(
-                await asyncio.get_running_loop().create_server(
-                    self._create_protocol,
-                    sock=listener,
-                    ssl=self.config.ssl,
-                    backlog=self.config.backlog,
-                    ssl_handshake_timeout=TLS_SECONDS,
-                    ssl_shutdown_timeout=TLS_END_SECONDS,
-                )
+            port = TlsListener(
+                listener, self._create_protocol, self.config.ssl, self.handshake_limits, self.config.backlog
             )
+            port.open()
+            self._tls_ports.append(port)
 
     def _create_protocol(self) -> asyncio.Protocol:
         protocol: Any = self.config.http_protocol_class
@@ -145,7 +141,7 @@ class Server(uvicorn.Server):
         self._shutdown.begun = True
         if self._before_end is not None:
             await self._before_end()
-        for listener in (*self.servers, *(sockets or ())):
+        for listener in (*self._tls_ports, *self.servers, *(sockets or ())):
             listener.close()
         state = self.server_state
         for connection in list(state.connections):
