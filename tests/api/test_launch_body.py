@@ -74,9 +74,16 @@ def test_packages_for_a_locked_environment_are_refused(field: str) -> None:
 
 
 def test_a_field_without_effect_on_one_machine_is_a_warning() -> None:
-    body = LaunchBody(model_name="m", worker_ip="10.0.0.7:1", enable_virtual_env=True)
-    assert [warning.split()[0] for warning in body.warnings()] == ["worker_ip", "enable_virtual_env"]
-    assert body.request() == LaunchBody(model_name="m").request()
+    body = LaunchBody(model_name="m", worker_ip="10.0.0.7:1", enable_virtual_env=True, allow_plain_gang=True)
+    named = [warning.split()[0] for warning in body.warnings()]
+    assert named == ["worker_ip", "allow_plain_gang", "enable_virtual_env"]
+    assert body.model_copy(update={"allow_plain_gang": False}).request() == LaunchBody(model_name="m").request()
+
+
+def test_a_gang_without_encryption_has_no_effect_on_replicas_of_one_machine_in_a_cluster_either() -> None:
+    body = LaunchBody(model_name="m", allow_plain_gang=True)
+    assert [warning.split()[0] for warning in body.warnings(is_cluster=True)] == ["allow_plain_gang"]
+    assert body.model_copy(update={"n_worker": 2}).warnings(is_cluster=True) == []
 
 
 def test_the_places_of_replicas_become_their_devices_in_turn() -> None:

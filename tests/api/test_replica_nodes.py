@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from dataclasses import replace
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from tests.deployments.doubles import sized_plan
 from xinference.api import replica_nodes, schemas
+from xinference.api.launch_body import IGNORED_NODES
+from xinference.api.routes import replicas
+from xinference.control.controller import Controller
 from xinference.deployments import views
 from xinference.deployments.snapshot import DeploymentSnapshot, ReplicaView
+from xinference.errors import Problem
 from xinference.launch.place import Place
 
 SUPERVISOR = "10.0.0.1:9997"
@@ -75,3 +79,13 @@ def test_one_machine_has_no_further_fields() -> None:
     (entry,) = replicas_at(Place())
     found = replica_nodes.with_machine(controller(), entry, SUPERVISOR)
     assert found == entry | {"worker_address": SUPERVISOR}
+
+
+def test_the_node_of_a_further_replica_is_refused_in_a_cluster_and_a_warning_on_one_machine() -> None:
+    body = replicas.ReplicaBody.model_validate({"replica_config": {"devices": [{"worker_ip": "box9"}]}})
+    events: list[tuple[str, ...]] = []
+    log = SimpleNamespace(add=lambda *event: events.append(event))
+    replicas._check_nodes(body, cast(Controller, SimpleNamespace(is_cluster=False, event_log=log)), "m")
+    assert events == [("m", "WARNING", "plan", IGNORED_NODES)]
+    with pytest.raises(Problem, match="worker_ip can't choose the machine of a further replica"):
+        replicas._check_nodes(body, cast(Controller, SimpleNamespace(is_cluster=True, event_log=log)), "m")

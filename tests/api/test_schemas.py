@@ -18,6 +18,7 @@ from tests.engines.plans import launch_of, plan_of
 from tests.support.cases import in_one_test
 from xinference.api import catalog_schemas, host_usage, schemas, server_schemas
 from xinference.api.errors import ProblemParts
+from xinference.api.launch_body import LaunchBody
 from xinference.config import Settings
 from xinference.control.controller import Controller
 from xinference.control.planned_launch import PlannedLaunch, planned_entry
@@ -117,6 +118,13 @@ async def test_a_dry_run_has_exactly_the_fields_of_its_schema(empty: httpx2.Asyn
     assert answer.status_code == 200, answer.text
     assert undescribed(schemas.LaunchPlanAnswer, answer.json()) == set()
     assert absent(schemas.LaunchPlanAnswer, answer.json()) == set()
+
+
+async def test_a_dry_run_has_the_warnings_of_the_launch(empty: httpx2.AsyncClient) -> None:
+    body = {"model_name": "llama-2-chat", "model_format": "ggufv2", "worker_ip": "box9", "enable_virtual_env": True}
+    answer = await empty.post("/v1/models?dry_run=true", json=body)
+    assert answer.json()["warnings"] == LaunchBody.model_validate(body).warnings()
+    assert "worker_ip box9 is ignored" in answer.text
 
 
 EXACT: list[tuple[Any, Callable[[], Any]]] = [

@@ -288,6 +288,12 @@ def test_a_dry_run_prints_the_plan_with_its_reasons(canned: Canned, run: Run) ->
         assert text in result.stdout
 
 
+def test_a_dry_run_prints_the_warnings_of_the_launch(canned: Canned, run: Run) -> None:
+    canned.answers["POST", "/v1/models"] = Answer(PLAN | {"warnings": ["worker_ip box9 is ignored"]})
+    result = run("launch", "-n", "m", "--worker-ip", "box9", "--dry-run")
+    assert "Warnings:\n  - worker_ip box9 is ignored\n" in result.stdout
+
+
 def test_a_dry_run_names_the_node_and_the_gpus_of_each_replica_of_a_cluster(canned: Canned, run: Run) -> None:
     places = [
         {"replica": 0, "rank": 0, "node": "n-1a", "devices": [0, 1]},

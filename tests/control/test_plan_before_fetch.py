@@ -274,7 +274,8 @@ def test_a_dry_run_without_a_server_says_what_a_server_would_load_and_changes_no
     store.close()
     named = {"model_name": "llama-2-chat", "model_format": "ggufv2", "quantization": "Q4_K_M"}
     body = {**named, "download_hub": "huggingface"}
-    entry = plan_launch({**body, "n_ctx": 512, "n_parallel": 1}, settings)
+    entry = plan_launch({**body, "n_ctx": 512, "n_parallel": 1, "worker_ip": "box9"}, settings)
+    assert entry["warnings"] == ["worker_ip box9 is ignored: this server has no cluster"]
     [model] = entry["models_of_home"]
     assert model["model_uid"] == "earlier" and 5 * GIB < model["memory_bytes"] < 6 * GIB
     assert entry["memory"]["source"] == "file header" and entry["model_uid"] == "llama-2-chat"

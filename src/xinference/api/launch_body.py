@@ -24,6 +24,9 @@ _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 #: A ttl that ends as soon as the answer is sent.
 AT_ONCE = 0.001
 
+#: The warning about nodes in `replica_config` on one machine.
+IGNORED_NODES = "replica_config: worker_ip is ignored: this server has no cluster"
+
 
 class LoraModule(BaseModel):
     """One LoRA adapter."""
@@ -179,6 +182,8 @@ class LaunchBody(BaseModel):
     def warnings(self, *, is_cluster: bool = False) -> list[str]:
         """One warning for each field that has no effect."""
         warnings = [] if is_cluster else self._warnings_of_nodes()
+        if self.allow_plain_gang and self.n_worker == 1:
+            warnings.append("allow_plain_gang is ignored: n_worker is 1, so each replica runs on one machine")
         if self.enable_virtual_env is not None:
             warnings.append(
                 "enable_virtual_env is ignored: each engine runs in its own locked environment (`xinference env`)"
@@ -190,7 +195,7 @@ class LaunchBody(BaseModel):
         if self.worker_ip is not None:
             warnings.append(f"worker_ip {self.worker_ip} is ignored: this server has no cluster")
         if any(device.worker_ip for config in self.replica_config or () for device in config.devices):
-            warnings.append("replica_config: worker_ip is ignored: this server has no cluster")
+            warnings.append(IGNORED_NODES)
         return warnings
 
     def _nodes(self) -> str | None:

@@ -107,6 +107,7 @@ class LaunchPlanAnswer(Answer):
     download_bytes: int | None = Field(description="Bytes of the files that are not cached; null: not known")
     disk: list[PlannedDiskUse]
     reasons: list[str]
+    warnings: list[str] = Field(description="One text for each field of the launch that has no effect")
     options: dict[str, Any] = Field(description="Options of the engine, by its own names")
     found: Literal["running", "launching", "unloaded", "failed"] | None = Field(
         description="The state of an earlier, equal launch, which a launch would use or start again, and whose plan "

@@ -107,6 +107,8 @@ def plan_text(plan: Json) -> str:
     for name, value in facts.items():
         values = value if isinstance(value, list) else [value] if value else []
         lines += [f"  {name + ':' if not index else '':<10}  {each}" for index, each in enumerate(values)]
+    if warnings := plan.get("warnings"):
+        lines += ["Warnings:", *(f"  - {warning}" for warning in warnings)]
     if reasons := plan.get("reasons"):
         lines += ["Why:", *(f"  - {reason}" for reason in reasons)]
     return broken("\n".join([*lines, *_copy_lines(plan)]))

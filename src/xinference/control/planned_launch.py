@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,11 +30,17 @@ class PlannedLaunch:
         return cls(sized.launch if sized else _resolved(plan), sized, found=found, copy=copy)
 
 
-def planned_entry(planned: PlannedLaunch) -> dict[str, Any]:
-    """A plan in the form of the API."""
+def planned_entry(planned: PlannedLaunch, warnings: Iterable[str] = ()) -> dict[str, Any]:
+    """A plan in the form of the API.
+
+    Args:
+        planned: the plan.
+        warnings: the fields of the launch that have no effect.
+    """
     copy = planned.copy
     return {
         **plan_entry(planned.launch, planned.sized, planned.forecast),
+        "warnings": list(warnings),
         "found": planned.found,
         "plan_of_copy": planned_entry(copy) if isinstance(copy, PlannedLaunch) else None,
         "problem_of_copy": copy.to_dict() if isinstance(copy, Problem) else None,

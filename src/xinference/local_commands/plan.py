@@ -48,7 +48,8 @@ def plan_launch(body: Mapping[str, Any], settings: Settings | None = None) -> di
     except ValidationError as error:
         first = error.errors()[0]
         raise bad_request(f"{'.'.join(map(str, first['loc']))}: {first['msg']}.") from None
-    return asyncio.run(HomePlanner(settings or Settings.from_env()).plan(request, new=launch.new))
+    plan = asyncio.run(HomePlanner(settings or Settings.from_env()).plan(request, new=launch.new))
+    return {**plan, "warnings": launch.warnings()}
 
 
 @dataclass(frozen=True)

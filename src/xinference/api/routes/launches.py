@@ -105,11 +105,11 @@ async def launch(
 ) -> dict[str, Any]:
     """Launch a model; with `dry_run` answer only the plan, with `wait_ready` answer when the model is ready."""
     if dry_run:
-        return planned_entry(
-            await controller.stop_notice.unless_given(
-                controller.plan(body.request(is_cluster=controller.is_cluster), new=body.new)
-            )
+        is_cluster = controller.is_cluster
+        planned = await controller.stop_notice.unless_given(
+            controller.plan(body.request(is_cluster=is_cluster), new=body.new)
         )
+        return planned_entry(planned, body.warnings(is_cluster=is_cluster))
     return await launch_and_wait(controller, body, wait_ready=wait_ready)
 
 

@@ -10,9 +10,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from xinference.api import schemas
 from xinference.api.dependencies import AddressDep, ControllerDep
 from xinference.api.errors import ERROR_RESPONSES, problems
-from xinference.api.launch_body import Count, ReplicaConfig, Text
+from xinference.api.launch_body import IGNORED_NODES, Count, ReplicaConfig, Text
 from xinference.api.replica_nodes import with_machine
 from xinference.api.strict import StrictRoute
+from xinference.control.controller import Controller
 from xinference.deployments.deployment import Deployment
 from xinference.engines.registry import all_engines
 from xinference.errors import bad_request
@@ -66,6 +67,7 @@ async def add(
     body = body or ReplicaBody()
     deployment = controller.running(model_uid)
     _check(body, deployment)
+    _check_nodes(body, controller, model_uid)
     added = []
     for config in body.configs():
         adding = deployment.add_replica(config.indices, wait_ready=wait_ready)
@@ -83,6 +85,18 @@ async def add(
 async def remove(controller: ControllerDep, model_uid: str, replica_id: int) -> dict[str, int]:
     """Remove a replica after its running requests have ended; the last one can't be removed."""
     return {"remaining_replicas": await controller.running(model_uid).remove_replica(replica_id)}
+
+
+def _check_nodes(body: ReplicaBody, controller: Controller, uid: str) -> None:
+    """Reject a node for the new replicas in a cluster; on one machine, it is ignored with a warning, as by a launch."""
+    if not any(device.worker_ip for config in body.configs() for device in config.devices):
+        return
+    if controller.is_cluster:
+        raise bad_request(
+            "replica_config: worker_ip can't choose the machine of a further replica; its launch chooses the machines.",
+            hint=f"Leave out worker_ip: the replica gets a machine that the launch of {uid} permits.",
+        )
+    controller.event_log.add(uid, "WARNING", "plan", IGNORED_NODES)
 
 
 def _check(body: ReplicaBody, deployment: Deployment) -> None:
