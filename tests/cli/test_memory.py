@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from tests.catalog.custom import EMBEDDING_2
 from tests.cli.conftest import Run
+from xinference.catalog.registry import builtin_families
 from xinference.config import Settings
+from xinference.engines.registry import all_engines
 from xinference.errors import Problem
+from xinference.hardware.devices import Host
+from xinference.launch.match import match
+from xinference.launch.plan import LaunchDraft, ResolvedLaunch
+from xinference.launch.request import LaunchRequest
 from xinference.local_commands.memory import Estimate, estimate
+from xinference.planning.expected_shape import expected_shape
+from xinference.planning.occupancy import Occupancy, available
+from xinference.planning.sizing import size_launch
 
 GIB = 1024**3
+CPU = Host(16, 64 * GIB, 64 * GIB, cpu_flags=frozenset({"avx2"}))
 
 
 @pytest.fixture
@@ -96,7 +107,11 @@ def test_the_command_prints_a_table_or_json_without_a_server(run: Run) -> None:
     shown = run(*flags)
     assert shown.exit_code == 0 and shown.stdout.splitlines()[2].split()[0] == "llama.cpp"
     found = json.loads(run(*flags, "--kv-cache-dtype", "8", "--json").stdout)[0]
-    assert found["kv_cache_bytes"] == GIB and found["total_bytes"] > found["weights_bytes"] + GIB
+    assert (
+        found["kv_cache_bytes"] == GIB
+        and found["saved_states_bytes"] == 0
+        and found["total_bytes"] > found["weights_bytes"] + GIB
+    )
 
 
 def test_what_no_registry_names_is_counted_by_its_own_files(settings: Settings) -> None:
@@ -127,3 +142,22 @@ def test_a_model_that_was_registered_for_good_is_known(settings: Settings) -> No
             context_length=128,
             settings=settings,
         )
+
+
+@pytest.mark.parametrize("name", ["qwen2.5-instruct", "smollm2-instruct", "llama-2-chat"])
+@pytest.mark.parametrize("beginnings", [True, False])
+def test_the_total_is_that_of_the_plan_of_a_launch(settings: Settings, name: str, beginnings: bool) -> None:
+    settings = replace(settings, shared_beginnings=beginnings)
+    request = LaunchRequest(model_name=name, model_format="ggufv2", quantization="Q8_0")
+    version = match(builtin_families(), request)
+    found = estimate(
+        model_name=name, model_format="ggufv2", quantization="Q8_0", context_length=4096, settings=settings
+    )[0]
+    draft = LaunchDraft(name, request, version, "llama.cpp", use_gpu=False, threads=1)
+    source = version.spec.sources[0]
+    launch = ResolvedLaunch(draft, source, {"n_ctx": 4095, "n_parallel": 1})
+    there = available(CPU, Occupancy(saves_states=settings.saves_states))
+    model = all_engines()["llama.cpp"].memory
+    sizing = size_launch(launch, Path("/w.gguf"), expected_shape(version, source)[0], there, model).sizing
+    assert (found.engine, bool(found.saved_states_bytes)) == ("llama.cpp", beginnings)
+    assert (found.saved_states_bytes, found.total_bytes) == (sizing.state_bytes, sizing.total_bytes)

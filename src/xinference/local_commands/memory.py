@@ -18,6 +18,7 @@ from xinference.hubs.registry import all_hubs
 from xinference.launch.match import match
 from xinference.launch.model_shape import ModelShape
 from xinference.launch.name_tag import without_tag
+from xinference.launch.plan import LaunchDraft, ResolvedLaunch
 from xinference.launch.request import LaunchRequest
 from xinference.planning.gguf_makers import are_early, stored_shape
 from xinference.planning.memory import MemoryBudget, MemoryEstimate
@@ -28,6 +29,8 @@ from xinference.weights.fetch import cached_path
 
 #: Supported bits of one element of the KV cache.
 KV_BITS = (8, 16, 32)
+#: Those of a launch without options for the cache. Only such a launch saves the states of prompts.
+PLANNED_KV_BITS = 16
 #: Tokens of prompt and answer together if no context is named.
 USUAL_CONTEXT = 4096
 
@@ -44,6 +47,8 @@ class Estimate:
     kv_cache_bytes: int
     overhead_bytes: int
     """The remaining memory: the program, its compute buffers, CUDA's context."""
+    saved_states_bytes: int
+    """Maximum size of the saved states of prompts, as a launch plans it."""
     source: str
     """The source of the model's hyperparameters."""
     devices: int
@@ -51,7 +56,7 @@ class Estimate:
 
     @property
     def total_bytes(self) -> int:
-        return self.weights_bytes + self.kv_cache_bytes + self.overhead_bytes
+        return self.weights_bytes + self.kv_cache_bytes + self.overhead_bytes + self.saved_states_bytes
 
 
 def estimate(
@@ -93,7 +98,20 @@ def estimate(
         and engine.table.supports(version.spec, version.quantization)
     ]
     context = context_length or min(USUAL_CONTEXT, version.family.context_length or USUAL_CONTEXT)
-    return [_estimate_on(engine, version, shape, context, kv_cache_bits, source) for engine in engines]
+    saves_states = settings.saves_states and kv_cache_bits == PLANNED_KV_BITS
+    return [
+        _estimate_on(engine, _launch_of(engine, version, request), shape, context, kv_cache_bits, source, saves_states)
+        for engine in engines
+    ]
+
+
+def _launch_of(engine: Engine, version: ModelVersion, request: LaunchRequest) -> ResolvedLaunch:
+    """The launch that an estimate is about: without options, on the devices that are usual for the engine."""
+    on_gpu = engine.memory.usual_devices > 0
+    draft = LaunchDraft(request.model_name, request, version, engine.table.engine, on_gpu, threads=1)
+    source = next((each for each in version.spec.sources if each.has(version.quantization)), version.spec.sources[0])
+    choice = engine.choose_files(source, version, {})
+    return ResolvedLaunch(draft, choice.source or source, choice.options)
 
 
 def _version(request: LaunchRequest, settings: Settings) -> ModelVersion:
@@ -111,21 +129,30 @@ def _version(request: LaunchRequest, settings: Settings) -> ModelVersion:
 
 
 def _estimate_on(
-    engine: Engine, version: ModelVersion, shape: ModelShape, context_length: int, kv_cache_bits: int, source: str
+    engine: Engine,
+    launch: ResolvedLaunch,
+    shape: ModelShape,
+    context_length: int,
+    kv_cache_bits: int,
+    source: str,
+    saves_states: bool,
 ) -> Estimate:
-    estimate = MemoryEstimate(shape, engine.memory, MemoryBudget(0, devices=engine.memory.usual_devices))
+    model = engine.memory
+    estimate = MemoryEstimate(shape, model, MemoryBudget(0, devices=model.usual_devices))
     # The context here is prompt and answer together, the usual definition; that of the planner is the longest prompt.
     prompt = context_length - 1
+    sizing = estimate.sizing(prompt, 1, ())
     return Estimate(
-        version.version_id,
+        launch.version.version_id,
         engine.table.engine,
         context_length,
         kv_cache_bits,
-        shape.weights_bytes,
-        estimate.cache(prompt),
-        estimate.overhead(prompt, 1),
+        sizing.weights_bytes,
+        sizing.kv_cache_bytes,
+        sizing.overhead_bytes,
+        model.state_bytes(launch, sizing) if saves_states else 0,
         source,
-        engine.memory.usual_devices,
+        model.usual_devices,
     )
 
 

@@ -49,7 +49,8 @@ from xinference.cli.table import print_table
 def cal_model_mem(as_json: bool, kv_cache_bits: str, **arguments: Any) -> None:
     """Estimate the memory that a model needs, for each engine that runs it.
 
-    The estimate is for one request that fills the whole context.
+    The estimate is for one request that fills the whole context. The total is that of the plan of a launch with this
+    context and one slot (`launch --dry-run`), including the saved states of prompts.
     """
     from xinference.local_commands.memory import estimate
 
@@ -58,10 +59,17 @@ def cal_model_mem(as_json: bool, kv_cache_bits: str, **arguments: Any) -> None:
         print_json([{**vars(each), "total_bytes": each.total_bytes} for each in estimates])
         return
     print_table(
-        ["Engine", "Weights", "KV cache", "Overhead", "Total"],
+        ["Engine", "Weights", "KV cache", "Overhead", "Saved states", "Total"],
         [
-            [e.engine, size(e.weights_bytes), size(e.kv_cache_bytes), size(e.overhead_bytes), size(e.total_bytes)]
-            for e in estimates
+            [
+                each.engine,
+                size(each.weights_bytes),
+                size(each.kv_cache_bytes),
+                size(each.overhead_bytes),
+                size(each.saved_states_bytes),
+                size(each.total_bytes),
+            ]
+            for each in estimates
         ],
     )
     if estimates:
