@@ -15,18 +15,24 @@ from tests.gateway.harness import CHAT, route
 from tests.gateway.test_plain_chats import EXACT, VALUES, bodies
 from tests.support.cases import in_one_test
 from xinference.engines.dialects import DIALECTS
+from xinference.gateway import common_rewrites
 from xinference.gateway.canonical_requests import make_canonical
+from xinference.gateway.common_rewrites import EngineFormats
 from xinference.gateway.engine_answers import answer_rewrite, events_rewrite
 from xinference.gateway.engine_requests import _fields_to_rewrite, prepare
 from xinference.gateway.request_document import RequestDocument
-from xinference.protocol import common_chats, exact_requests, request_check, requests
-from xinference.protocol.common_chats import NATIVE, USUAL_NATIVE, CommonChat, KnownTools, common_chat
+from xinference.protocol import exact_requests, known_texts, request_check, requests
+from xinference.protocol.common_chats import NATIVE, USUAL_NATIVE, CommonChat, common_chat
 from xinference.protocol.constraint_fields import CONSTRAINTS
 from xinference.protocol.constraint_limits import MAX_BYTES
 from xinference.protocol.errors import Refusal
+from xinference.protocol.known_texts import KnownTexts, are_common_tools
 from xinference.protocol.request_check import check
 from xinference.routing.table import RoutingTable
 
+#: The fields that are replaced in the bytes of a common chat.
+REPLACED = {"response_format", "enable_thinking", "chat_template_kwargs"}
+LLAMA_CPP = "llama.cpp"
 DECODER: Any = msgspec.json.Decoder(requests.Chat)
 PIXEL = {"url": "data:image/png;base64,AAAA"}
 SCHEMA = {"type": "object", "properties": {"a": {"type": "string", "default": None}}, "required": ["a"]}
@@ -112,9 +118,9 @@ def _check_common(body: bytes) -> None:
     make_canonical(exact, document)
     assert not document.is_changed
     renamed = {"repetition_penalty", "stop_token_ids"} if common.has_native else set()
-    assert _fields_to_rewrite(exact).keys() <= renamed
+    assert _fields_to_rewrite(exact).keys() <= renamed | REPLACED
     for name in exact.__struct_fields__:
-        if name not in ("messages", "tools", "stream_options"):
+        if name not in ("messages", "tools", "stream_options", "chat_template_kwargs"):
             assert getattr(common, name) == getattr(exact, name)
     assert bool(common.tools) == bool(exact.tools)
     assert [message.role for message in common.messages] == [message.role for message in exact.messages]
@@ -141,6 +147,9 @@ COMMON = [
     CHAT | {"messages": [{"role": "user", "content": [{"type": "text", "text": "a"}]}]},
     CHAT | {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": PIXEL}]}]},
     CHAT | {"tools": [TOOL], "tool_choice": "auto", "parallel_tool_calls": False},
+    CHAT | {"enable_thinking": True},
+    CHAT | {"chat_template_kwargs": {"enable_thinking": False, "effort": "high", "tags": ["a", None]}},
+    CHAT | {"response_format": {"type": "json_schema", "json_schema": {"name": "a", "strict": True, "schema": SCHEMA}}},
     CHAT
     | {
         "messages": [
@@ -167,7 +176,12 @@ UNCOMMON = [
     CHAT | {"top_k": None},
     CHAT | {"user": None},
     CHAT | {"tools": None},
-    CHAT | {"enable_thinking": True},
+    CHAT | {"enable_thinking": None},
+    CHAT | {"response_format": {"type": "json_schema", "json_schema": {"name": "a"}}},
+    CHAT | {"response_format": {"type": "text", "json_schema": None}},
+    CHAT | {"chat_template_kwargs": "{}"},
+    CHAT | {"chat_template_kwargs": {"tools": []}},
+    CHAT | {"chat_template_kwargs": {"a": "http://127.0.0.1"}},
     CHAT | {"messages": [{"role": "user", "content": None}]},
     CHAT | {"messages": [{"role": "assistant", "content": "a"}, {"role": "assistant", "content": "b"}]},
     CHAT | {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "tool_calls": [call("[1]")]}]},
@@ -217,6 +231,142 @@ def test_a_field_of_an_engine_has_the_same_effect_as_on_the_long_way(engine: str
             body = json.dumps(chat | {name: value}).encode()
             short = _sent(engine, check, body)
             assert short == _sent(engine, _check_long, body), (value, short)
+
+
+#: Values of the fields that are replaced in a body: usual, odd and wrong ones.
+SCHEMAS: list[Any] = [
+    SCHEMA, {}, True, None, {"$ref": "#"}, {"$ref": "http://a/b"}, {"type": "string", "pattern": "^\\d+$"},
+    {"allOf": [{"type": "object"}]}, {"not": {}}, {"type": "number", "minimum": 1}, {"title": "T", "const": "}\\\""},
+    {"type": "array", "items": {"pattern": "a" * 5000}}, {"minItems": 5, "maxItems": 4}, {"enum": list(range(2000))},
+]  # fmt: skip
+REPLACED_VALUES: dict[str, list[Any]] = {
+    "enable_thinking": [None, False, True, 0, "false"],
+    "chat_template_kwargs": [
+        None, {}, "{}", "{", [], 1, {"enable_thinking": True}, {"thinking": None}, {"effort": "high", "a": ["b", {}]},
+        {"tools": []}, {"messages": None}, {"a": {"url": "http://a/b"}}, {"url": "http:a"}, {"a": "b/c"}, {"a": "\\"},
+        {"a": "\x00"}, {"enable_thinking": "}"},
+    ],
+    "response_format": [
+        None, {}, "text", {"type": "text"}, {"type": "text", "schema": None}, {"type": "json_object"},
+        {"type": "other"}, {"type": "json_object", "schema": True}, {"type": ["text"]}, {"type": "structural_tag"},
+        {"type": "json_schema"}, {"type": "json_schema", "json_schema": None},
+        {"type": "json_schema", "json_schema": {"name": None, "schema": {}}},
+        *({"type": "json_object", "schema": schema} for schema in SCHEMAS),
+        *(
+            {"type": "json_schema", "json_schema": {"name": "a", "schema": schema} | strict}
+            for schema in SCHEMAS for strict in ({}, {"strict": True})
+        ),
+    ],
+}  # fmt: skip
+#: Further fields, some of which have the names or values of the others in them.
+FURTHER = st.fixed_dictionaries(
+    {},
+    optional={
+        "metadata": st.sampled_from([{"a": "b"}, {"enable_thinking": "false"}, {'a"enable_thinking': "false"}]),
+        "user": st.sampled_from(["enable_thinking", '"response_format": {"type": "text"}', "a\\", "é", "}"]),
+        "stop": st.sampled_from([["enable_thinking", "false"], "a"]),
+        "min_tokens": st.sampled_from([1, 10**12]),
+        "typical_p": st.just(0.5),
+        "repetition_penalty": st.sampled_from([1.1, 0]),
+        "stop_token_ids": st.just([2]),
+        "guided_json": st.just({"type": "object"}),
+        "thinking": st.just(True),
+        "stream": st.booleans(),
+        "n": st.just(2),
+        "priority": st.just(1),
+        "tools": st.just([TOOL]),
+    },
+)
+
+
+@in_one_test("engine", sorted(DIALECTS))
+@in_one_test(("name", "value"), [(name, value) for name, values in REPLACED_VALUES.items() for value in values])
+def test_a_replaced_field_has_the_same_effect_as_on_the_long_way(engine: str, name: str, value: Any) -> None:
+    for chat in CHATS:
+        for body in _written({name: value} | chat), _written(chat | {name: value}):
+            assert _sent(engine, check, body) == _sent(engine, _check_long, body)
+
+
+@given(
+    engine=st.sampled_from(sorted(DIALECTS)),
+    fields=st.fixed_dictionaries({}, optional={name: st.sampled_from(of) for name, of in REPLACED_VALUES.items()}),
+    further=FURTHER,
+    chat=st.sampled_from(CHATS),
+    data=st.data(),
+)
+def test_replaced_fields_among_others_have_the_same_effect_as_on_the_long_way(
+    engine: str, fields: dict[str, Any], further: dict[str, Any], chat: dict[str, Any], data: st.DataObject
+) -> None:
+    members = data.draw(st.permutations([*(chat | further | fields).items()]))
+    body = _written(dict(members), *data.draw(st.sampled_from(SEPARATORS)), ascii_only=data.draw(st.booleans()))
+    assert _sent(engine, check, body) == _sent(engine, _check_long, body)
+
+
+SEPARATORS = [(", ", ": "), (",", ":"), (" ,\n", " : "), (",", ":\t ")]
+
+
+def _written(fields: dict[str, Any], comma: str = ", ", colon: str = ": ", *, ascii_only: bool = True) -> bytes:
+    return json.dumps(fields, separators=(comma, colon), ensure_ascii=ascii_only).encode()
+
+
+@in_one_test("engine", sorted(DIALECTS))
+@in_one_test(
+    "fields",
+    [
+        {"enable_thinking": False},
+        {"enable_thinking": True, "min_tokens": 1},
+        {"chat_template_kwargs": {"enable_thinking": False, "effort": "high"}},
+        {"response_format": {"type": "json_object"}},
+        {"response_format": {"type": "json_schema", "json_schema": {"name": "a", "schema": SCHEMA}}},
+        {"response_format": {"type": "json_object", "schema": {"type": "string", "pattern": "^\\d$"}}, "user": "é"},
+    ],
+)
+def test_a_replaced_field_is_replaced_without_decoding_the_body(engine: str, fields: dict[str, Any]) -> None:
+    if "min_tokens" in fields and "min_tokens" not in DIALECTS[engine].native.taken:
+        return  # it is refused
+    for members in (CHATS[2] | fields, fields | CHATS[2]):
+        document = RequestDocument(_written(members))
+        sent = prepare(RoutingTable(), route(engine=engine), check(DECODER, document.raw), document).body
+        assert document._fields is None
+        assert json.loads(sent) == _sent(engine, _check_long, _written(members))[0]
+
+
+@in_one_test(
+    "body",
+    [
+        b'{"model": "m", "\\u0065nable_thinking": true, "messages": %b}',
+        b'{"model": "m", "\\u0065nable_thinking": true, "metadata": {"enable_thinking": true}, "messages": %b}',
+        b'{"model": "m", "enable_thinking" : true, "messages": %b}',
+        b'{"model": "m", "messages": %b, "enable_thinking": true, "metadata": {"a\\"enable_thinking": true}}',
+        b'{"model": "m", "messages": %b, "metadata": {"enable_thinking": true}, "enable_thinking": true}',
+        b'{"model": "m", "enable_thinking": true, "messages": %b, "user": "\\u00e9"}',
+        b'{"model": "m", "enable_thinking": false, "messages": %b, "\\u0065nable_thinking": true}',
+        b'{"\\u0065nable_thinking":true,"model":"m","messages":%b,"metadata":{"a":["enable_thinking",true]}}',
+    ],
+)
+def test_a_name_that_is_written_in_an_odd_way_is_replaced_too(body: bytes) -> None:
+    body %= json.dumps(CHAT["messages"]).encode()
+    sent = _sent(LLAMA_CPP, check, body)
+    assert sent == _sent(LLAMA_CPP, _check_long, body)
+    assert sent[0]["chat_template_kwargs"] == {"enable_thinking": True, "thinking": True}
+
+
+def test_a_format_is_converted_once_for_an_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    converted, convert = [], common_rewrites._converted
+
+    def note(dialect: Any, text: bytes) -> bytes | None:
+        converted.append(text)
+        return convert(dialect, text)
+
+    monkeypatch.setattr(common_rewrites, "_converted", note)
+    formats = EngineFormats(maximum=2)
+    one, other, third = (b'{"type":"json_object","schema":{"maxLength":%d}}' % n for n in range(3))
+    for text in (one, one, other, one):
+        formats.of_engine(DIALECTS[LLAMA_CPP], text)
+    assert converted == [one, other]
+    formats.of_engine(DIALECTS[LLAMA_CPP], third)
+    formats.of_engine(DIALECTS[LLAMA_CPP], one)
+    assert converted[2:] == [third, one], "at most two are remembered"
 
 
 def _check_long(decoder: Any, body: bytes) -> Any:
@@ -283,14 +433,14 @@ def test_the_address_of_an_image_is_refused_as_in_any_chat() -> None:
 
 
 def test_tools_are_decoded_once_and_only_common_ones_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
-    decoded, decode = [], common_chats._decode_tools
+    decoded, decode = [], known_texts._decode_tools
 
     def note(text: bytes) -> Any:
         decoded.append(text)
         return decode(text)
 
-    monkeypatch.setattr(common_chats, "_decode_tools", note)
-    known = KnownTools(maximum=2)
+    monkeypatch.setattr(known_texts, "_decode_tools", note)
+    known = KnownTexts(are_common_tools, maximum=2)
     one, other, third, odd = (
         msgspec.Raw(msgspec.json.encode([value]))
         for value in (TOOL, TOOL | {"function": {"name": "b"}}, TOOL | {"function": {"name": "c"}}, {"type": "custom"})
@@ -304,7 +454,7 @@ def test_tools_are_decoded_once_and_only_common_ones_are_remembered(monkeypatch:
 
 def test_tools_whose_schemas_have_to_be_searched_are_not_common() -> None:
     long = TOOL | {"function": {"name": "one", "description": "a" * MAX_BYTES}}
-    assert not KnownTools().has(msgspec.Raw(msgspec.json.encode([long])))
+    assert not KnownTexts(are_common_tools).has(msgspec.Raw(msgspec.json.encode([long])))
 
 
 @in_one_test(

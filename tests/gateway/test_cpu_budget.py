@@ -83,10 +83,16 @@ CHATS: list[tuple[dict[str, Any], int]] = [
     (CHAT | {"messages": [{"role": "user", "content": [{"type": "text", "text": "hi"}]}]}, 0),
     (CHAT | {"tools": [TOOL] * 40, "tool_choice": "auto"}, 2),
     (CHAT | {"messages": [TURN[0], {"role": "assistant", "content": None, "tool_calls": [CALL]}, *TURN[:1]]}, 13),
+    (CHAT | {"enable_thinking": False}, 11),
+    (CHAT | {"chat_template_kwargs": {"enable_thinking": False}}, 2),
+    (CHAT | {"response_format": {"type": "json_schema", "json_schema": {"name": "a", "schema": {}}}}, 4),
 ]
 
 
-@pytest.mark.parametrize(("body", "more"), CHATS, ids=["long", "parts", "tools", "calls"])
+KINDS = ["long", "parts", "tools", "calls", "thinking", "arguments", "format"]
+
+
+@pytest.mark.parametrize(("body", "more"), CHATS, ids=KINDS)
 def test_a_chat_in_the_common_form_makes_the_calls_of_a_short_one(body: dict[str, Any], more: int) -> None:
     short, other = uvloop.run(count_chats(request_of(CHAT), request_of(body)))
     assert other <= short + more, f"the chat makes {other} calls, a short one {short}"

@@ -19,6 +19,7 @@ from xinference.engines.dialect import Body, BytesRewrite, Dialect, Exchange, Fi
 from xinference.engines.dialects import dialect_of
 from xinference.error_codes import Code
 from xinference.gateway.canonical_requests import make_canonical
+from xinference.gateway.common_rewrites import rewrite_common, thinking_arguments
 from xinference.gateway.engine_answers import answer_rewrite, events_rewrite
 from xinference.gateway.part_fields import check_messages, other_members
 from xinference.gateway.priority import NORMAL
@@ -66,6 +67,8 @@ UNREAD = (
 _GENERATION = ("repetition_penalty", "stop_token_ids", "lora_name", "response_format", *GUIDED)
 #: Those of them whose JSON is not decoded by the form.
 _UNDECODED = ("guided_json", "response_format")
+#: Those that a common chat may have, and that some engines read under other names.
+_RENAMED = ("repetition_penalty", "stop_token_ids")
 #: Values that set nothing: -1 is the default of a number that an engine chooses itself.
 _NOTHING: tuple[Any, ...] = (None, "", [], {}, -1)
 
@@ -117,7 +120,8 @@ def prepare(
         chat: Any = request  # a `CommonChat`
         if chat.has_native or chat.typical_p is not UNSET or chat.skip_special_tokens is not UNSET:
             _check_native_fields(dialect, chat, document)
-            is_common = not chat.has_native
+        if chat.enable_thinking is not None or chat.response_format is not UNSET:
+            rewrite_common(dialect, chat, document)
     else:
         make_canonical(request, document)
         check_biases(request, document, dialect)
@@ -133,11 +137,14 @@ def prepare(
     if (route.stop or route.stop_token_ids) and not dialect.has_stops_at_start:
         _add_stops(route, request, document)
     fields: dict[str, Any] = {}
-    if not is_common:
+    if is_common:
+        if chat.has_native:
+            fields = {name: value for name in _RENAMED if (value := getattr(chat, name)) is not None}
+    else:
         fields = _fields_to_rewrite(request)
         if isinstance(request, Generation) and (request.has_further_fields or len(fields.keys() & _CONSTRAINING) > 1):
             check_one_constraint(document.fields)
-        # An engine reads most of them under their own names.
+    if fields:  # an engine reads most of them under their own names
         fields = {name: fields[name] for name in fields if name in dialect.fields or name in _REWRITTEN}
     if fields or exchange.body is not None:
         route = _rewrite(table, route, document, fields, dialect, exchange)
@@ -340,9 +347,9 @@ def _json_object(body: Body, value: Any) -> None:
 
 
 def _thinking(body: Body, value: bool) -> None:
-    """Pass the switch as a template argument; some templates call it ``thinking``."""
+    """Pass the switch as a template argument."""
     kwargs = _template_kwargs(body.get("chat_template_kwargs"))
-    body["chat_template_kwargs"] = {"enable_thinking": value, "thinking": value} | kwargs
+    body["chat_template_kwargs"] = thinking_arguments(value, kwargs)
     del body["enable_thinking"]
 
 

@@ -6,6 +6,7 @@ field; otherwise the client's bytes are passed on.
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import msgspec
@@ -13,6 +14,9 @@ import msgspec
 from xinference.engines.dialect import Body
 
 _MISSING = object()
+#: A letter, a digit or an underscore that JSON writes as a number.
+_WRITTEN_AS_NUMBER = re.compile(rb"\\u00[3-7]")
+_BACKSLASH = ord("\\")
 
 
 class RequestDocument:
@@ -73,8 +77,54 @@ class RequestDocument:
         for name, value in members.items():
             self.put(self._fields, name, value)
 
+    def exchange(self, name: bytes, text: bytes, members: bytes) -> None:
+        """Put other members in the place of one, without decoding the body if the place is certain.
+
+        Args:
+            name: letters and underscores in quotes, and a colon. The body has a member of this name.
+            text: the JSON of its value, as it is in the body.
+            members: the JSON of the others with their names, without braces.
+        """
+        if self._fields is None:
+            body = self.raw
+            start, end = member_place(body, name, text)
+            if end:
+                self.raw = body[:start] + members + body[end:]
+                return
+        self.remove(self.fields, name[1:-2].decode())
+        for new, value in msgspec.json.decode(b"{%b}" % members).items():
+            self.put(self.fields, new, value)
+
     def replace(self, fields: Body) -> None:
         """Take other fields in place of those of the body."""
         if fields != self._fields:
             self.is_changed = True
         self._fields = fields
+
+
+def member_place(body: bytes, name: bytes, text: bytes) -> tuple[int, int]:
+    """Where a body has a member; the end is 0 if the place is not certain. The arguments are those of `exchange`.
+
+    Most bodies have their messages before such a member: then it is among the last, behind which no object ends and no
+    name has escapes. Else a name that the whole body has once is that of the member. This search takes as long as the
+    check of the body.
+    """
+    start = body.rfind(name)
+    if start < 0:
+        return 0, 0
+    value = start + len(name)
+    if not body.startswith(text, value):
+        value += 1  # a blank
+        if not body.startswith(text, value):
+            return 0, 0
+    end = value + len(text)
+    if (
+        (
+            body.find(b"}", end) == body.rfind(b"}")
+            and body.find(b"\\", end) < 0
+            and body[start - 1] != _BACKSLASH  # it would be the end of a longer name
+        )
+        or (body.find(name[:-1], 0, start) < 0 and _WRITTEN_AS_NUMBER.search(body) is None)
+    ):
+        return start, end
+    return 0, 0

@@ -1,7 +1,8 @@
 """The form of chats that every engine reads as they are, which most chats have.
 
-Such a chat has no null, its texts, images, tools and calls are complete, and no field of it is converted for an engine.
-So it is decoded once, by the form of this module, and its bytes are passed on.
+Such a chat has no null, its texts, images, tools and calls are complete, and no field of it is converted for an engine
+but those that `gateway.common_rewrites` replaces in its bytes. So it is decoded once, by the form of this module, and
+its bytes are passed on.
 
 A chat that also has fields of engines, such as samplers, is decoded by a form with these fields. Each engine reads some
 of them; `gateway.engine_requests` checks the others.
@@ -20,8 +21,6 @@ import msgspec
 from msgspec import Meta, Struct, UnsetType
 
 from xinference.protocol import exact_requests
-from xinference.protocol.constraint_limits import MAX_ALTERNATIVES, MAX_BYTES
-from xinference.protocol.exact_requests import PlainSchema
 from xinference.protocol.field_types import (
     Choices,
     Effort,
@@ -35,6 +34,7 @@ from xinference.protocol.field_types import (
     TokenId,
     TopK,
 )
+from xinference.protocol.known_texts import KNOWN_ARGUMENTS, KNOWN_FORMATS, KNOWN_TOOLS
 from xinference.protocol.message_forms import DataUri
 
 #: The type of a field that a common chat does not have.
@@ -124,18 +124,6 @@ class MessageOrCall(Message, forbid_unknown_fields=True, gc=False):
     reasoning_content: str = ""
 
 
-class Function(Struct, forbid_unknown_fields=True, gc=False):
-    name: Name
-    description: str = ""
-    parameters: PlainSchema = None
-    strict: bool = False
-
-
-class Tool(Struct, forbid_unknown_fields=True, gc=False):
-    type: Literal["function"]
-    function: Function
-
-
 class StreamOptions(exact_requests.StreamOptions, forbid_unknown_fields=True):
     include_usage: bool = None
     include_obfuscation: bool = None
@@ -168,8 +156,11 @@ class CommonChat(exact_requests.Chat, kw_only=True, forbid_unknown_fields=True):
     min_p: Share = None
     ignore_eos: bool = None
     logprobs: bool = None
+    # Checked by `known_texts`.
     tools: msgspec.Raw = None
-    """Checked by `_TOOLS`."""
+    response_format: msgspec.Raw | UnsetType = msgspec.UNSET
+    chat_template_kwargs: msgspec.Raw = None
+    enable_thinking: bool = None
     tool_choice: Literal["none", "auto", "required"] = None
     parallel_tool_calls: bool = None
     reasoning_effort: Effort = None
@@ -181,7 +172,6 @@ class CommonChat(exact_requests.Chat, kw_only=True, forbid_unknown_fields=True):
     typical_p: NativeNumber = msgspec.UNSET
     skip_special_tokens: NativeNumber = msgspec.UNSET
     # They are checked or converted in ways of their own.
-    response_format: Absent = msgspec.UNSET
     repetition_penalty: Absent = None
     stop_token_ids: Absent = None
     lora_name: Absent = None
@@ -191,8 +181,6 @@ class CommonChat(exact_requests.Chat, kw_only=True, forbid_unknown_fields=True):
     guided_grammar: Absent = None
     guided_json_object: Absent = None
     top_logprobs: Absent = None
-    enable_thinking: Absent = None
-    chat_template_kwargs: Absent = None
     audio: Absent = None
     function_call: Absent = None
     functions: Absent = None
@@ -255,7 +243,6 @@ _decode_conversation = msgspec.json.Decoder(CommonConversation).decode
 _decode_native_conversation = msgspec.json.Decoder(_with_native(CommonConversation)).decode
 #: Decodes all of it: an engine must be able to read what the forms skip, such as the number 1e999.
 _decode_object = msgspec.json.Decoder(dict[str, Any]).decode
-_decode_tools = msgspec.json.Decoder(Annotated[list[Tool], Meta(min_length=1, max_length=MAX_ALTERNATIVES)]).decode
 
 
 def common_chat(body: bytes) -> CommonChat | None:
@@ -289,6 +276,10 @@ def _decodable(chat: CommonChat | None) -> CommonChat | None:
     messages = chat.messages
     if len(messages) > 1 and messages[-1].role == "assistant" == messages[-2].role:
         return None  # they begin one answer, and are joined
+    if chat.response_format is not msgspec.UNSET and not KNOWN_FORMATS.has(chat.response_format):
+        return None
+    if chat.chat_template_kwargs is not None and not KNOWN_ARGUMENTS.has(chat.chat_template_kwargs):
+        return None
     if chat.tools is None:
         return chat if chat.tool_choice is None else None
     return chat if KNOWN_TOOLS.has(chat.tools) else None
@@ -332,35 +323,3 @@ def native_fields(chat: CommonChat) -> dict[str, Any]:
     """The fields of engines that a common chat has."""
     names, values = (NATIVE, _all_native(chat)) if chat.has_native else (USUAL_NATIVE, _usual_native(chat))
     return {name: value for name, value in zip(names, values, strict=True) if value is not msgspec.UNSET}
-
-
-class KnownTools:
-    """Remembers which tools are common, by a hash: the requests of a program repeat its tools.
-
-    Python's hash of bytes has a secret key, so that nobody can make other tools with the hash of known ones.
-    """
-
-    def __init__(self, maximum: int = 1024) -> None:
-        self._maximum = maximum
-        self._hashes: set[int] = set()
-
-    def has(self, tools: msgspec.Raw) -> bool:
-        """Whether these tools are common; they are decoded only if they are new."""
-        text = bytes(tools)
-        value = hash(text)
-        if value in self._hashes:
-            return True
-        if len(text) > MAX_BYTES:  # their schemas are searched for more
-            return False
-        try:
-            _decode_tools(text)
-            msgspec.json.decode(text)
-        except msgspec.ValidationError:
-            return False
-        if len(self._hashes) >= self._maximum:
-            self._hashes.clear()
-        self._hashes.add(value)
-        return True
-
-
-KNOWN_TOOLS = KnownTools()
