@@ -52,8 +52,8 @@ WORDS = ("river", "stone", "lamp", "north", "seven", "quiet", "glass", "orbit", 
 SLOTS, CONTEXT = 8, 4096
 #: All that the model has: agents begin with long instructions.
 AGENT_CONTEXT = 8192
-#: Seconds for one turn of all agents for each word of their common beginning: two cores take a third of this for 6,600.
-TURN_SECONDS_A_WORD = 0.015
+#: The default limit of part 2: seconds a turn of all agents, and seconds for each word of their common beginning in it.
+TURN_SECONDS, TURN_SECONDS_A_WORD = 60, 0.015
 #: The lengths of the own part of a prompt in part 7, in words.
 OWN_WORDS = (1, 9, 18, 36, 72)
 #: The slots and the context of part 6, which computes each cell of the cache.
@@ -162,7 +162,7 @@ def main() -> None:
         "--limit",
         type=float,
         metavar="SECONDS",
-        help="part 2: no turn begins later; by default in proportion to turns and words, 1980 for 20 turns of 6,600",
+        help="part 2: no turn begins later; default: 60 a turn and 0.015 for each word of --agent-words in each turn",
     )
     parser.add_argument("--agents", type=int, default=4, help="part 2: number of agents")
     parser.add_argument("--parts", default="123")
@@ -321,7 +321,7 @@ def _in_turn(server: Server, bodies: Sequence[dict[str, Any]]) -> list[float]:
 
 def agents(servers: dict[str, Server], words: int, turns: int, count: int, limit: float | None) -> None:
     """Part 2: the servers take turns with each turn of all agents, so that both have the same machine."""
-    until = time.monotonic() + (TURN_SECONDS_A_WORD * words * turns if limit is None else limit)
+    until = time.monotonic() + ((TURN_SECONDS + TURN_SECONDS_A_WORD * words) * turns if limit is None else limit)
     histories: dict[tuple[str, int], list[dict[str, Any]]] = {}
     total = dict.fromkeys(servers, 0.0)
     before = {name: server.computed_tokens() for name, server in servers.items()}
