@@ -16,7 +16,8 @@ import threading
 import time
 from pathlib import Path
 
-from benchmarks.shared_beginnings import Server, chat, ours, text
+from benchmarks.shared_beginnings.client import Server, chat, text
+from benchmarks.shared_beginnings.servers import ours
 
 SLOTS = 4
 

@@ -28,8 +28,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.shared_beginnings import Server, engine_clock, engine_pid
-from benchmarks.shared_beginnings import text as random_words
+from benchmarks.shared_beginnings.client import Server
+from benchmarks.shared_beginnings.client import text as random_words
+from benchmarks.shared_beginnings.servers import engine_clock, engine_pid
 from benchmarks.startup import call, free_port, wait_for
 
 WITHOUT = "without"

@@ -13,10 +13,11 @@ from benchmarks.gateway.load import Load, Result
 from benchmarks.gateway.report import table, write_picture
 from benchmarks.gateway.stand_in import xllamacpp
 from benchmarks.gateway.targets import costless
-from benchmarks.shared_beginnings import Server, apart, in_threads
+from benchmarks.shared_beginnings.client import Server, in_threads
+from benchmarks.shared_beginnings.nothing_shared import apart
+from benchmarks.shared_beginnings.trained_context import weights_for
 from benchmarks.speculation import WITHOUT, Answer
 from benchmarks.speculation import table as table_of_speculation
-from benchmarks.trained_context import weights_for
 
 from tests.formats.gguf_writer import Gguf
 from xinference.formats.gguf import read_header
