@@ -27,7 +27,7 @@ from tests.deployments.doubles import (
 from tests.support.examples import DIVISOR
 from xinference.deployments import supervision, views
 from xinference.deployments.deployment import BrokenDeployment, Deployment
-from xinference.deployments.inbox import (
+from xinference.deployments.messages import (
     Abandoned,
     Begin,
     Defect,

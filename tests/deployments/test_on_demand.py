@@ -18,7 +18,7 @@ from tests.support.cases import check_each
 from tests.support.examples import examples
 from xinference.config import Settings
 from xinference.deployments.deployment import Deployment
-from xinference.deployments.inbox import (
+from xinference.deployments.messages import (
     Abandoned,
     AddReplica,
     Begin,

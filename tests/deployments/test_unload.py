@@ -9,7 +9,7 @@ import pytest
 from tests.deployments.doubles import DIED, World, inbox_of, launch_of, turns
 from tests.deployments.test_deployment import launched
 from xinference.deployments.deployment import Deployment
-from xinference.deployments.inbox import RestartDue
+from xinference.deployments.messages import RestartDue
 from xinference.deployments.snapshot import Status
 from xinference.errors import Problem
 

@@ -15,14 +15,15 @@ from xinference.deployments import views
 from xinference.deployments.adoption import end_adopted
 from xinference.deployments.context import DeploymentContext, Ending
 from xinference.deployments.engine_starter import EngineStarter, Starter
-from xinference.deployments.inbox import (
+from xinference.deployments.inbox import Inbox
+from xinference.deployments.loader import Loader
+from xinference.deployments.messages import (
     Abandoned,
     AddReplica,
     Begin,
     End,
     Evict,
     Granted,
-    Inbox,
     Message,
     Refused,
     RemoveReplica,
@@ -31,7 +32,6 @@ from xinference.deployments.inbox import (
     StageBegan,
     Unload,
 )
-from xinference.deployments.loader import Loader
 from xinference.deployments.on_demand import DemandCounter, terms_of
 from xinference.deployments.owner import Owner
 from xinference.deployments.preparation import Preparation

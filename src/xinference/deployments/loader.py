@@ -6,8 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from xinference.deployments.context import DeploymentContext
-from xinference.deployments.inbox import Inbox, PreparationFailed, Prepared, RestartDue, WeightsRead
+from xinference.deployments.inbox import Inbox
 from xinference.deployments.measurement import with_correction
+from xinference.deployments.messages import PreparationFailed, Prepared, RestartDue, WeightsRead
 from xinference.deployments.preparation import Preparation, Runnable, Weights
 from xinference.deployments.record import Record
 from xinference.deployments.snapshot import Stage

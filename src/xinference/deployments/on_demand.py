@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from enum import Enum, auto
 
 from xinference.config import Settings
-from xinference.deployments.inbox import (
+from xinference.deployments.messages import (
     Abandoned,
     Drained,
     Evict,

@@ -7,7 +7,9 @@ import logging
 import time
 
 from xinference.deployments.context import DeploymentContext, Ending
-from xinference.deployments.inbox import (
+from xinference.deployments.inbox import Inbox, resolve
+from xinference.deployments.loader import Loader
+from xinference.deployments.messages import (
     Abandoned,
     AddReplica,
     Begin,
@@ -16,7 +18,6 @@ from xinference.deployments.inbox import (
     End,
     Evict,
     Granted,
-    Inbox,
     Message,
     Placed,
     PreparationFailed,
@@ -35,9 +36,7 @@ from xinference.deployments.inbox import (
     Unload,
     Waits,
     WeightsRead,
-    resolve,
 )
-from xinference.deployments.loader import Loader
 from xinference.deployments.on_demand import Action, DemandCounter, next_residency
 from xinference.deployments.record import Record
 from xinference.deployments.relocation import Relocation

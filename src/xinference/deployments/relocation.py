@@ -6,8 +6,9 @@ import asyncio
 from pathlib import Path
 
 from xinference.deployments.context import DeploymentContext
-from xinference.deployments.inbox import Inbox, Placed, RestartDue, Waits
+from xinference.deployments.inbox import Inbox
 from xinference.deployments.loader import Loader
+from xinference.deployments.messages import Placed, RestartDue, Waits
 from xinference.deployments.preparation import Preparation
 from xinference.deployments.record import Record
 from xinference.deployments.snapshot import Stage

@@ -8,7 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from xinference.deployments.context import DeploymentContext
-from xinference.deployments.inbox import (
+from xinference.deployments.inbox import resolve
+from xinference.deployments.loader import Loader
+from xinference.deployments.measurement import measurement
+from xinference.deployments.messages import (
     AddReplica,
     Placed,
     RemoveReplica,
@@ -17,10 +20,7 @@ from xinference.deployments.inbox import (
     ReplicaReady,
     RestartDue,
     Waits,
-    resolve,
 )
-from xinference.deployments.loader import Loader
-from xinference.deployments.measurement import measurement
 from xinference.deployments.record import Record
 from xinference.deployments.relocation import Relocation
 from xinference.deployments.replica_exit import ReplicaRemoved, Restart, RestartLimitReached, StartFailed

@@ -19,15 +19,8 @@ from xinference.deployments.engine_starter import (
     start_problem,
     with_engine_hint,
 )
-from xinference.deployments.inbox import (
-    Inbox,
-    ReplicaChanged,
-    ReplicaDrained,
-    ReplicaExited,
-    ReplicaReady,
-    RestartDue,
-    resolve,
-)
+from xinference.deployments.inbox import Inbox, resolve
+from xinference.deployments.messages import ReplicaChanged, ReplicaDrained, ReplicaExited, ReplicaReady, RestartDue
 from xinference.deployments.replica_exit import Outcome, ReplicaRemoved, Restart, RestartLimitReached, StartFailed
 from xinference.deployments.restart_count import RestartCount
 from xinference.deployments.snapshot import ReplicaView

@@ -9,7 +9,8 @@ import time
 from xinference.config import Settings
 from xinference.deployments.drain import drain
 from xinference.deployments.engine_starter import Starter
-from xinference.deployments.inbox import Inbox, ReplicaDrained, ReplicaExited, ReplicaReady, RestartDue
+from xinference.deployments.inbox import Inbox
+from xinference.deployments.messages import ReplicaDrained, ReplicaExited, ReplicaReady, RestartDue
 from xinference.errors import Problem
 from xinference.nodes.node import ReplicaLike
 from xinference.routing.interfaces import ReplicaLoad

@@ -8,7 +8,8 @@ from typing import Any
 
 from xinference.deployments.context import DeploymentContext
 from xinference.deployments.drain import drain
-from xinference.deployments.inbox import Drained, Inbox, Unload, resolve
+from xinference.deployments.inbox import Inbox, resolve
+from xinference.deployments.messages import Drained, Unload
 from xinference.deployments.record import Record
 from xinference.deployments.replica_changes import not_loaded
 from xinference.deployments.replica_set import ReplicaSet
