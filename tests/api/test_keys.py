@@ -16,7 +16,7 @@ from fastapi import FastAPI
 from tests.api.application import application
 from xinference.config import Settings
 from xinference.control.controller import Controller
-from xinference.deployments.deployment import BrokenDeployment
+from xinference.deployments.broken_deployment import BrokenDeployment
 from xinference.errors import Problem
 from xinference.gateway.app import Gateway
 from xinference.gateway.auth.permissions import OPEN, OWN_CHANGES, Need, required_access

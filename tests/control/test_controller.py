@@ -10,7 +10,8 @@ import msgspec
 import pytest
 
 from xinference.control.controller import Controller
-from xinference.deployments.deployment import BrokenDeployment, Deployment
+from xinference.deployments.broken_deployment import BrokenDeployment
+from xinference.deployments.deployment import Deployment
 from xinference.error_codes import Code
 from xinference.errors import Problem
 from xinference.launch.request import LaunchRequest

@@ -6,7 +6,7 @@ import pytest
 
 from tests.control.parts import Parts
 from tests.control.test_controller import DIED
-from xinference.deployments.deployment import BrokenDeployment
+from xinference.deployments.broken_deployment import BrokenDeployment
 from xinference.errors import Problem
 
 

@@ -12,7 +12,8 @@ from tests.control.test_controller import DIED
 from tests.deployments.doubles import launch_of
 from xinference.control.planned_launch import planned_entry
 from xinference.control.same_launch import find_similar
-from xinference.deployments.deployment import BrokenDeployment, Deployment
+from xinference.deployments.broken_deployment import BrokenDeployment
+from xinference.deployments.deployment import Deployment
 from xinference.deployments.snapshot import Status
 from xinference.error_codes import Code
 from xinference.errors import Problem

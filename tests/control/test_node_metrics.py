@@ -12,7 +12,8 @@ from tests.deployments.doubles import HOST, sized_plan
 from xinference.control import node_metrics
 from xinference.control.controller import Controller
 from xinference.control.devices import owners
-from xinference.deployments.deployment import BrokenDeployment, Deployment
+from xinference.deployments.broken_deployment import BrokenDeployment
+from xinference.deployments.deployment import Deployment
 from xinference.deployments.snapshot import DeploymentSnapshot, ReplicaView
 from xinference.hardware.devices import Gpu
 from xinference.launch.place import Place

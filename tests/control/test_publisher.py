@@ -5,7 +5,7 @@ from typing import Any
 
 from tests.routing.routes import TARGET, route
 from xinference.control.publisher import Publisher
-from xinference.deployments.deployment import BrokenDeployment
+from xinference.deployments.broken_deployment import BrokenDeployment
 from xinference.deployments.views import listing_entry
 from xinference.errors import Problem
 from xinference.routing.table import Route

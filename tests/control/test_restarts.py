@@ -12,7 +12,8 @@ from tests.control.test_controller import DIED, add_row
 from tests.control.test_take_up import Engines, engines
 from tests.deployments.doubles import turns
 from xinference.control.controller import Controller
-from xinference.deployments.deployment import BrokenDeployment, Deployment
+from xinference.deployments.broken_deployment import BrokenDeployment
+from xinference.deployments.deployment import Deployment
 from xinference.deployments.snapshot import Status
 from xinference.error_codes import Code
 from xinference.errors import Problem

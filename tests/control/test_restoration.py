@@ -13,7 +13,8 @@ from tests.control.parts import Parts
 from tests.control.test_controller import DIED, add_row
 from tests.deployments.doubles import FakeReplica
 from xinference.control import restoration as module
-from xinference.deployments.deployment import BrokenDeployment, Deployment
+from xinference.deployments.broken_deployment import BrokenDeployment
+from xinference.deployments.deployment import Deployment
 from xinference.error_codes import Code
 from xinference.errors import Problem
 from xinference.store.database import Store

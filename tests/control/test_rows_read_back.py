@@ -12,7 +12,7 @@ import pytest
 from tests.formats.gguf_writer import Gguf
 from xinference.config import Settings
 from xinference.control.controller import Controller
-from xinference.deployments.deployment import BrokenDeployment
+from xinference.deployments.broken_deployment import BrokenDeployment
 from xinference.launch.request import LaunchRequest
 from xinference.store.database import Store
 

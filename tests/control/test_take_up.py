@@ -13,7 +13,8 @@ from tests.deployments.doubles import SIZING, FakeReplica, launch_of, turns
 from tests.support.polling import until_async
 from xinference.control import restoration as module
 from xinference.control.controller import Controller
-from xinference.deployments.deployment import BrokenDeployment, Deployment
+from xinference.deployments.broken_deployment import BrokenDeployment
+from xinference.deployments.deployment import Deployment
 from xinference.error_codes import Code
 from xinference.errors import Problem
 from xinference.launch.launch_context import encode_launch

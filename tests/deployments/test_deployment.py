@@ -26,7 +26,8 @@ from tests.deployments.doubles import (
 )
 from tests.support.examples import DIVISOR
 from xinference.deployments import supervision, views
-from xinference.deployments.deployment import BrokenDeployment, Deployment
+from xinference.deployments.broken_deployment import BrokenDeployment
+from xinference.deployments.deployment import Deployment
 from xinference.deployments.messages import (
     Abandoned,
     Begin,

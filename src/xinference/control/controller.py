@@ -34,9 +34,10 @@ from xinference.control.store_writer import StoreWriter
 from xinference.control.terminations import Terminations
 from xinference.control.weights_store import WeightsStore
 from xinference.deployments.admission import Admission
+from xinference.deployments.broken_deployment import BrokenDeployment
 from xinference.deployments.context import DeploymentContext, Ending
 from xinference.deployments.counts import Counts
-from xinference.deployments.deployment import BrokenDeployment, Deployment
+from xinference.deployments.deployment import Deployment
 from xinference.engines.base import Engine
 from xinference.engines.registry import all_engines
 from xinference.errors import Problem

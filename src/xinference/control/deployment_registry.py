@@ -6,7 +6,8 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from xinference.control.publisher import Publisher
-from xinference.deployments.deployment import BrokenDeployment, Deployment
+from xinference.deployments.broken_deployment import BrokenDeployment
+from xinference.deployments.deployment import Deployment
 from xinference.deployments.views import listing_entry
 from xinference.error_codes import Code
 from xinference.errors import Problem, join_names, near, not_found

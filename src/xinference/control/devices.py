@@ -12,7 +12,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from xinference.deployments.deployment import BrokenDeployment, Deployment
+from xinference.deployments.broken_deployment import BrokenDeployment
+from xinference.deployments.deployment import Deployment
 from xinference.files.disk_space import nearest_existing
 from xinference.hardware.devices import Host, read_host
 from xinference.hardware.gpu_load import GpuLoad, read_gpu_loads

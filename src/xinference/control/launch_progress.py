@@ -7,7 +7,8 @@ from typing import Any
 
 from xinference.control.deployment_registry import DeploymentRegistry
 from xinference.deployments import progress
-from xinference.deployments.deployment import BrokenDeployment, Deployment
+from xinference.deployments.broken_deployment import BrokenDeployment
+from xinference.deployments.deployment import Deployment
 from xinference.deployments.snapshot import Stage, Status
 from xinference.errors import Problem
 from xinference.store.event_log import EventLog, final_event

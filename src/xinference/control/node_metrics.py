@@ -10,7 +10,8 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from xinference.control.controller import Controller
 from xinference.control.devices import running_replicas
 from xinference.control.machine_metrics import HOST_NAME
-from xinference.deployments.deployment import BrokenDeployment, Deployment
+from xinference.deployments.broken_deployment import BrokenDeployment
+from xinference.deployments.deployment import Deployment
 from xinference.launch.place import Place
 
 if TYPE_CHECKING:

@@ -14,8 +14,9 @@ from xinference.control.deployment_registry import DeploymentRegistry
 from xinference.control.kept_launches import stored_request
 from xinference.control.planner import Planner
 from xinference.control.terminations import Terminations
+from xinference.deployments.broken_deployment import BrokenDeployment
 from xinference.deployments.context import DeploymentContext
-from xinference.deployments.deployment import BrokenDeployment, Deployment
+from xinference.deployments.deployment import Deployment
 from xinference.deployments.replica_changes import not_loaded
 from xinference.error_codes import Code
 from xinference.errors import Problem

@@ -14,8 +14,9 @@ from xinference.control.kept_launches import stored_request
 from xinference.control.model_names import is_valid
 from xinference.control.planner import Planner
 from xinference.deployments.adoption import adopt_running, end_adopted, launch_of
+from xinference.deployments.broken_deployment import BrokenDeployment
 from xinference.deployments.context import DeploymentContext
-from xinference.deployments.deployment import BrokenDeployment, Deployment
+from xinference.deployments.deployment import Deployment
 from xinference.error_codes import Code
 from xinference.errors import Problem, defect
 from xinference.launch.plan import ResolvedLaunch

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from xinference.control.deployment_registry import DeploymentRegistry
 from xinference.control.store_writer import StoreWriter
-from xinference.deployments.deployment import BrokenDeployment, Deployment
+from xinference.deployments.broken_deployment import BrokenDeployment
+from xinference.deployments.deployment import Deployment
 from xinference.error_codes import Code
 from xinference.errors import Problem
 from xinference.process.log_files import remove_old_logs

@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from xinference.control.devices import Owner, RunningReplica, running_replicas, view
-from xinference.deployments.deployment import BrokenDeployment, Deployment
+from xinference.deployments.broken_deployment import BrokenDeployment
+from xinference.deployments.deployment import Deployment
 from xinference.launch.plan import Sizing
 from xinference.nodes.memory_use import MemoryUse
 

@@ -6,13 +6,12 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from xinference.deployments import views
-from xinference.deployments.adoption import end_adopted
 from xinference.deployments.context import DeploymentContext, Ending
 from xinference.deployments.engine_starter import EngineStarter, Starter
 from xinference.deployments.inbox import Inbox
@@ -312,62 +311,3 @@ def _first_snapshot(
         terms=terms_of(plan.request, context.settings) if on_demand else None,
         ready_since=time.monotonic(),
     )
-
-
-@dataclass(frozen=True)
-class BrokenDeployment:
-    """A stored row whose request cannot be read or planned."""
-
-    uid: str
-    problem: Problem
-    created: float
-    adopted: tuple[ReplicaLike, ...] = ()
-    """Running replicas of an earlier server, of a release that did not store their launch. They get no requests."""
-    ready: bool = False
-    launching: bool = False
-    status: Status = Status.ERROR
-    replicas: tuple[dict[str, Any], ...] = ()
-
-    @property
-    def description(self) -> dict[str, Any]:
-        return {
-            "model_uid": self.uid,
-            "status": self.status,
-            "stage": Stage.FAILED,
-            "instance_created_ts": int(self.created),
-        }
-
-    @property
-    def instance(self) -> dict[str, Any]:
-        return {**self.description, "problem": self.problem.to_dict(), "replicas": [], "replica_statuses": []}
-
-    @property
-    def log_paths(self) -> list[Path]:
-        return [log for log in self.replica_logs.values() if isinstance(log, Path)]
-
-    @property
-    def replica_logs(self) -> dict[str, EngineLog]:
-        """Name of a process -> its log; the numbers of the replicas are not known."""
-        return {process.snapshot.replica_id: process.snapshot.log for process in self.adopted}
-
-    @property
-    def progress(self) -> dict[str, Any]:
-        return progress(Stage.FAILED, self.problem.stage or Stage.PENDING, None, (), self.created)
-
-    @property
-    def route(self) -> Route:
-        """A route without targets. The model type is unknown; ``LLM`` is the default in error texts."""
-        return Route(
-            self.uid,
-            engine="",
-            model_type="LLM",
-            model_name=self.uid,
-            context_length=None,
-            created=self.created,
-            stage=Stage.FAILED,
-            problem=self.problem,
-        )
-
-    async def end(self, how: Ending) -> None:
-        """End or detach the replicas of an earlier server."""
-        await end_adopted(self.adopted, how)

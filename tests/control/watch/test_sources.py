@@ -19,7 +19,7 @@ from xinference.control.watch.request_sources import MAX_REQUESTS, RequestSource
 from xinference.control.watch.rows import Reading, TopicState
 from xinference.control.watch.server_watch import server_watch
 from xinference.control.watch.transfer_rate import TransferRate
-from xinference.deployments.deployment import BrokenDeployment
+from xinference.deployments.broken_deployment import BrokenDeployment
 from xinference.error_codes import Code
 from xinference.errors import Problem, not_found
 from xinference.keys.keyring import Keyring

@@ -16,7 +16,7 @@ from xinference.api.replica_nodes import names_of
 from xinference.api.strict import StrictRoute
 from xinference.control.controller import Controller
 from xinference.control.node_facts import node_names
-from xinference.deployments.deployment import BrokenDeployment
+from xinference.deployments.broken_deployment import BrokenDeployment
 from xinference.engines.engine_metrics import EngineFigures
 
 router = APIRouter(tags=["metrics"], route_class=StrictRoute, responses=ERROR_RESPONSES)

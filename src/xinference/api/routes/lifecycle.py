@@ -15,7 +15,8 @@ from xinference.api.routes.launches import wait_until_ready
 from xinference.api.strict import StrictRoute
 from xinference.control.controller import Controller
 from xinference.control.launch_records import launch_record
-from xinference.deployments.deployment import BrokenDeployment, Deployment
+from xinference.deployments.broken_deployment import BrokenDeployment
+from xinference.deployments.deployment import Deployment
 from xinference.deployments.views import listing_entry
 from xinference.errors import bad_request
 

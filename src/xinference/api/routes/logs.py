@@ -16,7 +16,8 @@ from xinference.api.strict import StrictRoute
 from xinference.control.controller import Controller
 from xinference.control.followed_logs import Log, follow_log, follow_logs, labelled
 from xinference.control.linked_log import LinkedLog
-from xinference.deployments.deployment import BrokenDeployment, Deployment
+from xinference.deployments.broken_deployment import BrokenDeployment
+from xinference.deployments.deployment import Deployment
 from xinference.error_codes import Code
 from xinference.errors import Problem, bad_request, not_found
 from xinference.log_position import LogPosition, Piece

@@ -9,7 +9,8 @@ from typing import Any, Protocol
 from xinference.control.node_facts import node_names
 from xinference.control.watch.rows import Reading, Row, encode
 from xinference.control.watch.transfer_rate import TransferRates
-from xinference.deployments.deployment import BrokenDeployment, Deployment
+from xinference.deployments.broken_deployment import BrokenDeployment
+from xinference.deployments.deployment import Deployment
 from xinference.deployments.snapshot import DeploymentSnapshot, Status
 from xinference.errors import Problem
 from xinference.records.record import LOCAL_NODE
