@@ -21,7 +21,8 @@ from xinference.catalog.registry import builtin_families
 from xinference.errors import Problem
 from xinference.hubs.selection import wanted_names
 from xinference.launch.match import match
-from xinference.launch.plan import LaunchDraft, ResolvedLaunch, plan_entry
+from xinference.launch.plan import LaunchDraft, ResolvedLaunch
+from xinference.launch.plan_entry import plan_entry
 from xinference.launch.request import LaunchRequest
 
 ROOT = Path(__file__).parents[2]

@@ -18,7 +18,7 @@ from tests.support.polling import until
 from tests.support.ports import free_port
 from xinference.catalog.models import Source
 from xinference.cli.main import cli
-from xinference.launch.plan import plan_entry
+from xinference.launch.plan_entry import plan_entry
 from xinference.launch.request import LaunchRequest
 
 MODEL = {"model_uid": "m", "model_engine": "llama.cpp", "context_length": 4096}

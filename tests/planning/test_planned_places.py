@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from tests.planning.test_planned_states import planned
+from xinference.launch.forecast import Forecast
 from xinference.launch.place import Place
-from xinference.launch.plan import Forecast, plan_entry
+from xinference.launch.plan_entry import plan_entry
 
 
 def test_a_plan_of_one_machine_names_it_for_each_replica() -> None:

@@ -13,7 +13,8 @@ from tests.planning.test_sizing import host
 from xinference.engines.registry import all_engines
 from xinference.hardware.devices import Host
 from xinference.launch.model_shape import ModelShape
-from xinference.launch.plan import SizedPlan, plan_entry
+from xinference.launch.plan import SizedPlan
+from xinference.launch.plan_entry import plan_entry
 from xinference.launch.request import LaunchRequest
 from xinference.planning.eviction import HOST
 from xinference.planning.occupancy import Occupancy, available, footprint

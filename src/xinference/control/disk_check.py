@@ -10,7 +10,7 @@ from xinference.catalog.models import ModelVersion
 from xinference.error_codes import Code
 from xinference.errors import Problem, Suggestion
 from xinference.files.disk_space import RESERVE_BYTES
-from xinference.launch.plan import DiskNeed
+from xinference.launch.forecast import DiskNeed
 from xinference.planning.eviction import format_size
 
 FindSmaller = Callable[[Callable[[int], bool]], Sequence[Suggestion]]

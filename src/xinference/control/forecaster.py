@@ -16,15 +16,9 @@ from xinference.errors import Problem
 from xinference.files.disk_space import free_bytes, nearest_existing
 from xinference.hardware.devices import Host
 from xinference.hubs.base import FetchPreview, Hub
+from xinference.launch.forecast import DiskNeed, DiskPurpose, PlannedFiles, ShapeSource, registered_files
 from xinference.launch.model_shape import ModelShape
-from xinference.launch.plan import (
-    DiskNeed,
-    DiskPurpose,
-    PlannedFiles,
-    ResolvedLaunch,
-    ShapeSource,
-    registered_files,
-)
+from xinference.launch.plan import ResolvedLaunch
 from xinference.planning.expected_shape import expected_shape
 from xinference.planning.version_size import estimated_bytes
 from xinference.weights.remote_shape import read_remote_shape

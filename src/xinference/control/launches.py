@@ -30,7 +30,8 @@ from xinference.deployments.context import DeploymentContext
 from xinference.deployments.deployment import Deployment
 from xinference.errors import Problem
 from xinference.launch.comparison import asked_fields, is_same_launch
-from xinference.launch.plan import Forecast, LaunchDraft, ResolvedLaunch, SizedPlan
+from xinference.launch.forecast import Forecast
+from xinference.launch.plan import LaunchDraft, ResolvedLaunch, SizedPlan
 from xinference.launch.request import LaunchRequest
 from xinference.planning.summary import expectation
 from xinference.store.event_log import models_log

@@ -8,7 +8,9 @@ from typing import Any
 
 from xinference.control.same_launch import Found
 from xinference.errors import Problem
-from xinference.launch.plan import Forecast, LaunchPlan, ResolvedLaunch, SizedPlan, plan_entry
+from xinference.launch.forecast import Forecast
+from xinference.launch.plan import LaunchPlan, ResolvedLaunch, SizedPlan
+from xinference.launch.plan_entry import plan_entry
 
 
 @dataclass(frozen=True)

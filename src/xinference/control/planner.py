@@ -29,9 +29,10 @@ from xinference.hardware.devices import Host
 from xinference.hubs.base import Hub
 from xinference.hubs.local_files import resolve_local
 from xinference.launch import tuning
+from xinference.launch.forecast import DiskNeed, Forecast, ShapeSource
 from xinference.launch.match import match
 from xinference.launch.model_shape import ModelShape
-from xinference.launch.plan import DiskNeed, Forecast, LaunchDraft, ResolvedLaunch, ShapeSource, SizedPlan
+from xinference.launch.plan import LaunchDraft, ResolvedLaunch, SizedPlan
 from xinference.launch.request import LaunchRequest
 from xinference.launch.tuning_file import read_tunings
 from xinference.nodes.node import Node

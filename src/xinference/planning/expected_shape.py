@@ -7,8 +7,8 @@ import msgspec
 from xinference.catalog.known_projectors import projectors_bytes, registered_weights
 from xinference.catalog.models import ModelVersion, Source
 from xinference.errors import Problem
+from xinference.launch.forecast import ShapeSource
 from xinference.launch.model_shape import ModelShape
-from xinference.launch.plan import ShapeSource
 from xinference.planning.gguf_makers import stored_shape
 from xinference.planning.weights_estimate import registry_shape, rough_shape
 

@@ -20,9 +20,10 @@ from xinference.engines.support import Support
 from xinference.error_codes import Code
 from xinference.errors import Problem
 from xinference.hardware.devices import Host
+from xinference.launch.forecast import ShapeSource
 from xinference.launch.match import versions_in_order
 from xinference.launch.model_shape import ModelShape
-from xinference.launch.plan import LaunchDraft, ResolvedLaunch, ShapeSource, SizedPlan
+from xinference.launch.plan import LaunchDraft, ResolvedLaunch, SizedPlan
 from xinference.launch.request import LaunchRequest
 from xinference.planning.engine_choice import supports
 from xinference.planning.expected_shape import expected_shape

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from xinference.catalog.models import written_size
 from xinference.engines.memory_model import MemoryModel
-from xinference.launch.plan import Forecast, LaunchPlan, SizedPlan
+from xinference.launch.forecast import Forecast
+from xinference.launch.plan import LaunchPlan, SizedPlan
 from xinference.planning.eviction import format_size
 from xinference.planning.memory import written_slots
 from xinference.units import MIB
