@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from xinference.catalog.fact_conversion import part_names
 from xinference.catalog.fact_corrections import corrected, quantizations_of
 from xinference.catalog.fact_files import FamilyFacts, HubFacts, SpecFacts
+from xinference.catalog.fact_versions import part_names
 from xinference.catalog.known_projectors import REASON, corrected_sizes
 from xinference.catalog.models import HubName, ModelFamily, Source, same_size
 

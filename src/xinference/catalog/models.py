@@ -202,6 +202,12 @@ def number_of_billions(size: float | str) -> float | str:
         return text
 
 
+def billions(size: float | str) -> float:
+    """The size as a number of billions of parameters: ``1_8`` is 1.8; 0 if the text is no size."""
+    number = number_of_billions(size)
+    return 0.0 if isinstance(number, str) else number
+
+
 def written_size(size: float | str) -> str:
     """The size as people write it.
 

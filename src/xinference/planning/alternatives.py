@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from xinference.catalog.models import ModelSpec, ModelVersion, same_size, written_size
+from xinference.catalog.models import ModelSpec, ModelVersion, billions, same_size, written_size
 from xinference.engines.base import Engine
 from xinference.errors import Problem, Suggestion
 from xinference.hardware.devices import Host
@@ -22,7 +22,7 @@ from xinference.planning.eviction import Bytes, format_size
 from xinference.planning.gguf_makers import stored_shape
 from xinference.planning.occupancy import Occupancy, available
 from xinference.planning.sizing import size_launch
-from xinference.planning.weights_estimate import billions, registry_shape, rough_bits, rough_shape
+from xinference.planning.weights_estimate import registry_shape, rough_bits, rough_shape
 
 #: Contexts that are suggested, in tokens: the largest one that fits.
 _CONTEXTS = (131072, 65536, 32768, 16384, 8192, 4096, 2048, 1024, 512)

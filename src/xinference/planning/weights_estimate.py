@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
-from xinference.catalog.models import ModelShapeFacts, ModelVersion, number_of_billions
+from xinference.catalog.models import ModelShapeFacts, ModelVersion, billions
 from xinference.error_codes import Code
 from xinference.errors import bad_request
 from xinference.launch.model_shape import BITSANDBYTES_BITS, LOADING_BITS, ModelShape
@@ -170,12 +170,6 @@ def _with_weights(
 
 def _canonical(model_format: str, quantization: str | None) -> str:
     return (quantization or "none").lower().replace("-", "_" if model_format in ("ggufv2", "ggmlv3") else "-")
-
-
-def billions(size: int | str) -> float:
-    """Billions of parameters as a number: ``1_8`` is 1.8; 0 if the text is no number."""
-    number = number_of_billions(size)
-    return number if isinstance(number, float) else 0.0
 
 
 def _linear_bits(model_format: str, name: str) -> float | None:
