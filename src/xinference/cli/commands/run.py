@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from xinference.cli.commands.launch import follow_begun, note_found
-from xinference.cli.commands.talk import TalkCommand, answer_options, new_chat, piped_text, talk_with
+from xinference.cli.commands.talk import TalkCommand, answer_options, new_chat, talk_with
 from xinference.cli.connection import Target, with_server_options
 from xinference.cli.options.name_argument import name_argument
 from xinference.cli.options.version_options import version_options
 from xinference.cli.output import note
+from xinference.cli.piped_text import piped_text
 
 if TYPE_CHECKING:
     from xinference.client import Client

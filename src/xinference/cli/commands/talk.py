@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import stat
 import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -12,13 +10,14 @@ import click
 
 from xinference.cli.connection import Target, with_server_options
 from xinference.cli.conversation import answer_once, converse
+from xinference.cli.model_choice import choose_model
 from xinference.cli.options.completion import complete_uid
 from xinference.cli.options.json_option import json_option
 from xinference.cli.options.numbers import IntegerRange, NumberRange
 from xinference.cli.output import print_json, size_in_billions
+from xinference.cli.piped_text import piped_text
 from xinference.cli.turns import Chat, Generate, Talk
-from xinference.error_codes import Code
-from xinference.errors import Problem, bad_request
+from xinference.errors import Problem
 
 if TYPE_CHECKING:
     from xinference.client import Client
@@ -231,85 +230,3 @@ def banner(uid: str, model: Json) -> str:
     ]
     known = ", ".join(str(fact) for fact in facts if fact and fact != "none")
     return f"{uid}{f' ({known})' if known else ''}\n/help lists the commands; /exit or Ctrl-D leaves the conversation."
-
-
-def choose_model(client: Client, words: Sequence[str], model_uid: str | None) -> tuple[str, str | None, Json]:
-    """The uid of the model, the prompt, and the model's entry in the list of the server if it was asked for.
-
-    Whether the model exists is not checked, because it may be loading.
-    """
-    if model_uid is not None:
-        return model_uid, words[0] if words else None, {}
-    instances = client.list_instances()
-    named = _named(instances, words[0]) if words else None
-    prompt = words[1] if len(words) == 2 else None
-    if named is not None:
-        return str(named["model_uid"]), prompt, named
-    if prompt is not None:
-        return words[0], prompt, {}
-    chosen = _only_ready(instances)
-    return str(chosen["model_uid"]), words[0] if words else None, chosen
-
-
-def _named(instances: Sequence[Json], name: str) -> Json | None:
-    """The instance with the uid `name`, else the only one of the model `name`.
-
-    If the former does not answer, because it has failed or is unloaded, a ready one of that model takes its place.
-    """
-    exact = next((instance for instance in instances if instance["model_uid"] == name), None)
-    of_model = [instance for instance in instances if instance.get("model_name") == name]
-    ready = [instance for instance in of_model if instance.get("status") == "READY"]
-    if exact is not None:
-        return ready[0] if ready and _is_idle(exact) else exact
-    return of_model[0] if len(of_model) == 1 else ready[0] if len(ready) == 1 else None
-
-
-def _is_idle(instance: Json) -> bool:
-    """Whether a model answers no request until a user does something."""
-    status = instance.get("status")
-    return status == "ERROR" or (status == "UNLOADED" and not instance.get("on_demand"))
-
-
-def _only_ready(instances: Sequence[Json]) -> Json:
-    ready = [instance for instance in instances if instance.get("status") == "READY"]
-    if len(ready) == 1:
-        return ready[0]
-    if ready:
-        names = ", ".join(str(instance["model_uid"]) for instance in ready)
-        raise bad_request(f"Several models are ready: {names}.", hint="Choose one: `xinference chat NAME`.")
-    loading = [i["model_uid"] for i in instances if i.get("status") not in ("ERROR", "TERMINATING")]
-    raise Problem(
-        Code.NO_MODEL_READY,
-        "No model is ready" + (f"; still loading: {', '.join(loading)}." if loading else "."),
-        hint="To wait for a model, give its name: `xinference chat NAME`." if loading
-        else "Launch one with `xinference launch` or `xinference run`.",
-    )  # fmt: skip
-
-
-def piped_text() -> str | None:
-    """The text of a pipe or file on standard input; None for a terminal and for the null device.
-
-    Raises:
-        Problem: the text is not UTF-8.
-    """
-    if sys.stdin.isatty() or _is_null_device():
-        return None
-    try:
-        content = sys.stdin.buffer.read()
-    except OSError as error:
-        raise bad_request(f"Standard input can't be read: {error.strerror}.") from error
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise bad_request(
-            f"Standard input is not UTF-8 text: byte {content[error.start]:#04x} at position {error.start}.",
-            hint="Convert it, for example with `iconv -f latin1 -t utf-8`.",
-        ) from error
-    return text if text.strip() else None
-
-
-def _is_null_device() -> bool:
-    try:
-        return stat.S_ISCHR(os.fstat(sys.stdin.fileno()).st_mode)
-    except (OSError, ValueError):  # a stream of a test has no number
-        return False
