@@ -839,11 +839,11 @@ async def _is_handled_or_ignored(world: World, time: Callable[[World], Any], nam
 
 
 def test_every_message_is_tested() -> None:
-    from xinference.deployments import inbox
+    from xinference.deployments import messages
 
     # Those that only the owner's own helpers send, once, are part of every launch above.
-    elsewhere = {Begin, WeightsRead, Prepared, Granted, inbox.AddReplica, inbox.RemoveReplica, inbox.End}
-    names = {kind.__name__ for kind in inbox.Message.__args__ if kind not in elsewhere}
+    elsewhere = {Begin, WeightsRead, Prepared, Granted, messages.AddReplica, messages.RemoveReplica, messages.End}
+    names = {kind.__name__ for kind in messages.Message.__args__ if kind not in elsewhere}
     assert names == {re.split(",| for", name)[0] for name in MESSAGES}
 
 
