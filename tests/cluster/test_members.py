@@ -191,3 +191,15 @@ async def test_a_worker_whose_link_breaks_while_it_ends_says_it_again() -> None:
         await turns()
         await site.report()
         assert site.member.state is NodeState.LEAVING and site.program.orders == [messages.MayLeave()]
+
+
+async def test_a_server_that_stops_its_engines_waits_two_seconds_for_a_node_out_of_reach() -> None:
+    async with a_site() as site:
+        site.uplink = site.fabric.join(NODE, site.program)
+        await site.report()
+        assert site.members.begin_end() == []
+        site.fabric.cut(NODE)
+        await turns()
+        assert site.compute(1.0) is NodeState.UNREACHABLE
+        assert site.members.begin_end() == [site.member]
+        assert site.compute(2.1) is NodeState.LOST

@@ -27,6 +27,8 @@ from xinference.records.record import Record
 log = logging.getLogger(__name__)
 #: Interval at which the states are computed, in seconds: a silent node becomes LOST without any event.
 TICK_SECONDS = 1.0
+#: Time after which a node out of reach is LOST if the server stops its engines and ends, in seconds.
+END_LOST_SECONDS = 2.0
 
 
 @dataclass(eq=False)
@@ -190,6 +192,14 @@ class Members:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(links.run())
             tasks.create_task(self._tick())
+
+    def begin_end(self) -> list[Member]:
+        """Wait no longer for nodes out of reach: the server stops all engines, and ends. Returns those nodes.
+
+        Their workers stop the engines when they have had no supervisor for `orphan_seconds`.
+        """
+        self._lost_seconds = min(self._lost_seconds, END_LOST_SECONDS)
+        return [member for member in self if not member.known.link_is_up]
 
     async def close(self) -> None:
         """End the questions that have no answer."""

@@ -120,6 +120,16 @@ class Cluster:
             self.ray.start()
         log.info("workers connect to port %d; `xinference cluster token create` prints how", self.port)
 
+    def begin_end(self) -> None:
+        """The server stops all engines, and ends: it does not wait for the engines of nodes that are out of reach."""
+        names = ", ".join(f"{each.node_id} ({each.name})" for each in self.members.begin_end() if each.node.replica_ids)
+        if names:
+            log.warning(
+                "out of reach: %s; the engines there are stopped when their workers have had no supervisor for "
+                "XINFERENCE_ORPHAN_SECONDS",
+                names,
+            )
+
     async def close(self, *, ends_workers: bool = False) -> None:
         """Close the door and all links. The engines of the nodes run on.
 

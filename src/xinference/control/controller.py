@@ -200,6 +200,8 @@ class Controller:
             task.cancel()
         self._restarts.close()
         await self._drains.close()
+        if self.cluster is not None and how == "stop":
+            self.cluster.begin_end()
         ends = [deployment.end(how) for deployment in self._registry]
         for result in await asyncio.gather(
             self.downloads.close(), *ends, *self._terminations.tasks, return_exceptions=True

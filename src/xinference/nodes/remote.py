@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from itertools import islice
 from pathlib import Path
 from typing import TypeVar
@@ -184,6 +184,11 @@ class RemoteNode:
             Problem: 503 ``node_gone``; 504 ``node_timeout``; 502 ``node_message_refused``, its release is older.
         """
         await self._ask(messages.RestartWorker(), messages.Done)
+
+    @property
+    def replica_ids(self) -> Collection[str]:
+        """The replicas that are mirrored."""
+        return self._replicas.keys()
 
     # -- from the fabric --------------------------------------------------------------------------------------
 
