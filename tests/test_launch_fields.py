@@ -41,6 +41,7 @@ NOT_ON_COMMAND_LINE = {
     "peft_model_config": "there is --lora-modules",
     "replica_config": "there are --replica and --gpu-idx",
     "keep_alive": "there is --ttl",
+    "applied_from": "`xinference apply` sets it",
 }
 ONLY_ON_COMMAND_LINE = {
     "lora_modules": "an option of the engine",
@@ -127,7 +128,8 @@ CHANGED: dict[str, Any] = {
     "labels": {"gpu": "h100"},
     "request_limits": 3, "max_output_tokens": 9,
     "max_request_seconds": 1.5, "enable_thinking": True, "envs": {"A": "1"},
-    "aliases": ["a", "b"], "on_demand": True, "ttl": 5.0, "pin": True, "priority": 4,
+    "aliases": ["a", "b"], "applied_from": "box:/models.toml",
+    "on_demand": True, "ttl": 5.0, "pin": True, "priority": 4,
 }  # fmt: skip
 
 

@@ -152,6 +152,9 @@ class LaunchBody(BaseModel):
     keep_alive: float | Text | None = Field(
         default=None, description="`ttl` in Ollama's form, such as 5m; negative: only when its memory is needed"
     )
+    applied_from: Text | None = Field(
+        default=None, description="The set of models of `xinference apply` that the launch belongs to"
+    )
     pin: bool = Field(default=False, description="Do not unload an on-demand model for another model")
     priority: Annotated[int, Field(ge=-(2**31), le=2**31 - 1)] = Field(
         default=0, description="If memory is short, models of the lowest priority are unloaded first"

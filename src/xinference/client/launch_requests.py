@@ -49,6 +49,7 @@ def launch_model(
     new: bool = False,
     allow_plain_gang: bool = False,
     labels: Mapping[str, str] | None = None,
+    applied_from: str | None = None,
     wait_ready: bool = True,
     **kwargs: Any,
 ) -> Request[str]:

@@ -11,7 +11,7 @@ import msgspec
 from xinference.launch.request import LaunchRequest
 
 #: Fields that do not decide which model runs and how: names of the deployment, and the text of the original request.
-_NAMES = frozenset({"model_uid", "aliases", "asked_name", "asked"})
+_NAMES = frozenset({"model_uid", "aliases", "asked_name", "asked", "applied_from"})
 
 
 def asked_fields(request: LaunchRequest) -> dict[str, Any]:

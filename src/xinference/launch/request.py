@@ -53,6 +53,8 @@ class LaunchRequest(msgspec.Struct, frozen=True, kw_only=True):
     """The fields of the request as it was sent, before any choice; empty: not known."""
     aliases: tuple[str, ...] = ()
     """Further names of the deployment in requests."""
+    applied_from: str | None = None
+    """The set of models of `xinference apply` that has started the deployment; None: another command has."""
     on_demand: bool = False
     """The first request loads the model; it is unloaded when it is idle or its memory is needed."""
     ttl: float | None = None

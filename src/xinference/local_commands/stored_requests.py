@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import closing
+from typing import Any
 
 import msgspec
 
 from xinference.config import Settings
+from xinference.control.kept_launches import launch_fields
 from xinference.launch.request import LaunchRequest
 from xinference.store.database import Store
 
@@ -29,3 +31,8 @@ def stored_requests(settings: Settings) -> Stored:
         except msgspec.MsgspecError:
             continue
     return requests
+
+
+def stored_launches(settings: Settings) -> list[dict[str, Any]]:
+    """The fields of each of these launches, with its uid, as the server lists them."""
+    return [{**launch_fields(request), "model_uid": uid} for uid, request in stored_requests(settings)]

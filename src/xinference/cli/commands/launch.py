@@ -133,7 +133,7 @@ def launch(
     if isinstance(draft := request.get("draft_model_path"), str):
         request["draft_model_path"] = absolute_path(draft)
     if dry_run:
-        plan = _plan(target, request)
+        plan = plan_of(target, request)
         from xinference.cli.plan_text import plan_text
 
         print_json(plan) if as_json else click.echo(plan_text(plan))
@@ -166,7 +166,7 @@ def note_found(begun: Json) -> str:
     return uid
 
 
-def _plan(target: Target, request: Json) -> Json:
+def plan_of(target: Target, request: Json) -> Json:
     """The plan of the running server, or, without one, of this process, which starts none."""
     if target.answers:
         with target.connect() as client:
