@@ -7,7 +7,7 @@ template. Documents mix both, so every field is accepted in either version. Pure
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import msgspec
@@ -117,7 +117,8 @@ def _llm(fields: Fields, builtin: Mapping[str, ModelFamily], notes: list[str]) -
             hint='Use a similar built-in model, or "other".',
         )
     like = builtin.get(fields.text("model_family"))
-    template, stop, stop_ids = _prompt(fields, like, builtin, chats="chat" in abilities)
+    stop, stop_ids = fields.texts("stop"), fields.counts("stop_token_ids")
+    prompt = _prompt(fields, like, builtin, chats="chat" in abilities)
     tags = (fields.optional_text("reasoning_start_tag"), fields.optional_text("reasoning_end_tag"))
     return ModelFamily(
         model_name=name,
@@ -126,9 +127,9 @@ def _llm(fields: Fields, builtin: Mapping[str, ModelFamily], notes: list[str]) -
         model_ability=abilities,
         model_specs=read_specs(fields, like, notes),
         model_description=fields.optional_text("model_description") or "",
-        chat_template=template,
-        stop=stop,
-        stop_token_ids=stop_ids,
+        chat_template=prompt.template,
+        stop=stop or prompt.stop,
+        stop_token_ids=stop_ids or prompt.stop_token_ids,
         # A model of a known family writes its calls in the same form.
         tool_parser=fields.optional_text("tool_parser") or (like.tool_parser if like else None),
         reasoning_tags=(tags[0], tags[1]) if tags[0] and tags[1] else None,
@@ -147,35 +148,62 @@ def _abilities(fields: Fields) -> tuple[str, ...]:
     return tuple(dict.fromkeys(values))
 
 
-def _prompt(
-    fields: Fields, like: ModelFamily | None, builtin: Mapping[str, ModelFamily], *, chats: bool
-) -> tuple[str | None, tuple[str, ...], tuple[int, ...]]:
-    """Chat template, stop texts and stop tokens; the template is None if the weights' own is used."""
-    stop, stop_ids = fields.texts("stop"), fields.counts("stop_token_ids")
+@dataclass(frozen=True)
+class _Prompt:
+    """The template of a chat with its stop texts and tokens, which those of the document replace."""
+
+    template: str | None
+    """None: the template in the weights."""
+    stop: tuple[str, ...] = ()
+    stop_token_ids: tuple[int, ...] = ()
+
+    @classmethod
+    def of(cls, family: ModelFamily) -> _Prompt:
+        return cls(family.chat_template, family.stop, family.stop_token_ids)
+
+
+def _prompt(fields: Fields, like: ModelFamily | None, builtin: Mapping[str, ModelFamily], *, chats: bool) -> _Prompt:
+    """The first of: the document's template, its style, the prompt of the similar model, the style of its family."""
     if fields.has("chat_template"):
-        text = fields.text("chat_template", "Set a Jinja template or a built-in model's name, or leave it out.")
-        named = builtin.get(text.strip())
-        if named is not None:
-            return named.chat_template, stop or named.stop, stop_ids or named.stop_token_ids
-        if "{{" not in text and "{%" not in text:
-            raise fields.bad(
-                "chat_template", "is neither a Jinja template nor a built-in model's name", _near_names(text, builtin)
-            )
-        return text, stop, stop_ids
+        return _written_template(fields, builtin)
     if isinstance(fields.raw("prompt_style"), str):
-        return _named_style(fields, fields.text("prompt_style"), builtin, stop, stop_ids)
+        return _named_style(fields, fields.text("prompt_style"), builtin)
     values = fields.object("prompt_style")
     if values is not None:
-        style = _style(values)
-        written = template_of(style)
-        assert written is not None
-        return written, stop or values.texts("stop"), stop_ids or values.counts("stop_token_ids")
+        template = template_of(_style(values))
+        assert template is not None
+        return _Prompt(template, values.texts("stop"), values.counts("stop_token_ids"))
     if like is not None:
-        mine = like.chat_template if chats else None
-        return mine, stop or like.stop, stop_ids or like.stop_token_ids
+        return _Prompt.of(like) if chats else replace(_Prompt.of(like), template=None)
     family = fields.text("model_family")
-    if not chats or family == "other":
-        return None, stop, stop_ids
+    return _Prompt(_family_template(fields, family, builtin) if chats and family != "other" else None)
+
+
+def _written_template(fields: Fields, builtin: Mapping[str, ModelFamily]) -> _Prompt:
+    """A Jinja template, or the template of the built-in model that is named in its place."""
+    text = fields.text("chat_template", "Set a Jinja template or a built-in model's name, or leave it out.")
+    named = builtin.get(text.strip())
+    if named is not None:
+        return _Prompt.of(named)
+    if "{{" not in text and "{%" not in text:
+        raise fields.bad(
+            "chat_template", "is neither a Jinja template nor a built-in model's name", _near_names(text, builtin)
+        )
+    return _Prompt(text)
+
+
+def _named_style(fields: Fields, name: str, builtin: Mapping[str, ModelFamily]) -> _Prompt:
+    family = builtin.get(name)
+    if family is not None and family.chat_template is not None:
+        return _Prompt.of(family)
+    style = PromptStyle(name) if name.upper() in STYLES else style_of_family(name)
+    if style is None:
+        raise fields.bad("prompt_style", "is an unknown prompt style type", _near_names(name, builtin))
+    return _Prompt(template_of(style))
+
+
+def _family_template(fields: Fields, family: str, builtin: Mapping[str, ModelFamily]) -> str | None:
+    """The template of the style of a family that is not built in."""
     known = style_of_family(family)
     if known is None:
         names = ", ".join(sorted(name for name, each in builtin.items() if "chat" in each.model_ability))
@@ -186,19 +214,7 @@ def _prompt(
             hint='Use "other" for the template in the weights, or add a chat_template.',
         )
     # The template of the weights, if any, has precedence: the name only shows that this is a chat model.
-    return None if fields.raw("version") == 2 else template_of(known), stop, stop_ids
-
-
-def _named_style(
-    fields: Fields, name: str, builtin: Mapping[str, ModelFamily], stop: tuple[str, ...], stop_ids: tuple[int, ...]
-) -> tuple[str | None, tuple[str, ...], tuple[int, ...]]:
-    family = builtin.get(name)
-    if family is not None and family.chat_template is not None:
-        return family.chat_template, stop or family.stop, stop_ids or family.stop_token_ids
-    style = PromptStyle(name) if name.upper() in STYLES else style_of_family(name)
-    if style is None:
-        raise fields.bad("prompt_style", "is an unknown prompt style type", _near_names(name, builtin))
-    return template_of(style), stop, stop_ids
+    return None if fields.raw("version") == 2 else template_of(known)
 
 
 def _style(values: Fields) -> PromptStyle:

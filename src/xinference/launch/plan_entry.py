@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from xinference.launch.forecast import Forecast, registered_files
+from xinference.launch.forecast import DiskNeed, Forecast, registered_files
 from xinference.launch.place import Places, place_of
-from xinference.launch.plan import ResolvedLaunch, SizedPlan, replica_devices
+from xinference.launch.plan import ResolvedLaunch, SizedPlan, Sizing, replica_devices
 
 
 def plan_entry(launch: ResolvedLaunch, sized: SizedPlan | None, forecast: Forecast | None = None) -> dict[str, Any]:
@@ -37,26 +37,34 @@ def plan_entry(launch: ResolvedLaunch, sized: SizedPlan | None, forecast: Foreca
         "tensor_parallel": sizing.tensor_parallel if sizing else None,
         "memory_fraction": sizing.memory_fraction if sizing else None,
         "memory": {
-            "weights": sizing.weights_bytes if sizing else None,
-            "kv_cache": sizing.kv_cache_bytes if sizing else None,
-            "overhead": sizing.overhead_bytes if sizing else None,
-            "saved_states": sizing.state_bytes if sizing else None,
-            "total": sizing.total_bytes if sizing else None,
-            "loaded": sizing.loaded_bytes if sizing else None,
+            **_memory_entry(sizing),
             "source": "file header" if sized else forecast.source if forecast else None,
         },
         "download_bytes": 0 if sized else forecast.download_bytes if forecast else None,
-        "disk": [
-            {
-                "purpose": need.purpose,
-                "folder": str(need.folder),
-                "needed_bytes": need.needed_bytes,
-                "free_bytes": need.free_bytes,
-            }
-            for need in (forecast.disk if forecast else ())
-        ],
+        "disk": [_disk_entry(need) for need in (forecast.disk if forecast else ())],
         "reasons": list(reasons),
         "options": dict(launch.options),
+    }
+
+
+def _memory_entry(sizing: Sizing | None) -> dict[str, int | None]:
+    """The bytes of each part of a replica's memory; None: not known before the weights are here."""
+    return {
+        "weights": sizing.weights_bytes if sizing else None,
+        "kv_cache": sizing.kv_cache_bytes if sizing else None,
+        "overhead": sizing.overhead_bytes if sizing else None,
+        "saved_states": sizing.state_bytes if sizing else None,
+        "total": sizing.total_bytes if sizing else None,
+        "loaded": sizing.loaded_bytes if sizing else None,
+    }
+
+
+def _disk_entry(need: DiskNeed) -> dict[str, Any]:
+    return {
+        "purpose": need.purpose,
+        "folder": str(need.folder),
+        "needed_bytes": need.needed_bytes,
+        "free_bytes": need.free_bytes,
     }
 
 

@@ -10,13 +10,12 @@ import msgspec
 
 from xinference.catalog.models import FORMAT_ALIASES, FileFacts, ModelFamily, Source
 from xinference.error_codes import Code
-from xinference.errors import Problem, bad_request
+from xinference.errors import bad_request
 from xinference.hubs.base import Hub
-from xinference.hubs.local_files import is_gguf_file, is_model_path, missing_parts, near_files_hint, path_of
-from xinference.hubs.repositories.repository import RepositoryHub
+from xinference.hubs.local_files import missing_parts
 from xinference.launch.request import LaunchRequest
 from xinference.weights.family import derive_family, valid_name
-from xinference.weights.file_source import FileSource, FolderSource, RepositorySource
+from xinference.weights.file_source import FileSource
 from xinference.weights.gguf_models import (
     GgufModel,
     choose_model,
@@ -26,10 +25,9 @@ from xinference.weights.gguf_models import (
     quantization_in,
 )
 from xinference.weights.model_facts import ModelFacts, folder_facts, gguf_facts
+from xinference.weights.origin import Origin, find_origin
 from xinference.weights.reference import Reference, reference
 
-#: The hubs for a repository id, in this order, if the request names none.
-_HUBS = ("huggingface", "modelscope")
 _FORMATS = ("ggufv2", "pytorch", "gptq", "awq", "fp8", "fp4", "bnb")
 
 
@@ -75,33 +73,16 @@ def derive(
     """
     if what.quantization is not None and request.quantization is None:
         request = msgspec.structs.replace(request, quantization=what.quantization)
-    origin = _local(request, what.path) if what.path is not None else _remote(what, request, hubs, preferred)
+    origin = find_origin(what, request, hubs, preferred)
     name = valid_name(_stem(origin.name), families)
-    choices: tuple[str, ...] = ()
     if _choose_format(request, origin, formats) == "ggufv2":
-        files = origin.file_source.files
-        every = [*gguf_models(files), *_without_ending(files, origin.file)]
-        free = request.quantization is None and origin.file is None
-        default = default_model(every, usable_bytes) if free else None
-        if free and any_quantization and every:
-            model = _smallest(every)
-        elif default is not None:
-            model, choices = default.model, (default.reason,)
-        else:
-            model = choose_model(every, origin.title, request.quantization, origin.file, missing_parts(files))
-        facts = gguf_facts(origin.file_source, model)
-        if origin.name == origin.file and facts.name and not origin.file.lower().endswith(".gguf"):
-            name = valid_name(facts.name, families)
-        quantization: str | None = facts.quantization
-        source, quantizations = _gguf_source(origin.source, every, model, facts.quantization)
-        source = msgspec.structs.replace(source, projectors=_projectors(origin.file_source))
-        path = Path(source.model_id) / model.files[0]
+        weights = _gguf_weights(request, origin, usable_bytes, any_quantization=any_quantization)
+        if origin.name == origin.file and weights.facts.name and not origin.file.lower().endswith(".gguf"):
+            name = valid_name(weights.facts.name, families)
     else:
-        facts, quantization = folder_facts(origin.file_source), request.quantization
-        _check_format(facts, request, origin.title)
-        source, quantizations = origin.source, _folder_quantizations(facts)
-        path = Path(source.model_id)
-    derived = derive_family(facts, name, origin.title, source, quantizations, request)
+        weights = _folder_weights(request, origin)
+    facts, source = weights.facts, weights.source
+    derived = derive_family(facts, name, origin.title, source, weights.quantizations, request)
     full = msgspec.structs.replace(
         request,
         family=derived.family,
@@ -109,95 +90,51 @@ def derive(
         model_name=name,
         model_type=derived.family.model_type,
         model_format=facts.model_format,
-        quantization=quantization,
-        model_path=str(path) if source.hub == "local" else None,
+        quantization=weights.quantization,
+        model_path=str(weights.path) if source.hub == "local" else None,
     )
-    return DerivedRequest(full, (*choices, *derived.reasons), choices)
+    return DerivedRequest(full, (*weights.choices, *derived.reasons), weights.choices)
 
 
 @dataclass(frozen=True)
-class _Origin:
-    """The files to derive from, with the name and source of the model."""
+class _Weights:
+    """The weights for a request, among those of an origin."""
 
-    file_source: FileSource
-    title: str
-    """The name of the origin in messages."""
-    name: str
-    """The base of the model's name."""
-    file: str | None
-    """The file that the request names."""
+    facts: ModelFacts
+    quantization: str | None
     source: Source
+    """The origin's source, with the files of all its quantizations."""
+    quantizations: tuple[str, ...]
+    path: Path
+    """Their path, if the origin is a folder of this machine."""
+    choices: tuple[str, ...] = ()
+    """See `DerivedRequest.choices`."""
 
 
-def _local(request: LaunchRequest, path_text: str) -> _Origin:
-    path = path_of(path_text)
-    if not path.is_absolute():
-        raise bad_request(
-            f"{path_text} is a relative path, but the server has a different working directory.",
-            hint="Pass the absolute path.",
-            code=Code.MODEL_PATH_NOT_FOUND,
-        )
-    if not is_model_path(path):
-        # The same problem whether a file exists or not: the path may be one of the server's own files.
-        raise bad_request(
-            f"{path_text} does not exist on the server's machine, or is neither a GGUF file nor the folder of a model.",
-            hint="Check the path; a repository is named as owner/name.",
-            code=Code.MODEL_PATH_NOT_FOUND,
-        )
-    if not path.exists():
-        raise bad_request(
-            f"{path_text} does not exist on the server's machine.",
-            hint=near_files_hint(path) or "Check the path; a repository is named as owner/name.",
-            code=Code.MODEL_PATH_NOT_FOUND,
-        )
-    folder, file = (path, None) if path.is_dir() else (path.parent, path.name)
-    if file is not None and not file.lower().endswith(".gguf") and not is_gguf_file(path):
-        raise bad_request(
-            f"{path_text} is not a GGUF file.",
-            hint="Pass a .gguf file, or the folder with the config.json and the safetensors.",
-            code=Code.BAD_WEIGHT_FILE,
-        )
-    requested = request.model_name.strip()
-    by_path = request.model_path is None or reference(requested) is not None
-    name = path.absolute().name if by_path else requested
-    return _Origin(FolderSource(folder), path_text, name, file, Source(hub="local", model_id=str(folder.absolute())))
+def _gguf_weights(
+    request: LaunchRequest, origin: Origin, usable_bytes: int | None, *, any_quantization: bool
+) -> _Weights:
+    files = origin.file_source.files
+    every = [*gguf_models(files), *_without_ending(files, origin.file)]
+    free = request.quantization is None and origin.file is None
+    default = default_model(every, usable_bytes) if free else None
+    choices: tuple[str, ...] = ()
+    if free and any_quantization and every:
+        model = _smallest(every)
+    elif default is not None:
+        model, choices = default.model, (default.reason,)
+    else:
+        model = choose_model(every, origin.title, request.quantization, origin.file, missing_parts(files))
+    facts = gguf_facts(origin.file_source, model)
+    source, quantizations = _gguf_source(origin.source, every, model, facts.quantization)
+    source = msgspec.structs.replace(source, projectors=_projectors(origin.file_source))
+    return _Weights(facts, facts.quantization, source, quantizations, Path(source.model_id) / model.files[0], choices)
 
 
-def _remote(what: Reference, request: LaunchRequest, hubs: Mapping[str, Hub], preferred: str | None) -> _Origin:
-    assert what.model_id is not None
-    file_source = _repository(what.model_id, what.revision, hubs, request.download_hub or what.hub or preferred)
-    return _Origin(
-        file_source,
-        f"{request.model_name.strip()} on {file_source.hub.name}",
-        (what.file or what.model_id).rpartition("/")[2],
-        what.file,
-        Source(hub=file_source.hub.name, model_id=what.model_id, revision=file_source.listing.revision),
-    )
-
-
-def _repository(model_id: str, revision: str | None, hubs: Mapping[str, Hub], named: str | None) -> RepositorySource:
-    if named and named not in _HUBS:
-        raise bad_request(
-            f"{named} has no repositories by owner and name.",
-            hint=f"Use one of {', '.join(_HUBS)}.",
-            code=Code.UNKNOWN_HUB,
-        )
-    first: Problem | None = None
-    for name in [named] if named else _HUBS:
-        hub = hubs.get(name)
-        assert isinstance(hub, RepositoryHub)
-        try:
-            return RepositorySource(hub, model_id, hub.listing(model_id, revision))
-        except Problem as problem:
-            if problem.code == Code.BAD_SOURCE:
-                raise bad_request(
-                    f"{model_id}@{revision} is not a repository id with a revision.",
-                    hint="Name it as owner/name or owner/name@revision.",
-                ) from None
-            if first is None or (problem.code == Code.GATED_MODEL and first.code == Code.HUB_UNREACHABLE):
-                first = problem
-    assert first is not None
-    raise first
+def _folder_weights(request: LaunchRequest, origin: Origin) -> _Weights:
+    facts, source = folder_facts(origin.file_source), origin.source
+    _check_format(facts, request, origin.title)
+    return _Weights(facts, request.quantization, source, _folder_quantizations(facts), Path(source.model_id))
 
 
 def _without_ending(files: Mapping[str, int], file: str | None) -> list[GgufModel]:
@@ -207,7 +144,7 @@ def _without_ending(files: Mapping[str, int], file: str | None) -> list[GgufMode
     return [GgufModel(quantization_in(file), (file,), files[file])]
 
 
-def _choose_format(request: LaunchRequest, origin: _Origin, formats: Collection[str]) -> str:
+def _choose_format(request: LaunchRequest, origin: Origin, formats: Collection[str]) -> str:
     """``ggufv2``, or another format for a folder with a config.json.
 
     Of a repository with both forms, the one that the requested engine runs, else GGUF, which the base install runs.

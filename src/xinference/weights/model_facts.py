@@ -13,7 +13,7 @@ import msgspec
 from xinference.catalog.models import ModelFormat, ModelShapeFacts
 from xinference.catalog.packing import Scheme
 from xinference.error_codes import Code
-from xinference.errors import bad_request
+from xinference.errors import Problem, bad_request
 from xinference.formats.gguf import GgufHeader
 from xinference.formats.model_config import MAX_CONFIG, ModelConfig, read_config
 from xinference.formats.packing import QUANT_CONFIG_FILE
@@ -116,26 +116,10 @@ def folder_facts(source: FileSource) -> ModelFacts:
     Raises:
         Problem: 400 ``bad_weight_file``: no config.json, no weights, or weights that are programs (pickle).
     """
-    data = source.small("config.json", MAX_CONFIG)
+    data = _config_json(source)
     weights = {n: size for n, size in source.files.items() if n.endswith(".safetensors") and "/" not in n}
-    if data is None:
-        raise bad_request(
-            f"{source.title} has neither a config.json nor a GGUF file.",
-            hint="Name a folder or repository with a model in GGUF or safetensors.",
-            code=Code.BAD_WEIGHT_FILE,
-        )
     if not weights:
-        pickles = [name for name in source.files if name.endswith(_PICKLES) and "/" not in name]
-        raise bad_request(
-            f"{source.title} has no safetensors"
-            + (
-                f", and {pickles[0]} is a pickle. A pickle can run code, so it is not opened."
-                if pickles
-                else " at all."
-            ),
-            hint="Convert the weights to safetensors or GGUF, or name a repository that has them.",
-            code=Code.BAD_WEIGHT_FILE,
-        )
+        raise _no_safetensors(source)
     config = read_config(data, Path(f"{source.title}: config.json"), small_object(source, QUANT_CONFIG_FILE))
     fields: dict[str, Any] = msgspec.json.decode(data)
     vision = isinstance(fields.get("vision_config"), dict)
@@ -159,6 +143,27 @@ def folder_facts(source: FileSource) -> ModelFacts:
         remote_code=bool(fields.get("auto_map")),
         stop_token_ids=_stop_tokens(small_object(source, "generation_config.json"), fields),
         shape=_shape(config, parameters),
+    )
+
+
+def _config_json(source: FileSource) -> bytes:
+    data = source.small("config.json", MAX_CONFIG)
+    if data is None:
+        raise bad_request(
+            f"{source.title} has neither a config.json nor a GGUF file.",
+            hint="Name a folder or repository with a model in GGUF or safetensors.",
+            code=Code.BAD_WEIGHT_FILE,
+        )
+    return data
+
+
+def _no_safetensors(source: FileSource) -> Problem:
+    pickles = [name for name in source.files if name.endswith(_PICKLES) and "/" not in name]
+    reason = f", and {pickles[0]} is a pickle. A pickle can run code, so it is not opened." if pickles else " at all."
+    return bad_request(
+        f"{source.title} has no safetensors{reason}",
+        hint="Convert the weights to safetensors or GGUF, or name a repository that has them.",
+        code=Code.BAD_WEIGHT_FILE,
     )
 
 

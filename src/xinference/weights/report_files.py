@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -148,11 +148,7 @@ def inspect_folder(folder: Path) -> Inspection:
         quant_config = small_object(source, QUANT_CONFIG_FILE)
         config = read_config(file.read(min(size, MAX_CONFIG)), folder / "config.json", quant_config)
     weights = [path for path in files if path.suffix == ".safetensors"]
-    headers = [read_safetensors(path) for path in weights]
-    by_type: dict[str, int] = {}
-    for header in headers:
-        for name, count in header.bytes_by_type.items():
-            by_type[name] = by_type.get(name, 0) + count
+    by_type = _bytes_by_type(weights)
     if config.packing is None:
         config = replace(config, packing=packing_of_types(by_type))
     pickles = [] if weights else [path for path in files if path.suffix in PICKLES and "training_args" not in path.name]
@@ -164,6 +160,14 @@ def inspect_folder(folder: Path) -> Inspection:
     report = from_config(str(folder), config, sizes)
     template = read_template(source)
     return replace(report, bytes_by_type=by_type or None, chat_template=template, notes=tuple(notes), no_engine=reason)
+
+
+def _bytes_by_type(weights: Iterable[Path]) -> dict[str, int]:
+    by_type: dict[str, int] = {}
+    for header in map(read_safetensors, weights):
+        for name, count in header.bytes_by_type.items():
+            by_type[name] = by_type.get(name, 0) + count
+    return by_type
 
 
 def _only_file(folder: Path, files: list[Path]) -> Inspection:
