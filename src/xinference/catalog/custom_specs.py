@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import get_args
 
 import msgspec
@@ -118,42 +118,54 @@ def _merge(specs: list[ModelSpec], new: ModelSpec, fields: Fields) -> None:
     """Add a spec; if an earlier spec has the same format, size and quantizations, its sources are added to that one."""
     left = list(new.quantizations)
     for position, spec in enumerate(specs):
-        same = (spec.model_format, str(spec.model_size_in_billions)) == (
-            new.model_format,
-            str(new.model_size_in_billions),
+        both = _common(spec, new, left)
+        if both:
+            specs[position] = _with_sources(spec, new, both, fields)
+            left = [q for q in left if q not in both]
+    if left:
+        specs.append(_limited(new, left))
+
+
+def _common(spec: ModelSpec, new: ModelSpec, quantizations: Iterable[str]) -> dict[str, str]:
+    """Those of the new spec's quantizations that an earlier spec has -> their names there."""
+    own_size, new_size = str(spec.model_size_in_billions), str(new.model_size_in_billions)
+    if (spec.model_format, own_size) != (new.model_format, new_size):
+        return {}
+    lowered = {q.lower(): q for q in spec.quantizations}
+    return {q: lowered[q.lower()] for q in quantizations if q.lower() in lowered}
+
+
+def _with_sources(spec: ModelSpec, new: ModelSpec, both: Mapping[str, str], fields: Fields) -> ModelSpec:
+    """An earlier spec with the new one's sources of these quantizations."""
+    hubs = {source.hub for source in spec.sources}
+    repeated = [source for source in new.sources if source.hub in hubs]
+    if repeated or any(q != mine for q, mine in both.items()):
+        raise Problem(
+            Code.INVALID_REGISTRATION,
+            f"{fields.path} repeats {new.model_format} {new.model_size_in_billions} {', '.join(both)} of an "
+            "earlier spec.",
+            hint="Remove one of the two.",
         )
-        lowered = {q.lower(): q for q in spec.quantizations}
-        both = {q: lowered[q.lower()] for q in left if same and q.lower() in lowered}
-        if not both:
-            continue
-        hubs = {source.hub for source in spec.sources}
-        repeated = [source for source in new.sources if source.hub in hubs]
-        if repeated or any(q != mine for q, mine in both.items()):
-            raise Problem(
-                Code.INVALID_REGISTRATION,
-                f"{fields.path} repeats {new.model_format} {new.model_size_in_billions} {', '.join(both)} of an "
-                "earlier spec.",
-                hint="Remove one of the two.",
-            )
-        whole = tuple(both) == spec.quantizations
-        added = tuple(
-            msgspec.structs.replace(source, quantizations=None if whole else tuple(both), parts=_only(source, both))
-            for source in new.sources
-        )
-        specs[position] = msgspec.structs.replace(spec, sources=(*spec.sources, *added))
-        left = [q for q in left if q not in both]
-    if not left:
-        return
+    whole = tuple(both) == spec.quantizations
+    added = tuple(
+        msgspec.structs.replace(source, quantizations=None if whole else tuple(both), parts=_only(source, both))
+        for source in new.sources
+    )
+    return msgspec.structs.replace(spec, sources=(*spec.sources, *added))
+
+
+def _limited(spec: ModelSpec, left: list[str]) -> ModelSpec:
+    """A spec with only these of its quantizations."""
     sources = tuple(
         msgspec.structs.replace(
             source,
             quantizations=None if source.quantizations is None else tuple(q for q in source.quantizations if q in left),
             parts=_only(source, left),
         )
-        for source in new.sources
+        for source in spec.sources
         if source.quantizations is None or set(source.quantizations) & set(left)
     )
-    specs.append(msgspec.structs.replace(new, quantizations=tuple(left), sources=sources))
+    return msgspec.structs.replace(spec, quantizations=tuple(left), sources=sources)
 
 
 def _only(source: Source, quantizations: Iterable[str]) -> dict[str, tuple[str, ...]]:

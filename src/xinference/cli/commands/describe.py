@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -46,27 +47,9 @@ def describe(target: Target, model_name: str, as_json: bool) -> None:
     NAME is the uid or an alias of a launched model, or the name of a model in `xinference registrations`. If both
     exist, both are shown. Without a server, the command describes only registered models.
     """
-
-    def of_server(client: Client) -> tuple[list[Json], list[Json], list[Json] | None]:
-        families = [each for kind in _TYPES for each in _typed(client.list_model_registrations(kind, True), kind)]
-        instances = client.list_instances()
-        found = [
-            each | {"engine_options": _engine_options(client, each["model_uid"])}
-            for each in instances
-            if model_name in (each["model_uid"], each.get("model_name"), *(each.get("aliases") or ()))
-        ]
-        if found and not as_json:
-            memory = model_figures.memory_of_models(model_figures.devices_of(client))
-            how = {"url": client.base_url, "needs_key": client.auth()["auth"]}
-            found = [model_figures.with_memory(each, memory) | how for each in found]
-        return found, families, instances
-
-    def without_server(settings: Settings) -> tuple[list[Json], list[Json], list[Json] | None]:
-        from xinference.local_commands.registrations import registration_entries
-
-        return [], [each for kind in _TYPES for each in _typed(registration_entries(settings, kind), kind)], None
-
-    launched, families, instances = target.ask(of_server, without_server)
+    launched, families, instances = target.ask(
+        partial(_of_server, model_name=model_name, with_figures=not as_json), _without_server
+    )
     by_name = {str(each["model_name"]).lower(): each for each in families}
     registered = by_name.get(model_name.lower()) or by_name.get(model_name.partition(":")[0].lower())
     if not launched and registered is None:
@@ -79,6 +62,31 @@ def describe(target: Target, model_name: str, as_json: bool) -> None:
     if registered is not None:
         texts.append(family_text(registered))
     click.echo("\n\n".join(texts))
+
+
+_Models = tuple[list[Json], list[Json], list[Json] | None]
+"""The launched models of a name, all registered models, and all launched models; None: no server runs."""
+
+
+def _of_server(client: Client, *, model_name: str, with_figures: bool) -> _Models:
+    families = [each for kind in _TYPES for each in _typed(client.list_model_registrations(kind, True), kind)]
+    instances = client.list_instances()
+    found = [
+        each | {"engine_options": _engine_options(client, each["model_uid"])}
+        for each in instances
+        if model_name in (each["model_uid"], each.get("model_name"), *(each.get("aliases") or ()))
+    ]
+    if found and with_figures:
+        memory = model_figures.memory_of_models(model_figures.devices_of(client))
+        how = {"url": client.base_url, "needs_key": client.auth()["auth"]}
+        found = [model_figures.with_memory(each, memory) | how for each in found]
+    return found, families, instances
+
+
+def _without_server(settings: Settings) -> _Models:
+    from xinference.local_commands.registrations import registration_entries
+
+    return [], [each for kind in _TYPES for each in _typed(registration_entries(settings, kind), kind)], None
 
 
 def _typed(families: Sequence[Json], model_type: str) -> list[Json]:

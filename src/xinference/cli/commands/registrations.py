@@ -88,6 +88,18 @@ def registrations(target: Target, model_type: str, part: str, fits: bool, as_jso
     if as_json:
         print_json(families)
         return
+    _print_families(families, model_type, cached, wide=wide)
+    if part and not families:
+        close = near(part, every)
+        similar = f"Did you mean {join_names(close)}?" if close else "See --model-type for the other types."
+        note(f"No {model_type} model has {part!r} in its name. {similar}")
+    if families:
+        note("`xinference engine NAME` shows which versions of a model this machine can run.")
+    for broken in (family for family in families if "problem" in family):
+        note(f"{broken['model_name']} can't be launched: {broken.get('path')}: {broken['problem']['cause']}")
+
+
+def _print_families(families: list[Json], model_type: str, cached: set[str], *, wide: bool) -> None:
     columns: dict[str, Callable[[Json], Any]] = {
         "Type": lambda family: model_type,
         "Name": lambda family: family["model_name"],
@@ -100,14 +112,6 @@ def registrations(target: Target, model_type: str, part: str, fits: bool, as_jso
     }
     shown = [name for name in columns if wide or name not in ("Type", "Languages", "Origin")]
     print_table(shown, [[columns[name](family) for name in shown] for family in families], wide=wide)
-    if part and not families:
-        close = near(part, every)
-        similar = f"Did you mean {join_names(close)}?" if close else "See --model-type for the other types."
-        note(f"No {model_type} model has {part!r} in its name. {similar}")
-    if families:
-        note("`xinference engine NAME` shows which versions of a model this machine can run.")
-    for broken in (family for family in families if "problem" in family):
-        note(f"{broken['model_name']} can't be launched: {broken.get('path')}: {broken['problem']['cause']}")
 
 
 def _require_json(text: str, name: str) -> None:

@@ -212,50 +212,7 @@ class LlamaCpp(SetsThinking):
         return None
 
     def command(self, plan: SizedPlan, api_key: str, placement: Placement) -> EngineCommand:
-        sizing = plan.sizing
-        params: dict[str, Any] = {
-            "cpuparams.n_threads": plan.threads,
-            "cpuparams_batch.n_threads": plan.threads,
-            prompt_cache.OPTION: prompt_cache.cache_mib(sizing, is_llm=plan.version.family.model_type == "LLM"),
-            # Threads of the HTTP server at its start: each open stream occupies one.
-            "n_threads_http": 64,
-            "ui": False,
-            "endpoint_metrics": True,
-            **plan.options,
-            "model_alias": plan.uid,
-            "model_path": str(plan.path),
-            # A unified cache for `slots` whole contexts: every slot can use its whole context at the same time, and
-            # the limit of one slot is exact (llama.cpp needs one cell more than the prompt).
-            "n_ctx": 0,
-            "n_parallel": sizing.slots,
-            "kv_unified": True,
-            "kv_unified_per_slot": sizing.context_length + 1,
-        }
-        if plan.version.family.model_type != "LLM":
-            # Pooling needs the whole prompt in one batch.
-            batch = -(-(sizing.context_length + 1) // CELL_PADDING) * CELL_PADDING
-            params |= {"embedding": True, "n_batch": batch, "n_ubatch": batch}
-        if plan.version.family.model_type == "rerank":
-            params["pooling_type"] = "LLAMA_POOLING_TYPE_RANK"
-        elif not plan.use_gpu and projector.OPTION not in params:
-            if sizing.weights_bytes < SMALL_WEIGHTS:
-                params.setdefault("n_ubatch", SMALL_MICRO_BATCH)
-            if plan.version.family.model_type == "LLM":
-                params.setdefault("n_batch", max(BATCH, params.get("n_ubatch", BATCH), sizing.slots))
-        if plan.request.n_gpu is None:
-            # Otherwise it uses every device that its build finds, also devices that planning does not count.
-            params["n_gpu_layers"] = 0
-            params["mmproj_use_gpu"] = False
-        if projector_file := projector.projector_path(plan.launch, plan.path):
-            params[projector.OPTION] = str(projector_file)
-        extra_bytes = prompt_cache.extra_bytes(params, sizing)
-        if placement.states is not None:
-            params |= shared_states.parameters(placement.states, sizing)
-        template = plan.version.family.chat_template
-        if template is not None:
-            params.setdefault("chat_template", template)
-        if stops := plan.version.family.stop_texts:  # a request's own `stop` replaces these
-            params.setdefault("antiprompt", list(stops))
+        params, extra_bytes = _parameters(plan, placement)
         return EngineCommand(
             argv=(str(placement.python), "-I", str(PROGRAM), "--port", "{port}"),
             env={
@@ -285,6 +242,61 @@ class LlamaCpp(SetsThinking):
         if failed := _PROJECTOR_FAILED.search(log):
             return _explain_projector_failure(failed[1], log)
         return explanation_of(log_tail, LOG_EXPLANATIONS)
+
+
+def _parameters(plan: SizedPlan, placement: Placement) -> tuple[dict[str, Any], int | None]:
+    """The parameters of llama.cpp's server, and the bytes of memory that they add to the plan; None: no limit."""
+    sizing = plan.sizing
+    params: dict[str, Any] = {
+        "cpuparams.n_threads": plan.threads,
+        "cpuparams_batch.n_threads": plan.threads,
+        prompt_cache.OPTION: prompt_cache.cache_mib(sizing, is_llm=plan.version.family.model_type == "LLM"),
+        # Threads of the HTTP server at its start: each open stream occupies one.
+        "n_threads_http": 64,
+        "ui": False,
+        "endpoint_metrics": True,
+        **plan.options,
+        "model_alias": plan.uid,
+        "model_path": str(plan.path),
+        # A unified cache for `slots` whole contexts: every slot can use its whole context at the same time, and
+        # the limit of one slot is exact (llama.cpp needs one cell more than the prompt).
+        "n_ctx": 0,
+        "n_parallel": sizing.slots,
+        "kv_unified": True,
+        "kv_unified_per_slot": sizing.context_length + 1,
+    }
+    _set_batches(params, plan)
+    if plan.request.n_gpu is None:
+        # Otherwise it uses every device that its build finds, also devices that planning does not count.
+        params["n_gpu_layers"] = 0
+        params["mmproj_use_gpu"] = False
+    if projector_file := projector.projector_path(plan.launch, plan.path):
+        params[projector.OPTION] = str(projector_file)
+    extra_bytes = prompt_cache.extra_bytes(params, sizing)
+    if placement.states is not None:
+        params |= shared_states.parameters(placement.states, sizing)
+    template = plan.version.family.chat_template
+    if template is not None:
+        params.setdefault("chat_template", template)
+    if stops := plan.version.family.stop_texts:  # a request's own `stop` replaces these
+        params.setdefault("antiprompt", list(stops))
+    return params, extra_bytes
+
+
+def _set_batches(params: dict[str, Any], plan: SizedPlan) -> None:
+    """Set how many tokens are computed together, where the launch leaves that open, and the pooling of vectors."""
+    sizing, model_type = plan.sizing, plan.version.family.model_type
+    if model_type != "LLM":
+        # Pooling needs the whole prompt in one batch.
+        batch = -(-(sizing.context_length + 1) // CELL_PADDING) * CELL_PADDING
+        params |= {"embedding": True, "n_batch": batch, "n_ubatch": batch}
+    if model_type == "rerank":
+        params["pooling_type"] = "LLAMA_POOLING_TYPE_RANK"
+    elif not plan.use_gpu and projector.OPTION not in params:
+        if sizing.weights_bytes < SMALL_WEIGHTS:
+            params.setdefault("n_ubatch", SMALL_MICRO_BATCH)
+        if model_type == "LLM":
+            params.setdefault("n_batch", max(BATCH, params.get("n_ubatch", BATCH), sizing.slots))
 
 
 def _explain_projector_failure(file: str, log: str) -> str:

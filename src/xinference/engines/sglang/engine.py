@@ -124,6 +124,22 @@ class SGLang(ParserEngine):
         return EnvironmentSpec("SGLang", VERSION, "cuda")
 
     def command(self, plan: SizedPlan, api_key: str, placement: Placement) -> EngineCommand:
+        settings = self._settings(plan, placement)
+        template = _take_template(settings, plan.version.family)
+        return EngineCommand(
+            argv=(str(placement.python), "-I", str(PROGRAM), "--port", "{port}", *OPTIONS.argv(settings)),
+            env=_environment(api_key, placement, template),
+            model_name=plan.uid,
+            api_key=api_key,
+            cache_variables=TORCH_CACHES,
+            answers=placement.answers,
+            # Computes a token, and succeeds as well if any other token was computed meanwhile; otherwise it is a 503.
+            progress=ProgressProbe("/health_generate") if placement.answers else None,
+            extra_bytes=_extra_bytes(plan.options),
+        )
+
+    def _settings(self, plan: SizedPlan, placement: Placement) -> dict[str, Any]:
+        """The options of the program; those of the launch replace those before them."""
         family = plan.version.family
         settings: dict[str, Any] = {
             "model_path": str(plan.path),
@@ -143,34 +159,34 @@ class SGLang(ParserEngine):
             del settings["reasoning_parser"]
         if modules := self.adapters(plan):
             settings |= {"lora_paths": lora.words(modules), "enable_lora": True}
-        env = {
-            "XINFERENCE_ENGINE_KEY": api_key,
-            "HF_HUB_OFFLINE": "1",
-            "DO_NOT_TRACK": "1",
-            "NO_COLOR": "1",
-            **cuda_env(placement),
-            **rank_env(placement.rank),
-        }
-        template = settings.get("chat_template", family.chat_template)
-        if template is not None and (is_template(template) or "chat_template" not in settings):
-            # SGLang needs the name of a template or its file: `server.py` writes the text to a file.
-            settings.pop("chat_template", None)
-            env["XINFERENCE_CHAT_TEMPLATE"] = template.replace("{port}", "{ port}")
-        argv = (str(placement.python), "-I", str(PROGRAM), "--port", "{port}", *OPTIONS.argv(settings))
-        return EngineCommand(
-            argv=argv,
-            env=env,
-            model_name=plan.uid,
-            api_key=api_key,
-            cache_variables=TORCH_CACHES,
-            answers=placement.answers,
-            # Computes a token, and succeeds as well if any other token was computed meanwhile; otherwise it is a 503.
-            progress=ProgressProbe("/health_generate") if placement.answers else None,
-            extra_bytes=_extra_bytes(plan.options),
-        )
+        return settings
 
     def explain(self, log_tail: Sequence[str]) -> str | None:
         return explanation_of(log_tail, LOG_EXPLANATIONS)
+
+
+def _take_template(settings: dict[str, Any], family: ModelFamily) -> str | None:
+    """The text of the chat template, which is removed from `settings`; None: a name or a file, or the weights' own.
+
+    SGLang needs the name of a template or its file: `server.py` writes the text to a file.
+    """
+    template: str | None = settings.get("chat_template", family.chat_template)
+    if template is None or not (is_template(template) or "chat_template" not in settings):
+        return None
+    settings.pop("chat_template", None)
+    return template
+
+
+def _environment(api_key: str, placement: Placement, template: str | None) -> dict[str, str]:
+    return {
+        "XINFERENCE_ENGINE_KEY": api_key,
+        "HF_HUB_OFFLINE": "1",
+        "DO_NOT_TRACK": "1",
+        "NO_COLOR": "1",
+        **cuda_env(placement),
+        **rank_env(placement.rank),
+        **({} if template is None else {"XINFERENCE_CHAT_TEMPLATE": template.replace("{port}", "{ port}")}),
+    }
 
 
 def _extra_bytes(options: Mapping[str, Any]) -> int | None:

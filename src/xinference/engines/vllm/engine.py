@@ -152,42 +152,12 @@ class VLLM(ParserEngine):
         return EnvironmentSpec("vLLM", VERSION, "cuda" if host.gpus else "cpu")
 
     def command(self, plan: SizedPlan, api_key: str, placement: Placement) -> EngineCommand:
-        on_cpu = not placement.devices
-        settings: dict[str, Any] = {
-            **({"model": str(plan.path)} if placement.rank is None else {}),
-            "served_model_name": [plan.uid],
-            "host": "127.0.0.1",
-            "disable_uvicorn_access_log": True,
-            **(_cpu_settings(plan.sizing) if on_cpu else {}),
-            **_family_settings(plan.version.family),
-            **(LLM_SETTINGS if plan.version.family.model_type == "LLM" else {}),
-            **plan.options,
-            **_sizing_options(plan.sizing, generates=plan.version.family.model_type == "LLM"),
-            **_rank_options(placement),
-        }
-        if settings.get("reasoning_parser") == NO_PARSER:
-            del settings["reasoning_parser"]
-        if modules := self.adapters(plan):
-            settings |= {"lora_modules": lora.words(modules), "enable_lora": True}
-            settings.setdefault("max_loras", len(modules))
         return EngineCommand(
             argv=(
                 *(str(placement.python), "-I", "-m", *_program(plan, placement.rank)),
-                *("--port", "{port}", *OPTIONS.argv(settings)),
+                *("--port", "{port}", *OPTIONS.argv(self._settings(plan, placement))),
             ),
-            env={
-                # In the environment, because every user of the machine can read the arguments of `--api-key`.
-                "VLLM_API_KEY": api_key,
-                "HF_HUB_OFFLINE": "1",
-                "VLLM_NO_USAGE_STATS": "1",
-                "DO_NOT_TRACK": "1",
-                # Log lines are stored and shown as text.
-                "NO_COLOR": "1",
-                **({"VLLM_CPU_NUM_OF_RESERVED_CPU": "0"} if on_cpu else {}),
-                **cuda_env(placement),
-                **({"VLLM_HOST_IP": placement.rank.address} if placement.rank is not None else {}),
-                **rank_env(placement.rank),
-            },
+            env=_environment(api_key, placement),
             model_name=plan.uid,
             api_key=api_key,
             cache_variables=TORCH_CACHES,
@@ -199,8 +169,45 @@ class VLLM(ParserEngine):
             extra_bytes=offloaded_bytes(plan.options, OFFLOADING_OPTIONS),
         )
 
+    def _settings(self, plan: SizedPlan, placement: Placement) -> dict[str, Any]:
+        """The options of the program; those of the launch replace those before them."""
+        settings: dict[str, Any] = {
+            **({"model": str(plan.path)} if placement.rank is None else {}),
+            "served_model_name": [plan.uid],
+            "host": "127.0.0.1",
+            "disable_uvicorn_access_log": True,
+            **({} if placement.devices else _cpu_settings(plan.sizing)),
+            **_family_settings(plan.version.family),
+            **(LLM_SETTINGS if plan.version.family.model_type == "LLM" else {}),
+            **plan.options,
+            **_sizing_options(plan.sizing, generates=plan.version.family.model_type == "LLM"),
+            **_rank_options(placement),
+        }
+        if settings.get("reasoning_parser") == NO_PARSER:
+            del settings["reasoning_parser"]
+        if modules := self.adapters(plan):
+            settings |= {"lora_modules": lora.words(modules), "enable_lora": True}
+            settings.setdefault("max_loras", len(modules))
+        return settings
+
     def explain(self, log_tail: Sequence[str]) -> str | None:
         return explanation_of(log_tail, LOG_EXPLANATIONS)
+
+
+def _environment(api_key: str, placement: Placement) -> dict[str, str]:
+    return {
+        # In the environment, because every user of the machine can read the arguments of `--api-key`.
+        "VLLM_API_KEY": api_key,
+        "HF_HUB_OFFLINE": "1",
+        "VLLM_NO_USAGE_STATS": "1",
+        "DO_NOT_TRACK": "1",
+        # Log lines are stored and shown as text.
+        "NO_COLOR": "1",
+        **({} if placement.devices else {"VLLM_CPU_NUM_OF_RESERVED_CPU": "0"}),
+        **cuda_env(placement),
+        **({"VLLM_HOST_IP": placement.rank.address} if placement.rank is not None else {}),
+        **rank_env(placement.rank),
+    }
 
 
 def _program(plan: SizedPlan, rank: Rank | None) -> tuple[str, ...]:

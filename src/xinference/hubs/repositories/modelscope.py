@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache, partial
 from pathlib import Path
@@ -138,7 +138,7 @@ class ModelScopeHub(RepositoryHub):
         self, model_id: str, listing: Listing, file: ListedFile, report: Report, stop: threading.Event
     ) -> None:
         from modelscope_hub import ProgressCallback
-        from modelscope_hub.errors import FileIntegrityError, NetworkError, NotExistError
+        from modelscope_hub.errors import FileIntegrityError, NotExistError
 
         received = 0
 
@@ -165,15 +165,7 @@ class ModelScopeHub(RepositoryHub):
         )
         with self._convert_errors(model_id), without_bars():
             try:
-                while True:
-                    before = received
-                    try:
-                        fetch()
-                        break
-                    except NetworkError:
-                        # The client stops after five interruptions or an hour, even if bytes arrived meanwhile.
-                        if received <= before:
-                            raise
+                _repeat_while_bytes_arrive(fetch, lambda: received)
             except NotExistError:
                 raise problems.file_not_found(self.terms, model_id, file.name) from None
             except FileIntegrityError as error:
@@ -216,6 +208,23 @@ class ModelScopeHub(RepositoryHub):
             raise problems.unreachable(self.terms, _reason(error)) from error
         except _DownloadCancelledError:
             raise Stopped from None
+
+
+def _repeat_while_bytes_arrive(fetch: Callable[[], object], received: Callable[[], int]) -> None:
+    """Fetch a file, and go on after an interruption if bytes have arrived since the one before.
+
+    The client stops after five interruptions or an hour, even if bytes arrived meanwhile.
+    """
+    from modelscope_hub.errors import NetworkError
+
+    while True:
+        before = received()
+        try:
+            fetch()
+            return
+        except NetworkError:
+            if received() <= before:
+                raise
 
 
 def _reason(error: Exception) -> str:
