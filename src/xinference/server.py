@@ -45,6 +45,8 @@ from xinference.store.database import Store
 
 if TYPE_CHECKING:
     from xinference.cluster.supervisor import Cluster
+    from xinference.control.tracing.start import Tracing
+    from xinference.gateway.app import Gateway
     from xinference.gateway.weight_door import WeightDoor
     from xinference.gateway.workers.pool import WorkerPool
 
@@ -94,11 +96,7 @@ async def _serve(settings: Settings, store: Store, keys: Keyring, listener: sock
     parts = build(settings, store, keys, hub, usage, stop_requested.set)
     server, gateway, workers, controller = parts.server, parts.gateway, parts.workers, parts.controller
     gateway.metrics.add(lambda: server_metrics(controller, settings))
-    tracing = start_tracing(settings, hub)
-    if tracing is not None:
-        gateway.recorder.sampling = tracing.sampling
-        if workers is not None:
-            workers.traces = True
+    tracing = _begin_tracing(settings, hub, gateway, workers)
     announcing = asyncio.create_task(_announce(settings, host, port, keys.open_for_owner()))
     await asyncio.sleep(0)  # the first attempt is before the first answer
     tasks = [
@@ -142,6 +140,16 @@ async def _serve(settings: Settings, store: Store, keys: Keyring, listener: sock
         keys.flush()
         withdraw(settings)
         log.info("ended (%s)", "engines stopped" if how == "stop" else "engines keep running for the next server")
+
+
+def _begin_tracing(settings: Settings, hub: RecordHub, gateway: Gateway, workers: WorkerPool | None) -> Tracing | None:
+    """Send traces to the collector of the settings; None: they name none."""
+    tracing = start_tracing(settings, hub)
+    if tracing is not None:
+        gateway.recorder.sampling = tracing.sampling
+        if workers is not None:
+            workers.traces = True
+    return tracing
 
 
 def _serve_on_workers(
