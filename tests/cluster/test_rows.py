@@ -31,3 +31,11 @@ def test_a_damaged_list_of_nodes_that_have_left_is_empty(tmp_path: Path, value: 
     with closing(Store(tmp_path / "x.db")) as store:
         _with(tmp_path / "x.db", "INSERT INTO cluster_values VALUES ('given_back', ?)", value)
         assert ClusterRows(store).given_back() == []
+
+
+@pytest.mark.parametrize("value", ["", "-1", "x", "1e9", "999999999999999", "9" * 30, "A" * 5_000_000])
+def test_each_server_after_a_damaged_epoch_counts_further_than_the_one_before(tmp_path: Path, value: str) -> None:
+    with closing(Store(tmp_path / "x.db")) as store:
+        _with(tmp_path / "x.db", "INSERT INTO cluster_values VALUES ('epoch', ?)", value)
+        epochs = [ClusterRows(store).next_epoch() for _ in range(3)]
+        assert epochs == sorted(set(epochs)) and epochs[0] > 1_700_000_000

@@ -19,6 +19,7 @@ from xinference.deployments.preparation import Runnable
 from xinference.deployments.replica_set import ReplicaSet
 from xinference.engines.llama_cpp.engine import LlamaCpp
 from xinference.engines.vllm.engine import VLLM
+from xinference.error_codes import Code
 from xinference.errors import Problem
 from xinference.launch.place import Place
 from xinference.launch.plan import SizedPlan
@@ -74,6 +75,53 @@ async def test_each_replica_is_started_on_its_node_and_asked_for_there_by_the_ne
     assert sorted(adopted) == sorted(row.replica_id for row in rows)
     assert made["n1"].asked == [rows[0].replica_id] and made["n2"].asked == [rows[1].replica_id]
     await inbox.end_helpers()
+    store.close()
+
+
+async def test_a_row_of_an_unknown_node_keeps_no_other_replica_from_being_adopted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    store, (made, nodes) = Store(tmp_path / "x.db"), nodes_of("local", "n1")
+    store.add_deployment("one", "{}")
+    for number, places in enumerate([("local",), ("../n\x1b", "n1"), ("n9",), ("n1", "n8")]):
+        store.add_replica(f"r{number}", "one", number, places)
+    for name, replica_id in (("local", "r0"), ("n1", "r1-1"), ("n1", "r3")):
+        made[name].start(replica_id, EngineCommand((), context={"uid": "one"}), lambda: None)
+    assert list(await adopt_running("one", store, nodes)) == ["r0"]
+    assert [process.over for process in made["n1"].started] == [True, True]  # they are not on all of their nodes
+    assert not made["local"].started[0].over
+    assert "replica r2 of one was started on 'n9', which is not a node of this server" in caplog.text
+    assert "\x1b" not in caplog.text
+    store.close()
+
+
+async def test_a_row_does_not_give_a_deployment_the_engine_of_another(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    store, (made, nodes) = Store(tmp_path / "x.db"), nodes_of("local")
+    store.add_deployment("one", "{}")
+    store.add_replica("r0", "one", 0)
+    made["local"].start("r0", EngineCommand((), context={"uid": "two"}), lambda: None)
+    assert await adopt_running("one", store, nodes) == {}
+    assert made["local"].started[0].over
+    assert "replica r0 of one was started for 'two': it is ended" in caplog.text
+    store.close()
+
+
+async def test_adopted_replicas_are_let_go_if_another_cannot_be_asked_for(tmp_path: Path) -> None:
+    store, (made, nodes) = Store(tmp_path / "x.db"), nodes_of("local", "n1")
+    store.add_deployment("one", "{}")
+    store.add_replica("r0", "one", 0)
+    store.add_replica("r1", "one", 1, ("n1",))
+    made["local"].start("r0", EngineCommand(()), lambda: None)
+
+    async def refuse(replica_id: str) -> None:
+        raise Problem(Code.NODE_GONE, "gone")
+
+    made["n1"].adopt = refuse  # type: ignore[method-assign]
+    with pytest.raises(Problem, match="gone"):
+        await adopt_running("one", store, nodes)
+    assert made["local"].started[0].detached
     store.close()
 
 

@@ -20,6 +20,9 @@ TOKEN_KEPT_SECONDS = 7 * 24 * 3600.0
 #: Maximum number of nodes of which it is known that their machines have left Ray.
 MAX_GIVEN_BACK = 1000
 
+#: A higher epoch than this one is damaged: no node has seen it, and each server counts one further.
+MAX_EPOCH = 10**12
+
 _EPOCH = re.compile(r"[0-9]{1,15}", re.ASCII)
 _NODE_NAME = re.compile(r"[0-9A-Za-z-]{1,64}", re.ASCII)
 _NODE_ID = re.compile(r"n[0-9a-f]{12}", re.ASCII)
@@ -49,8 +52,9 @@ class ClusterRows:
         Raises:
             Problem: the row cannot be written.
         """
-        found = self._value("epoch") or "0"
-        if not _EPOCH.fullmatch(found):
+        stored = self._store.read("SELECT count(*) FROM cluster_values WHERE name = 'epoch'")
+        found = (self._value("epoch") or "") if stored[0][0] else "0"
+        if not _EPOCH.fullmatch(found) or int(found) > MAX_EPOCH:
             log.error("the stored epoch %s is damaged: the time is the next one, as it is higher", shown(found))
             found = str(int(time.time()))
         epoch = int(found) + 1
