@@ -118,7 +118,7 @@ async def test_adopted_replicas_are_let_go_if_another_cannot_be_asked_for(tmp_pa
     async def refuse(replica_id: str) -> None:
         raise Problem(Code.NODE_GONE, "gone")
 
-    made["n1"].adopt = refuse  # type: ignore[method-assign]
+    made["n1"].adopt = refuse  # type: ignore[method-assign]  # a double of a node
     with pytest.raises(Problem, match="gone"):
         await adopt_running("one", store, nodes)
     assert made["local"].started[0].detached

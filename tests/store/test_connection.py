@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -220,3 +221,42 @@ def test_a_file_that_is_deleted_or_replaced_is_noticed(path: Path, store: Store)
     assert store.is_replaced()
     path.write_bytes(b"")
     assert store.is_replaced()
+
+
+def _damaged(path: Path) -> None:
+    Store(path).close()
+    path.write_bytes(path.read_bytes()[:5000])
+
+
+def _read_only_file_system(path: Path) -> None:
+    raise OSError(errno.EROFS, "Read-only file system", str(path))
+
+
+@pytest.mark.parametrize(
+    ("prepare", "text", "hint"),
+    [
+        (_damaged, "malformed", "Restore it from a backup, or move it away"),
+        (Path.mkdir, "Is a directory", "set XINFERENCE_HOME to another folder"),
+        (None, "Read-only file system", "set XINFERENCE_HOME to another folder"),
+    ],
+    ids=["damaged", "folder", "read-only"],
+)
+def test_a_file_that_cannot_be_opened_is_named_once_with_a_way_out(
+    path: Path, monkeypatch: pytest.MonkeyPatch, prepare: Callable[[Path], None] | None, text: str, hint: str
+) -> None:
+    if prepare is not None:
+        prepare(path)
+    else:
+        monkeypatch.setattr("os.open", lambda *_: _read_only_file_system(path))
+    with pytest.raises(Problem) as refused:
+        Store(path)
+    assert text in refused.value.cause and refused.value.cause.count(str(path)) == 1
+    assert "Errno" not in refused.value.cause and hint in (refused.value.hint or "")
+
+
+def test_an_empty_file_in_place_of_the_database_is_logged(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    Store(path).close()
+    assert not caplog.text
+    path.write_bytes(b"")
+    Store(path).close()
+    assert "was empty: the models and API keys of an earlier server are not in it" in caplog.text

@@ -7,6 +7,8 @@ import fcntl
 import json
 import logging
 import os
+import shlex
+import stat
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -68,7 +70,23 @@ def own_home(settings: Settings) -> Iterator[None]:
             opened.callback(release_run_dir, run_dir)
         delete_unused_run_dirs()
         delete_unused_scratch()
+        _warn_of_other_users(settings.home, os.fstat(folder))
         yield
+
+
+def _warn_of_other_users(home: Path, status: os.stat_result) -> None:
+    """Log what a server and the owner of its home can do to each other, if they are different users."""
+    if status.st_uid != os.geteuid():
+        log.warning(
+            "the home %s belongs to another user (uid %d): new files in it belong to this server's user (uid %d), and "
+            "a server of its owner cannot open them",
+            *(home, status.st_uid, os.geteuid()),
+        )
+    if status.st_mode & stat.S_IWOTH:
+        log.warning(
+            "every user of this machine can replace the database in %s: to prevent that, run: chmod o-w %s",
+            *(home, shlex.quote(str(home))),
+        )
 
 
 def _lock_file(settings: Settings, path: Path, opened: contextlib.ExitStack) -> None:

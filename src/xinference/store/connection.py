@@ -34,12 +34,20 @@ MAX_REPORTED = 1000
 FULL_BYTES = 256 * 1024
 #: The errors of a disk or store that cannot be written now. They do not indicate a failure of a model.
 WRITE_PROBLEMS = frozenset({Code.DISK_FULL, Code.STORE_BUSY, Code.STORE_UNUSABLE, Code.CANNOT_WRITE})
-#: The hint for a file with other tables than those of the schema.
+#: The hint for a file that is damaged, or has other tables than those of the schema.
 OTHER_FORM = "Restore it from a backup, or move it away: a new one has no models and no API keys."
+
+#: The hint for a file that this user cannot open or write.
+NOT_WRITABLE = "Check the owner and permissions of the file and its folder, or set XINFERENCE_HOME to another folder."
+
+#: The hint for any other error.
+UNKNOWN_CAUSE = "Correct its permissions; if it is damaged, move it away and launch again."
 
 _BUSY = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
 #: The errors of a database; the text of an error about a damaged schema may not be UTF-8.
 _DB_ERRORS = (sqlite3.Error, UnicodeDecodeError)
+_DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
+_REFUSED = frozenset({sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM})
 _WRITE_ERRORS = frozenset({sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN})
 
 
@@ -69,8 +77,11 @@ class Connection:
         self._reported: set[tuple[str, int]] = set()
         try:
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            existed = path.exists()
             os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
             self._db = self._open()
+            if existed and not self._db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+                log.warning("%s was empty: the models and API keys of an earlier server are not in it.", path)
             self._migrate()
             status = path.stat()
             self._identity = (status.st_dev, status.st_ino)
@@ -266,8 +277,12 @@ class Connection:
                 f"The disk of the store {self._path} is full.",
                 hint="Free disk space, and retry.",
             )
-        reason = "its schema is damaged" if isinstance(error, UnicodeDecodeError) else printable(str(error))
-        return self._unusable(reason, "Correct its permissions; if it is damaged, move it away and launch again.")
+        if isinstance(error, UnicodeDecodeError):
+            return self._unusable("its schema is damaged", OTHER_FORM)
+        if isinstance(error, OSError):
+            return self._unusable(error.strerror or str(error), NOT_WRITABLE)
+        hint = NOT_WRITABLE if code in _REFUSED else OTHER_FORM if code in _DAMAGED else UNKNOWN_CAUSE
+        return self._unusable(printable(str(error)), hint)
 
     def _unusable(self, reason: str, hint: str) -> Problem:
         return Problem(Code.STORE_UNUSABLE, f"The store {self._path} can't be used: {reason}.", hint=hint)
