@@ -240,9 +240,22 @@ class _Worker:
         files = WeightFiles(self._peers.offers.path)
         door = FrontDoor(lambda: self._agent.targets, self._pool, self._settings.max_body_bytes, files, self._load)
         host, port = self._listener.getsockname()[:2]
-        self._departure = Departure(self._agent, lambda: self._link.is_up, self._end_link, self._settings.run_dir)
+        self._departure = Departure(
+            self._agent,
+            lambda: self._link.is_up,
+            self._end_link,
+            self._settings.run_dir,
+            self._settings.grace_seconds,
+        )
         self._server = front_door_server(
-            door, self._context, host, port, self._removed, self._begin_end, self._departure.hurry
+            door,
+            self._context,
+            host,
+            port,
+            self._removed,
+            self._begin_end,
+            self._departure.hurry,
+            self._settings.drain_seconds,
         )
         keepers = await asyncio.to_thread(keepers_of, self._settings.run_dir)
         self._inherited = Inherited(pid for pids in keepers.values() for pid in pids)
@@ -289,7 +302,7 @@ class _Worker:
         """Tell the supervisor while the engines still answer, then take no more requests of clients."""
         if self._ends_with_engines:
             log.info("ends, and stops its engines; Ctrl+C again ends them at once")
-            await self._departure.begin()
+            await self._departure.begin(moves=not self._stops_engines)
         if self._gateway is not None:
             await self._gateway.stop()
 

@@ -157,6 +157,21 @@ async def test_a_worker_that_ends_may_leave_once_nothing_is_placed_on_its_node()
         assert site.members.lack_of(site.member) == "is LEAVING"
 
 
+async def test_a_worker_that_waits_may_leave_only_when_its_replicas_are_moved() -> None:
+    async with a_site() as site:
+        await site.report()
+        leaving: list[Member] = []
+        site.members.leaves = leaving.append
+        assert site.uplink is not None
+        site.uplink.send(encode(messages.Leaving(waits=True)))
+        await turns()
+        assert leaving == [site.member] and site.member.state is NodeState.LEAVING
+        assert site.program.orders == [messages.LeaveNoted()]
+        site.uplink.send(encode(messages.Leaving()))
+        await turns()
+        assert site.program.orders == [messages.LeaveNoted(), messages.MayLeave()], "it waits no longer"
+
+
 async def test_the_log_says_why_nothing_is_placed_on_a_node(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
     async with a_site() as site:

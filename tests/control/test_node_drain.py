@@ -58,6 +58,21 @@ async def test_all_replicas_move_and_no_successor_is_counted_before_its_predeces
     await drains.close()
 
 
+async def test_the_end_of_the_moves_is_told_once_nothing_can_be_moved() -> None:
+    deployment, moved = Moving(), list[dict[int, str]]()
+    drains = _drain(deployment)
+    drains.move_all(DRAINED, lambda: moved.append(dict(deployment.nodes)))
+    await turns()
+    assert moved == []
+    deployment.may_be_ready.set()
+    for _ in range(10):
+        await turns()
+    assert moved == [{2: "n2", 3: "n2"}]
+    await drains.close()
+    drains.move_all(DRAINED, lambda: moved.append({}))
+    assert moved[1:] == [{}], "a server that ends moves nothing"
+
+
 async def test_a_move_that_has_begun_is_completed_after_the_end_of_the_drain() -> None:
     deployment = Moving()
     drains = _drain(deployment)

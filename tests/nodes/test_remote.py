@@ -270,6 +270,19 @@ async def test_an_engine_of_a_worker_that_ends_gets_no_more_requests_while_it_st
     assert mirror.snapshot.state is ReplicaState.STOPPING
 
 
+async def test_an_engine_of_a_worker_that_waits_gets_requests_until_the_worker_may_leave(
+    link: Linked, machine: Machine
+) -> None:
+    mirror, _ = await started(link, machine)
+    link.agent.leave(waits=True)
+    await turns()
+    states = [mirror.snapshot.state]
+    link.remote.let_leave()
+    await turns()
+    assert [*states, mirror.snapshot.state] == [ReplicaState.READY, ReplicaState.STOPPING]
+    assert link.agent.may_leave.is_set()
+
+
 async def test_the_exit_of_an_engine_that_its_worker_stops_at_its_end_is_no_crash(
     link: Linked, machine: Machine
 ) -> None:

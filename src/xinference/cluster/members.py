@@ -94,6 +94,9 @@ class Members:
         """Called with the uid of a model on demand for which a request waits on a node."""
         self.served: Callable[[Iterable[Record]], None] | None = None
         """Called with the records of requests that clients have sent to a node; None: they come again later."""
+        self.leaves: Callable[[Member], None] | None = None
+        """Called with a member whose worker waits until its replicas are ready elsewhere; calls `let_leave` then. None:
+        nobody starts them elsewhere first."""
         self._members: dict[str, Member] = {}
         self._remotes: dict[str, RemoteNode] = {}
 
@@ -238,7 +241,10 @@ class Members:
                 self.served(replace(each, node=node_id) for each in member.counted.take(event, time.time()))
             return
         self._compute(member)
-        if isinstance(event, messages.Leaving) or (isinstance(event, messages.WholeState) and event.is_leaving):
+        if isinstance(event, messages.Leaving) and event.waits and self.leaves is not None:
+            member.node.note_leave()
+            self.leaves(member)
+        elif isinstance(event, messages.Leaving) or (isinstance(event, messages.WholeState) and event.is_leaving):
             member.node.let_leave()
 
     def _compute(self, member: Member) -> None:

@@ -172,9 +172,12 @@ class Cluster:
         """The certificate of the cluster's authority, as PEM: public."""
         return public_bytes(self._authority.certificate)
 
-    def watch(self, changed: Callable[[Member, NodeState], None]) -> None:
-        """Call `changed` with each member whose state has changed, and with its state before."""
-        self.members.changed = changed
+    def watch(self, changed: Callable[[Member, NodeState], None], leaves: Callable[[Member], None]) -> None:
+        """Call `changed` with each member whose state has changed, and with its state before.
+
+        `leaves`: see `Members.leaves`.
+        """
+        self.members.changed, self.members.leaves = changed, leaves
 
     def note_reserved(self, reserved: Callable[[str], Sequence[Bytes]]) -> None:
         """Reserve in Ray what `reserved` gives for a node: bytes of each device, for each deployment there."""

@@ -150,7 +150,7 @@ class Controller:
         self._tasks: list[asyncio.Task[None]] = []
         self._drains = NodeDrain(registry.working)
         if self.cluster is not None:
-            self.cluster.watch(self._note_node)
+            self.cluster.watch(self._note_node, self._move_from)
             self.cluster.note_reserved(self._admission.reserved_on)
 
     # -- for the gateway ------------------------------------------------------------------------------------
@@ -365,6 +365,10 @@ class Controller:
             self._drains.begin(member.node_id)
         else:
             self._drains.end(member.node_id)
+
+    def _move_from(self, member: Member) -> None:
+        """A worker ends, and waits: let it leave once its replicas are ready elsewhere."""
+        self._drains.move_all(member.node_id, member.node.let_leave)
 
     def _note_ended(self, uid: str) -> None:
         self._restarts.forget(uid)

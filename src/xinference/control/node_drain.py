@@ -1,4 +1,4 @@
-"""Moves the replicas away from nodes that an operator takes out: each after its successor is ready elsewhere."""
+"""Moves the replicas away from nodes that are taken out or whose worker ends: each after its successor is ready."""
 
 from __future__ import annotations
 
@@ -26,6 +26,9 @@ class NodeDrain:
         self._retry_seconds = retry_seconds
         self._draining: set[str] = set()
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._moved: dict[str, Callable[[], None]] = {}
+        """By node: what is called when no replica there can be moved now."""
+        self._is_closed = False
 
     def begin(self, node_id: str) -> None:
         """Move all replicas away from a node, until `end` is called."""
@@ -33,12 +36,22 @@ class NodeDrain:
         if node_id not in self._tasks:
             self._tasks[node_id] = asyncio.create_task(self._run(node_id), name=f"drain of {node_id}")
 
+    def move_all(self, node_id: str, moved: Callable[[], None]) -> None:
+        """Move all replicas away from a node, and call `moved` once no replica is left there that can be moved now."""
+        if self._is_closed:
+            moved()
+            return
+        self._moved[node_id] = moved
+        self.begin(node_id)
+
     def end(self, node_id: str) -> None:
         """Begin no more moves. One that has begun goes on: between its steps, the model has a replica too many."""
         self._draining.discard(node_id)
+        self._moved.pop(node_id, None)
 
     async def close(self) -> None:
         """End all drains. A successor whose predecessor runs is not stored: the next server ends it."""
+        self._is_closed = True
         tasks = list(self._tasks.values())
         for task in tasks:
             task.cancel()
@@ -52,6 +65,8 @@ class NodeDrain:
                 for deployment, number in self._on(node_id):
                     moved = (node_id in self._draining and await self._move(deployment, number, refused)) or moved
                 if not moved:
+                    if (call := self._moved.pop(node_id, None)) is not None:
+                        call()
                     await asyncio.sleep(self._retry_seconds)
         finally:
             del self._tasks[node_id]

@@ -27,7 +27,7 @@ from xinference.gateway.http.engine_pool import (
 )
 from xinference.gateway.http.request_body import ClientLeftError, ClientWatch, read_body
 from xinference.gateway.http.scope_entries import WRITE
-from xinference.gateway.http.server import Server, http_server
+from xinference.gateway.http.server import DRAIN_SECONDS, Server, http_server
 from xinference.gateway.http.uvicorn_protocol import Protocol
 from xinference.gateway.stream import relay_bytes
 from xinference.gateway.weight_files import PREFIX, WeightFiles
@@ -148,6 +148,7 @@ def front_door_server(
     revoked: Container[tuple[str, int]],
     before_end: Callable[[], Awaitable[None]] | None = None,
     on_hurry: Callable[[], None] | None = None,
+    drain_seconds: float = DRAIN_SECONDS,
 ) -> Server:
     """The server of the data port.
 
@@ -156,12 +157,14 @@ def front_door_server(
         revoked: node ids with the serial numbers of certificates that are refused; read for each connection.
         before_end: awaited before the server stops accepting requests.
         on_hurry: called when the open answers are to end at once.
+        drain_seconds: time that open answers get when the server stops.
     """
     protocol = partial(_NodeProtocol, is_revoked=lambda node, serial: (node, serial) in revoked)
     return http_server(
         door,
         before_end=before_end,
         on_hurry=on_hurry,
+        drain_seconds=drain_seconds,
         protocol=protocol,
         host=host,
         port=port,

@@ -54,6 +54,8 @@ class Agent:
         self._operations = Operations(self._report)
         self._replicas = KeptReplicas(self.node, self._report, self.last_answers)
         self._is_leaving = False
+        self.leave_noted = asyncio.Event()
+        """Set once the server starts the replicas elsewhere, after `leave`."""
         self.may_leave = asyncio.Event()
         """Set once the server starts nothing here any more, after `leave`."""
 
@@ -86,7 +88,10 @@ class Agent:
                 self._replicas.forget(order.replicas)
             case messages.Counted():
                 self.counted(order.process, order.number)
+            case messages.LeaveNoted():
+                self.leave_noted.set()
             case messages.MayLeave():
+                self.leave_noted.set()
                 self.may_leave.set()
             case _:
                 log.warning("the server expects no answer to its question %s", type(order).__name__)
@@ -108,10 +113,13 @@ class Agent:
             except Problem as problem:
                 log.warning("the engine %s is not taken over: %s", replica_id, problem)
 
-    def leave(self) -> None:
-        """Refuse starts from now on, and tell the server that this worker ends with its engines."""
+    def leave(self, *, waits: bool = False) -> None:
+        """Refuse starts from now on, and tell the server that this worker ends with its engines.
+
+        `waits`: the engines answer until `may_leave` is set; without it, they are stopped soon.
+        """
         self._is_leaving = True
-        self._report(messages.Leaving())
+        self._report(messages.Leaving(waits))
 
     async def stop_engines(self) -> None:
         """Stop all engines, and wait until their ends are reported."""

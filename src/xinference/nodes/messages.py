@@ -157,11 +157,15 @@ class Counted(Message, frozen=True):
     number: int
 
 
+class LeaveNoted(Message, frozen=True):
+    """Answers `Leaving` of a worker that waits: the replicas are started elsewhere first; `MayLeave` follows."""
+
+
 class MayLeave(Message, frozen=True):
-    """Answers `Leaving`: the server starts nothing on the node any more."""
+    """Answers `Leaving`: the server starts nothing on the node any more, and sends its engines no requests."""
 
 
-Tell = Cancel | Stop | Forget | Counted | MayLeave
+Tell = Cancel | Stop | Forget | Counted | LeaveNoted | MayLeave
 
 # -- answers of the node ------------------------------------------------------------------------------------------
 
@@ -302,6 +306,10 @@ class Served(Message, frozen=True):
 
 class Leaving(Message, frozen=True):
     """The worker ends, and stops its engines; `MayLeave` follows. A server of an earlier release does not know it."""
+
+    waits: bool = False
+    """Its engines answer until `MayLeave`, so that their replicas can be started elsewhere first. It says so at first;
+    without this field, its engines are stopped soon."""
 
 
 class WholeState(Message, frozen=True):

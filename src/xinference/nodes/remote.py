@@ -74,8 +74,8 @@ class RemoteNode:
         """The replicas whose `Start` has no answer yet."""
         self._given_up: set[str] = set()
         """Replicas that were replaced elsewhere: they are stopped when the node is back."""
-        self._is_leaving = False
-        """The worker has said over this link that it ends with its engines."""
+        self._is_leaving = self._stops = False
+        """The worker has said over this link that it ends with its engines; and that it stops them now."""
         self._operations = RemoteOperations(f"{node_id}-{epoch}", self._tell)
         self._host: Host | messages.HostReport | None = None
         """The last report of its resources, decoded when somebody asks for it; None: its link is down."""
@@ -203,10 +203,10 @@ class RemoteNode:
             case messages.HostReport():  # the most frequent one
                 self._host, self._host_time = body, self._clock()
             case messages.WholeState():
-                self._note_leaving(is_leaving=body.is_leaving)
+                self._note_leaving(is_leaving=body.is_leaving, stops=body.is_leaving)
                 self._take_state(body)
             case messages.Leaving():
-                self._note_leaving(is_leaving=True)
+                self._note_leaving(is_leaving=True, stops=not body.waits)
             case messages.ReplicaReport():
                 self._apply(body)
             case messages.Began() | messages.Progressed() | messages.Finished():
@@ -217,8 +217,13 @@ class RemoteNode:
         """Let the node forget the records of requests that are counted."""
         self._tell(messages.Counted(served.process, served.number))
 
+    def note_leave(self) -> None:
+        """Tell the node that its replicas are started elsewhere first."""
+        self._tell(messages.LeaveNoted())
+
     def let_leave(self) -> None:
-        """Tell the node that nothing is started there any more."""
+        """Tell the node that nothing is started there any more, and send its engines no more requests."""
+        self._note_leaving(is_leaving=True, stops=True)
         self._tell(messages.MayLeave())
 
     def note_link(self, *, is_up: bool) -> None:
@@ -263,16 +268,16 @@ class RemoteNode:
         """End the questions that have no answer."""
         await self._tasks.end()
 
-    def _note_leaving(self, *, is_leaving: bool) -> None:
-        """Whether the engines of the node are stopped with its worker: then they get no more requests."""
-        self._is_leaving = is_leaving
+    def _note_leaving(self, *, is_leaving: bool, stops: bool) -> None:
+        """Whether the worker of the node ends; `stops`: its engines are stopped now, and get no more requests."""
+        self._is_leaving, self._stops = is_leaving, stops
         for replica in tuple(self._replicas.values()):
-            replica.note_leaving(is_leaving=is_leaving)
+            replica.note_leaving(is_leaving=is_leaving, stops=stops)
 
     def _mirror(self, first: ReplicaSnapshot, changed: Callable[[], None]) -> RemoteReplica:
         """The mirror of a replica from now on."""
         replica = self._replicas[first.replica_id] = RemoteReplica(first, changed, self._stop)
-        replica.note_leaving(is_leaving=self._is_leaving)
+        replica.note_leaving(is_leaving=self._is_leaving, stops=self._stops)
         return replica
 
     def _take_state(self, state: messages.WholeState) -> None:

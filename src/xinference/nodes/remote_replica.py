@@ -24,6 +24,7 @@ class RemoteReplica:
         self.stopping = False
         """The server wants it stopped: the request is repeated when the link is up again."""
         self._node_leaves = False
+        self._node_stops = False
         self._changed = changed
         self._stop = stop
         self._serial = 0
@@ -84,16 +85,19 @@ class RemoteReplica:
             exit = exit or Exit(None, None, (), 0.0)
             self._results.end(exit, problem or _died(exit))
 
-    def note_leaving(self, *, is_leaving: bool) -> None:
-        """Whether the worker of the node ends: then the engine gets no more requests, and its exit is no fault."""
-        self._node_leaves = is_leaving
+    def note_leaving(self, *, is_leaving: bool, stops: bool) -> None:
+        """Whether the worker of the node ends: then an exit is no fault.
+
+        `stops`: it stops its engines now, and they get no more requests.
+        """
+        self._node_leaves, self._node_stops = is_leaving, stops
         if (state := self._mirrored(self.snapshot.state)) is not self.snapshot.state:
             self.snapshot = dataclasses.replace(self.snapshot, state=state)
             self._changed()
 
     def _mirrored(self, state: ReplicaState) -> ReplicaState:
         """The state for the server, which sends requests to an engine that is READY."""
-        return ReplicaState.STOPPING if self._node_leaves and state is ReplicaState.READY else state
+        return ReplicaState.STOPPING if self._node_stops and state is ReplicaState.READY else state
 
     def _end_of(self, report: ReplicaReport) -> tuple[Exit | None, Problem | None]:
         """The exit in a report, and why the engine did not become ready; both name the end of the worker."""
