@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from playwright.sync_api import Page, Route
 
 pytestmark = [pytest.mark.browser, pytest.mark.process]
+#: An answer of 40 seconds: longer than what a story does with it.
+SLOW = {"chunks": 400, "interval": 0.1, "text": "slow "}
 
 
 def launched(home: ScriptedHome, uid: str, **script: object) -> str:
@@ -123,6 +126,116 @@ def test_a_reload_opens_the_chat_of_the_tab_again(home: ScriptedHome, open_page:
     page.get_by_role("button", name="New chat").click()
     page.reload()
     page.get_by_role("heading", name="New chat").wait_for()
+
+
+def begin_answer(page: Page, question: str) -> None:
+    """Ask, and wait until a part of the answer is there."""
+    page.get_by_label("Message", exact=True).fill(question)
+    page.keyboard.press("Enter")
+    page.get_by_text("slow slow").wait_for()
+
+
+def test_a_reload_in_the_middle_of_an_answer_keeps_the_question_and_the_part_that_came(
+    home: ScriptedHome, open_page: Open
+) -> None:
+    uid = launched(home, "interrupted", **SLOW)
+    page, _ = open_page(home, f"#/chat?model={uid}")
+    begin_answer(page, "A long story, please")
+    page.reload()
+    page.locator(".message.user").get_by_text("A long story, please").wait_for()
+    answer = page.locator(".message.assistant")
+    answer.get_by_text("slow slow").wait_for()
+    answer.get_by_text("The answer broke off: its page was closed or reloaded.").wait_for()
+    page.get_by_role("button", name="Continue").click()
+    page.get_by_role("button", name="Stop").click()
+
+
+def test_a_changed_question_is_kept_by_a_reload_before_its_answer(home: ScriptedHome, open_page: Open) -> None:
+    uid = launched(home, "changed", **SLOW)
+    page, _ = open_page(home, f"#/chat?model={uid}")
+    begin_answer(page, "The first question")
+    page.get_by_role("button", name="Stop").click()
+    page.get_by_role("button", name="Edit").click()
+    page.get_by_label("Changed message").fill("The changed question")
+    page.get_by_role("button", name="Send").first.click()
+    page.locator(".message.user").get_by_text("The changed question").wait_for()
+    page.reload()
+    page.locator(".message.user").get_by_text("The changed question").wait_for()
+
+
+def open_again(page: Page, address: str, title: str) -> Page:
+    """Open a chat in another tab of the same browser."""
+    other = page.context.new_page()
+    other.goto(address)
+    other.get_by_role("button", name="Chats", exact=True).click()
+    other.get_by_role("complementary", name="Chats").get_by_role("button", name=title, exact=True).click()
+    return other
+
+
+def test_a_question_is_kept_when_its_tab_is_closed_at_once(home: ScriptedHome, open_page: Open) -> None:
+    uid = launched(home, "closed", **SLOW)
+    page, _ = open_page(home, f"#/chat?model={uid}")
+    page.get_by_label("Message", exact=True).fill("A question before the end")
+    page.keyboard.press("Enter")
+    page.locator(".message.user").wait_for()
+    page.close()
+    other = open_again(page, f"{home.url}/ui/#/chat", "A question before the end")
+    other.locator(".message.user").get_by_text("A question before the end").wait_for()
+
+
+def test_a_crash_of_the_tab_loses_at_most_the_last_second_of_an_answer(home: ScriptedHome, open_page: Open) -> None:
+    uid = launched(home, "crashed", **SLOW)
+    page, _ = open_page(home, f"#/chat?model={uid}")
+    begin_answer(page, "A question before the crash")
+    page.get_by_text("slow " * 40).wait_for()
+    with contextlib.suppress(Exception):  # the browser answers nothing for a tab that is gone
+        page.goto("chrome://crash", timeout=2000)
+    other = open_again(page, f"{home.url}/ui/#/chat", "A question before the crash")
+    other.locator(".message.assistant").get_by_text("slow " * 20).wait_for()
+
+
+def test_an_answer_that_another_chat_has_stopped_is_kept_as_stopped(home: ScriptedHome, open_page: Open) -> None:
+    uid = launched(home, "left", **SLOW)
+    page, _ = open_page(home, f"#/chat?model={uid}")
+    begin_answer(page, "A question that is left")
+    page.get_by_role("button", name="New chat").click()
+    page.get_by_role("button", name="Chats", exact=True).click()
+    chats = page.get_by_role("complementary", name="Chats")
+    chats.get_by_role("button", name="A question that is left", exact=True).click()
+    answer = page.locator(".message.assistant")
+    answer.get_by_text("slow slow").wait_for()
+    answer.get_by_text("· stopped").wait_for()
+
+
+def test_a_chat_that_is_deleted_while_its_answer_comes_stays_deleted(home: ScriptedHome, open_page: Open) -> None:
+    uid = launched(home, "removed", **SLOW)
+    page, _ = open_page(home, f"#/chat?model={uid}")
+    begin_answer(page, "A question to delete")
+    page.get_by_role("button", name="Chats", exact=True).click()
+    page.get_by_role("button", name="Delete A question to delete").click()
+    page.get_by_role("heading", name="New chat").wait_for()
+    page.reload()
+    page.get_by_role("button", name="Chats", exact=True).click()
+    page.get_by_text("There is no chat yet.").wait_for()
+
+
+def test_a_message_that_is_not_sent_outlasts_a_reload(home: ScriptedHome, open_page: Open) -> None:
+    uid = launched(home, "drafted")
+    page, _ = open_page(home, f"#/chat?model={uid}")
+    page.get_by_label("Message", exact=True).fill("Half a quest")
+    page.reload()
+    page.wait_for_function("document.querySelector('form.ask textarea')?.value === 'Half a quest'")
+
+
+def test_a_double_click_on_branch_makes_one_chat(home: ScriptedHome, open_page: Open) -> None:
+    uid = launched(home, "twice")
+    page, _ = open_page(home, f"#/chat?model={uid}")
+    ask(page, "One")
+    page.get_by_role("button", name="Branch").dblclick()
+    page.get_by_role("button", name="Chats", exact=True).click()
+    names = page.get_by_role("complementary", name="Chats").locator("button.name")
+    names.nth(1).wait_for()
+    assert names.count() == 2
 
 
 def test_a_link_to_a_chat_with_a_model_that_is_gone_says_so(home: ScriptedHome, open_page: Open) -> None:

@@ -14,6 +14,13 @@ export interface Problem {
   stage?: string | null;
   log_tail?: string[];
   suggestions?: Suggestion[];
+  /** Whether the page itself has written the cause, so that it has it in each language. */
+  isOwn?: true;
+}
+
+/** A problem that the page itself has found: no answer of the server has its words. */
+export function ownProblem(cause: string, code: string | null = null, status = 0): Problem {
+  return { code, status, cause, hint: null, isOwn: true };
 }
 
 /** An answer of the server that is an error, or the lack of an answer. */
@@ -44,21 +51,23 @@ export async function send(path: string, options: RequestInit = {}): Promise<Res
     response = await fetch(address(path), { ...options, headers });
   } catch (error) {
     if (error instanceof DOMException && error.name === 'AbortError') throw error;
-    throw new ApiError({ code: 'unreachable', status: 0, cause: 'The server does not answer.', hint: null });
+    throw new ApiError(ownProblem('The server does not answer.', 'unreachable'));
   }
   if (!response.ok) throw new ApiError(await problemOf(response));
   return response;
 }
 
 async function problemOf(response: Response): Promise<Problem> {
-  const other = { code: null, status: response.status, cause: `The server answered ${response.status}.`, hint: null };
+  const { status } = response;
+  const said = { code: null, status, cause: '', hint: null };
+  const other = ownProblem('The server answered {status}.', null, status);
   try {
     const body: unknown = await response.json();
     if (!isObject(body)) return other;
-    if (isObject(body.problem)) return { ...other, ...(body.problem as object) } as Problem;
+    if (isObject(body.problem)) return { ...said, ...(body.problem as object) } as Problem;
     if (isObject(body.error)) {
       const { message, code } = body.error as { message?: string; code?: string };
-      return { ...other, cause: message ?? other.cause, code: code ?? null };
+      return message ? { ...said, cause: message, code: code ?? null } : other;
     }
   } catch {
     // The body is not JSON: a proxy has answered.

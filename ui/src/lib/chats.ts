@@ -19,21 +19,30 @@ const STORE = 'chats';
 const unstored = new Map<string, Chat>();
 
 let opened: Promise<IDBDatabase> | undefined;
+/** The open database: a page that is about to end has no time to wait for it. */
+let base: IDBDatabase | null = null;
+
+/** Open the database, so that the first chat is stored without a wait. */
+export function prepare(): void {
+  void database().catch(() => undefined);
+}
 
 function database(): Promise<IDBDatabase> {
   opened ??= new Promise((resolve, reject) => {
     // Servers at several paths of one address have chats of their own.
     const request = indexedDB.open(`xinference ${location.pathname}`, 1);
     request.onupgradeneeded = () => request.result.createObjectStore(STORE, { keyPath: 'id' });
-    request.onsuccess = () => resolve(request.result);
+    request.onsuccess = () => resolve((base = request.result));
     request.onerror = () => reject(request.error ?? new Error('indexedDB'));
   });
   return opened;
 }
 
 async function run<T>(mode: IDBTransactionMode, what: (store: IDBObjectStore) => IDBRequest<T>): Promise<T> {
-  const transaction = (await database()).transaction(STORE, mode);
+  const transaction = (base ?? (await database())).transaction(STORE, mode);
   const request = what(transaction.objectStore(STORE));
+  // Else the browser drops what it was given when the page ends before it has answered.
+  if (mode === 'readwrite') transaction.commit();
   return new Promise((resolve, reject) => {
     // A full disk fails the transaction, not the request.
     transaction.oncomplete = () => resolve(request.result);

@@ -1,6 +1,6 @@
 /** One conversation with one model: its messages, and the figures of each answer. */
 
-import { ApiError, send, type Problem } from './api';
+import { ApiError, ownProblem, send, type Problem } from './api';
 import { identifier } from './identifier';
 import { events } from './sse';
 
@@ -65,6 +65,9 @@ const PAINT_MS = 100;
 /** Later events of an answer are not kept for people to read. */
 const MOST_EVENTS = 500;
 
+/** A question was sent, a part of its answer was written, or the answer has ended. */
+export type Moment = 'asked' | 'written' | 'ended';
+
 export class Conversation {
   model = $state('');
   messages = $state<Message[]>([]);
@@ -75,17 +78,19 @@ export class Conversation {
   #leave: AbortController | null = null;
   #id = '';
 
-  #ended: () => void;
+  #changed: (moment: Moment) => void;
 
-  /** `ended` is called after each answer. */
-  constructor(model: string, ended: () => void = () => undefined) {
+  /** `changed` is called when the messages have changed. */
+  constructor(model: string, changed: (moment: Moment) => void = () => undefined) {
     this.model = model;
-    this.#ended = ended;
+    this.#changed = changed;
   }
 
   /** Stop the answer, and the engine's work on it. */
   stop(): void {
     if (!this.#leave) return;
+    const answer = this.messages.at(-1);
+    if (answer?.figures) answer.figures.finish = 'stopped'; // at once: the chat may be stored now
     const path = `/v1/models/${encodeURIComponent(this.model)}/requests/${this.#id}/abort`;
     void send(path, { method: 'POST', body: '{}' }).catch(() => undefined);
     this.#leave.abort();
@@ -128,6 +133,7 @@ export class Conversation {
     this.#leave = new AbortController();
     this.#id = identifier();
     const began = performance.now();
+    this.#changed('asked');
     try {
       const response = await send('/v1/chat/completions', {
         method: 'POST',
@@ -144,7 +150,7 @@ export class Conversation {
     answer.figures.total = (performance.now() - began) / 1000;
     this.#leave = null;
     this.busy = false;
-    this.#ended();
+    this.#changed('ended');
   }
 
   async #read(response: Response, answer: Message, began: number): Promise<void> {
@@ -160,6 +166,7 @@ export class Conversation {
       if (tools.length) answer.tools = tools.map((each) => ({ ...each }));
       this.events = [...came];
       painted = performance.now();
+      this.#changed('written');
     };
     try {
       for await (const data of events(response)) {
@@ -168,7 +175,7 @@ export class Conversation {
         const chunk = JSON.parse(data) as Chunk;
         if (chunk.error) {
           const { message: cause, code } = chunk.error;
-          answer.problem = { code: code ?? null, status: 200, cause: cause ?? 'The answer broke off.', hint: null };
+          answer.problem = cause ? { code: code ?? null, status: 200, cause, hint: null } : ownProblem('The answer broke off.', code);
           break;
         }
         if (chunk.usage) count(figures, chunk.usage);
@@ -227,8 +234,22 @@ function schemaFormat(schema: string): unknown {
   return { type: 'json_schema', json_schema: { name: 'answer', schema: JSON.parse(schema) as unknown } };
 }
 
+/** Whether the page is about to end: the browser then breaks off its requests. */
+let isLeaving = false;
+addEventListener('pagehide', () => (isLeaving = true));
+addEventListener('pageshow', () => (isLeaving = false));
+
 function brokenOff(): Problem {
-  return { code: null, status: 0, cause: 'The answer broke off: the connection to the server was lost.', hint: null };
+  return isLeaving
+    ? ownProblem('The answer broke off: its page was closed or reloaded.')
+    : ownProblem('The answer broke off: the connection to the server was lost.');
+}
+
+/** Say of an answer that was being written when its page ended that it broke off. */
+export function markBroken(messages: Message[]): Message[] {
+  const last = messages.at(-1);
+  if (last?.role !== 'assistant' || !last.figures || last.figures.finish || last.problem) return messages;
+  return [...messages.slice(0, -1), { ...last, problem: ownProblem('The answer broke off: its page was closed or reloaded.') }];
 }
 
 function count(figures: Figures, usage: NonNullable<Chunk['usage']>): void {

@@ -11,9 +11,12 @@ export async function loadLanguage(): Promise<void> {
   document.documentElement.lang = looks.language === 'zh' ? 'zh' : 'en';
 }
 
-/** The text in the chosen language, with each `{name}` replaced. */
+/** The text in the chosen language, with each `{name}` replaced by its value, and each `{name:one|many}` by the form of its number. */
 export function t(text: string, values: Record<string, string | number> = {}): string {
-  return inLanguage(text).replace(/\{(\w+)\}/g, (whole, name: string) => String(values[name] ?? whole));
+  return inLanguage(text).replace(/\{(\w+)(?::([^|{}]*)\|([^{}]*))?\}/g, (whole, name: string, one?: string, many?: string) => {
+    const value = String(values[name] ?? whole);
+    return one === undefined || many === undefined ? value : value === '1' ? one : many;
+  });
 }
 
 function inLanguage(text: string): string {

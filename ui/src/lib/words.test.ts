@@ -8,7 +8,7 @@ const SOURCE = join(import.meta.dirname, '..');
 /** The texts that the page translates. */
 function texts(): string[] {
   const files = readdirSync(SOURCE, { recursive: true, encoding: 'utf8' }).filter((name) => /\.(svelte|ts)$/.test(name) && !name.includes('.test.'));
-  const found = files.flatMap((name) => [...readFileSync(join(SOURCE, name), 'utf8').matchAll(/\bt\(\s*'((?:[^'\\]|\\.)*)'/g)]);
+  const found = files.flatMap((name) => [...readFileSync(join(SOURCE, name), 'utf8').matchAll(/\b(?:t|ownProblem)\(\s*'((?:[^'\\]|\\.)*)'/g)]);
   return [...new Set(found.map((match) => match[1] as string))];
 }
 
