@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import httpx2
 import pytest
 
+from tests.support.polling import until
 from tests.support.scripted_home import ScriptedHome
 from tests.ui.conftest import Open
 
@@ -43,6 +44,29 @@ def test_a_key_is_made_and_revoked(own_home: ScriptedHome, open_page: Open) -> N
     page.get_by_role("button", name="Log out").click()
     watch.expected.append("status of 401")
     page.get_by_label("Key", exact=True).wait_for()
+
+
+def test_the_first_key_stays_in_view_while_its_login_takes_long(own_home: ScriptedHome, open_page: Open) -> None:
+    page, _ = open_page(own_home, "#/keys")
+    held: list[Route] = []
+    page.route("**/v1/sessions", lambda route: held.append(route))
+    page.get_by_label("Name", exact=True).fill("first")
+    page.get_by_role("button", name="Create").click()
+    page.get_by_text("The key first is shown only now").wait_for()
+    until("the login is on its way", lambda: page.evaluate("1") == 1 and bool(held))
+    # A page that follows the server connects again at once, and would be refused.
+    page.evaluate("dispatchEvent(new Event('online')); fetch('./').then((answer) => answer.status)")
+    held[0].continue_()
+    page.get_by_role("row", name=re.compile("first")).wait_for()
+    assert page.locator(".made code").inner_text().startswith("sk-")
+    page.get_by_role("button", name="Log out").wait_for()
+
+
+def test_the_first_key_may_manage_the_server(own_home: ScriptedHome, open_page: Open) -> None:
+    page, _ = open_page(own_home, "#/keys")
+    permissions = page.get_by_role("combobox", name="Permissions")
+    page.get_by_role("button", name="Create").and_(page.locator(":enabled")).wait_for()
+    assert permissions.locator("option:disabled").all_inner_texts() == ["use models", "read metrics and state only"]
 
 
 def test_a_key_that_is_being_made_leaves_no_field_open_whose_text_would_be_lost(

@@ -129,6 +129,17 @@ export function start(): void {
   if (tabs.start()) tabs.say({ kind: 'hello' } satisfies Message);
 }
 
+/** Follow nothing until `what` has ended: it changes who may follow, and a request in between would be refused. */
+export async function unfollowed(what: () => Promise<void>): Promise<void> {
+  tabs.stop();
+  try {
+    await what();
+  } finally {
+    lastId = null;
+    start();
+  }
+}
+
 /** Follow as the new holder of the session, with a snapshot first; each tab does so after a log-in or a log-out in any. */
 export function refresh(): void {
   if (!tabs.isLeader) return;

@@ -20,11 +20,13 @@ interface Session {
   hadOldCode: boolean;
   /** The name of the other key with which another tab has logged in, until its notice is closed. */
   taken: string | null;
+  /** Whether this tab makes the first key and logs in with it: refusals until then ask for no key. */
+  isBeginning: boolean;
   /** Grows when another tab logs in with another key: what a page has read before is that key's. */
   turn: number;
 }
 
-export const session = $state<Session>({ holder: null, loggedOut: null, hadOldCode: false, taken: null, turn: 0 });
+export const session = $state<Session>({ holder: null, loggedOut: null, hadOldCode: false, taken: null, isBeginning: false, turn: 0 });
 let tabs: BroadcastChannel | null = null;
 /** The id of the last key that this tab has shown something of; undefined: of none yet. */
 let shown: string | null | undefined;
@@ -38,20 +40,30 @@ export async function begin(login: { key: string } | { code: string }): Promise<
 
 export async function end(): Promise<void> {
   await remove('/v1/sessions/current');
+  holds += 1;
   session.holder = null;
   session.loggedOut = 'here';
   tabs?.postMessage('end');
 }
 
 export async function readHolder(): Promise<void> {
+  const before = holds;
+  let holder: Holder | null = null;
   try {
-    hold(await get<Holder>('/v1/sessions/current'));
+    holder = await get<Holder>('/v1/sessions/current');
   } catch {
-    session.holder = null;
+    // Without a session, or without a server.
   }
+  if (holds !== before) return; // a log-in or a log-out since then knows better
+  if (holder) hold(holder);
+  else session.holder = null;
 }
 
+/** Counts the log-ins and log-outs of this tab. */
+let holds = 0;
+
 function hold(holder: Holder): void {
+  holds += 1;
   session.holder = holder;
   shown = holder.id;
 }

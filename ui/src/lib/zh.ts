@@ -152,8 +152,8 @@ const words: Record<string, string> = {
   'What will happen': '启动预览',
   'If the server requires a key, replace "none" by the key.': '如果服务器需要密钥，请用它替换 "none"。',
   'Why these choices': '为什么这样选择',
-  'Once a key exists, every request needs one. If the new key may manage the server, this page logs in with it. Continue?':
-    '一旦有了密钥，每个请求都需要密钥。如果新密钥能管理服务器，此页面会用它登录。继续吗？',
+  'Once a key exists, every request needs one. This page logs in with the new key. Continue?':
+    '一旦有了密钥，每个请求都需要密钥。此页面会用新密钥登录。继续吗？',
   'The answer broke off.': '回答中断。',
   'The answer broke off: the connection to the server was lost.': '回答中断：与服务器的连接已断开。',
   'The answer broke off: its page was closed or reloaded.': '回答中断：页面被关闭或刷新。',
