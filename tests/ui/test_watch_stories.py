@@ -67,6 +67,42 @@ def test_the_page_asks_where_a_proxy_holds_the_stream_back(home: ScriptedHome, o
     page.get_by_text("Updates every 5 s").wait_for(state="detached")
 
 
+def test_pages_say_once_that_the_server_is_gone_and_are_read_again_when_it_is_back(
+    own_home: ScriptedHome, open_page: Open
+) -> None:
+    page, watch = open_page(own_home, "#/settings")
+    page.get_by_text("XINFERENCE_HOME").first.wait_for()
+    watch.expected += ["net::ERR_", "Failed to load resource"]
+    gone = page.get_by_text("The server does not answer.")
+    own_home.kill()
+    gone.wait_for()
+    page.get_by_role("link", name="Home", exact=True).click()
+    page.get_by_role("link", name="Settings", exact=True).click()
+    page.get_by_role("heading", name="Settings of the server").wait_for()
+    page.get_by_text("The page connects again by itself").wait_for()
+    assert gone.count() == 1
+    # The files of this page are not here yet.
+    page.get_by_role("link", name="Keys", exact=True).click()
+    own_home.start()
+    page.get_by_text("There is no key yet").wait_for()
+    gone.wait_for(state="detached")
+    page.get_by_role("link", name="Settings", exact=True).click()
+    page.get_by_text("XINFERENCE_HOME").first.wait_for()
+
+
+def test_a_page_that_could_not_be_read_is_read_when_the_server_is_back(own_home: ScriptedHome, open_page: Open) -> None:
+    page, watch = open_page(own_home, "#/settings")
+    page.get_by_text("XINFERENCE_HOME").first.wait_for()
+    watch.expected += ["net::ERR_", "Failed to load resource"]
+    page.get_by_role("link", name="Home", exact=True).click()
+    own_home.kill()
+    page.get_by_text("The server does not answer.").wait_for()
+    page.get_by_role("link", name="Settings", exact=True).click()
+    page.get_by_role("heading", name="Settings of the server").wait_for()
+    own_home.start()
+    page.get_by_text("XINFERENCE_HOME").first.wait_for()
+
+
 def test_a_log_is_read_on_after_a_restart_of_the_server(own_home: ScriptedHome, open_page: Open) -> None:
     uid = launch(own_home, "read-on")
     page, watch = open_page(own_home, f"#/running/{uid}/logs")

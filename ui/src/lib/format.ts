@@ -38,6 +38,24 @@ export function count(value: number): string {
   return rest === undefined ? grouped : `${grouped}.${rest}`;
 }
 
-export function clock(epochSeconds: number): string {
-  return new Date(epochSeconds * 1000).toLocaleTimeString();
+/** A local time of today, as 14:05:09; of another day with the date. */
+export function clock(epochSeconds: number, now = Date.now()): string {
+  const date = new Date(epochSeconds * 1000);
+  const time = [date.getHours(), date.getMinutes(), date.getSeconds()].map(two).join(':');
+  return date.toDateString() === new Date(now).toDateString() ? time : `${day(date)} ${time}`;
+}
+
+/** A local date and time, as 2026-11-30 14:05: the same in each language, and no order of day and month to guess. */
+export function moment(epochSeconds: number): string {
+  const date = new Date(epochSeconds * 1000);
+  return `${day(date)} ${two(date.getHours())}:${two(date.getMinutes())}`;
+}
+
+/** A local date, as 2026-11-30. */
+export function day(date: Date): string {
+  return `${date.getFullYear()}-${two(date.getMonth() + 1)}-${two(date.getDate())}`;
+}
+
+function two(value: number): string {
+  return String(value).padStart(2, '0');
 }

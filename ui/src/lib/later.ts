@@ -7,9 +7,14 @@ import { pause } from './watch';
 const NEXT = 1_000;
 const TRIES = 3;
 
-/** Load a part; a server that is away for a while is waited for. */
+/** Load a part when the first drawing can be seen. */
 export async function later<T>(load: () => Promise<T>): Promise<T> {
   await painted();
+  return patiently(load);
+}
+
+/** Load a part; a server that is away for a while is waited for. */
+export async function patiently<T>(load: () => Promise<T>): Promise<T> {
   for (let failed = 0; ; ) {
     try {
       return await load();

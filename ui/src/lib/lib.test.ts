@@ -1,7 +1,8 @@
 import { describe, expect, test } from 'vitest';
 import { addressOf, body, chosenBy, commandLine, python } from './command';
 import { completionTokens } from './completion';
-import { bytes, count, seconds, size } from './format';
+import { fill } from './fill';
+import { bytes, clock, count, moment, seconds, size } from './format';
 import { directionOf } from './direction';
 import { tree, type Node } from './markdown';
 import { counted, devicesOf, shareOf } from './memory';
@@ -203,6 +204,18 @@ test('a number has commas between its thousands, as the browser would write it',
   for (const value of [0, 7, 999, 1000, 32768, 1048576, -1234567, 1234.5, 12345.67891]) {
     expect(count(value)).toBe(value.toLocaleString('en-US'));
   }
+});
+
+test('a time has its date if that is not today', () => {
+  const at = new Date(2026, 10, 30, 4, 5, 9);
+  expect(clock(at.getTime() / 1000, at.getTime())).toBe('04:05:09');
+  expect(clock(at.getTime() / 1000, at.getTime() + 86_400_000)).toBe('2026-11-30 04:05:09');
+  expect(moment(at.getTime() / 1000)).toBe('2026-11-30 04:05');
+});
+
+test('a text has the form of its number', () => {
+  const text = '{n} {n:model|models} of {name}';
+  expect([0, 1, 2].map((n) => fill(text, { n, name: 'x' }))).toEqual(['0 models of x', '1 model of x', '2 models of x']);
 });
 
 describe('the devices of a plan', () => {

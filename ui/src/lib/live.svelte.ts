@@ -16,9 +16,11 @@ interface Live extends ServerState {
   problem: Problem | null;
   /** Whether a proxy holds the stream back, so that the page asks. */
   isBlocked: boolean;
+  /** How often the server has come back: what a page has asked before that may have failed. */
+  returns: number;
 }
 
-export const live = $state<Live>({ ...NOTHING, status: null, statusRead: 0, problem: null, isBlocked: false });
+export const live = $state<Live>({ ...NOTHING, status: null, statusRead: 0, problem: null, isBlocked: false, returns: 0 });
 
 /** What a page hears besides the state: an event of a model, requests that ended, or `news` where anything may have changed. */
 type Heard = (event: 'event' | 'ended' | 'news', data: Record<string, unknown>) => void;
@@ -103,8 +105,7 @@ const tabs = new Tabs({
     const message = heard as Message;
     if (message.kind === 'event') take(message.event, message.data, message.id);
     else if (message.kind === 'problem') {
-      live.problem = message.problem;
-      live.isBlocked = message.isBlocked;
+      show(message.problem, message.isBlocked);
     } else if (!tabs.isLeader) return;
     else {
       tabs.say({ kind: 'problem', problem: $state.snapshot(live.problem), isBlocked: live.isBlocked } satisfies Message);
@@ -117,11 +118,19 @@ const tabs = new Tabs({
 
 function report(problem: Problem | null, isBlocked: boolean): void {
   if (JSON.stringify(problem) === JSON.stringify(live.problem) && isBlocked === live.isBlocked) return;
-  live.problem = problem;
-  live.isBlocked = isBlocked;
+  show(problem, isBlocked);
   hasAnswered();
   // A state itself cannot be sent to another tab.
   tabs.say({ kind: 'problem', problem: $state.snapshot(problem), isBlocked } satisfies Message);
+}
+
+function show(problem: Problem | null, isBlocked: boolean): void {
+  const isBack = live.problem !== null && problem === null;
+  live.problem = problem;
+  live.isBlocked = isBlocked;
+  if (!isBack) return;
+  live.returns += 1;
+  tell('news', {});
 }
 
 /** Begin to follow, unless that has begun. */

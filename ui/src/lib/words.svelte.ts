@@ -1,5 +1,6 @@
 /** The page's words. English texts are their own names; another language is loaded when it is chosen. */
 
+import { fill } from './fill';
 import { looks } from './looks.svelte';
 
 type Words = Record<string, string>;
@@ -11,12 +12,9 @@ export async function loadLanguage(): Promise<void> {
   document.documentElement.lang = looks.language === 'zh' ? 'zh' : 'en';
 }
 
-/** The text in the chosen language, with each `{name}` replaced by its value, and each `{name:one|many}` by the form of its number. */
+/** The text in the chosen language, with its values. */
 export function t(text: string, values: Record<string, string | number> = {}): string {
-  return inLanguage(text).replace(/\{(\w+)(?::([^|{}]*)\|([^{}]*))?\}/g, (whole, name: string, one?: string, many?: string) => {
-    const value = String(values[name] ?? whole);
-    return one === undefined || many === undefined ? value : value === '1' ? one : many;
-  });
+  return fill(inLanguage(text), values);
 }
 
 function inLanguage(text: string): string {

@@ -158,6 +158,7 @@ const words: Record<string, string> = {
   'The answer broke off: the connection to the server was lost.': '回答中断：与服务器的连接已断开。',
   'The answer broke off: its page was closed or reloaded.': '回答中断：页面被关闭或刷新。',
   'The server does not answer.': '服务器没有响应。',
+  'The page connects again by itself as soon as the server runs.': '服务器恢复运行后，此页面会自动重新连接。',
   'The server answered {status}.': '服务器返回了状态码 {status}。',
   'Write a message below.': '在下方输入消息。',
   'Write one option per line: name=value': '每行写一个选项：name=value',
