@@ -85,7 +85,7 @@ def run(options: WorkerOptions, settings: Settings) -> int:
     set_up_log(settings.log_level, settings.log_format)
     logging.getLogger("httpx2").setLevel(logging.WARNING)
     raise_descriptor_limit()
-    with own_home(settings):
+    with own_home(settings, "worker"):
         restarts = uvloop.run(_work(options, settings))
     if restarts:  # the home is free again: the next program locks it
         start_again()

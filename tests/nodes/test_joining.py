@@ -6,7 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +129,20 @@ async def test_an_authority_that_is_appended_to_the_one_of_the_token_is_not_trus
             await join(url, clusters.token, "machine", clusters.home)
     assert caught.value.code == Code.SERVER_UNREACHABLE
     assert clusters.received == [], "the token was sent to somebody else"
+
+
+@pytest.mark.parametrize(("minutes", "words"), [(10, "not valid yet"), (-60 * 24 * 40, "not valid any more")])
+async def test_a_clock_that_is_outside_of_the_time_of_the_supervisors_certificate_is_named(
+    tmp_path: Path, minutes: int, words: str
+) -> None:
+    clusters = _Clusters(tmp_path)
+    clusters.now += timedelta(minutes=minutes)
+    async with clusters.door(
+        clusters.real, public_bytes(clusters.real.certificate), Joined("n00000000000b", b"")
+    ) as url:
+        with pytest.raises(Problem, match=rf"is {words} by the clock of this machine, which shows 2") as caught:
+            await join(url, clusters.token, "machine", clusters.home)
+    assert "Set the clocks" in str(caught.value.hint)
 
 
 async def test_only_the_authority_of_the_token_is_stored(tmp_path: Path) -> None:

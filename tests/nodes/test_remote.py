@@ -379,12 +379,12 @@ async def test_an_operation_of_an_agent_that_was_started_again_fails_by_name(lin
         await fetching
 
 
-async def test_the_problem_of_an_operation_is_that_of_the_node(link: Linked, machine: Machine) -> None:
+async def test_the_problem_of_an_operation_is_that_of_the_node_and_names_it(link: Linked, machine: Machine) -> None:
     machine.refusal = Problem("hub_unavailable", "No hub.", stage="fetch")
     machine.may_fetch.set()
     with pytest.raises(Problem) as failed:
         await link.remote.fetch_weights(LAUNCH, Taken())
-    assert failed.value.to_dict() == machine.refusal.to_dict()
+    assert failed.value.to_dict() == machine.refusal.replace(cause="On the node n1: No hub.").to_dict()
 
 
 # -- questions ----------------------------------------------------------------------------------------------------

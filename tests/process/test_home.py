@@ -6,8 +6,21 @@ from pathlib import Path
 import pytest
 
 from xinference.config import Settings
-from xinference.errors import Problem
+from xinference.errors import InUse, Problem
 from xinference.process.home import is_free, own_home
+
+
+def test_a_worker_whose_home_is_in_use_is_told_that_it_may_run_already(tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path)
+    with (
+        own_home(settings),
+        pytest.raises(InUse, match="Another process uses") as refused,
+        own_home(settings, "worker"),
+    ):
+        pass
+    assert (
+        refused.value.hint == "The worker may run already. Another one on this machine needs another XINFERENCE_HOME."
+    )
 
 
 def test_a_home_belongs_to_the_server_that_has_locked_it(tmp_path: Path) -> None:

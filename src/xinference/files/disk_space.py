@@ -36,4 +36,6 @@ def need_space(folder: Path, size: int, what: str, problem: Callable[[str], Prob
     """
     free = shutil.disk_usage(folder).free
     if size + RESERVE_BYTES > free:
-        raise problem(f"{what} needs {size} more bytes, but {folder} has {free} free.")
+        raise problem(
+            f"{what} needs {size} more bytes, and {RESERVE_BYTES} must stay free, but {folder} has {free} free."
+        )

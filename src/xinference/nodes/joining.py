@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import ssl
+import time
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -25,10 +26,13 @@ from xinference.nodes.certificates import NODE_ID, NodeIdentity, fingerprint, no
 from xinference.nodes.hello import HELLO_SECONDS, MAX_FIRST_MESSAGE, Hello, Join, Joined, Refusal, Welcome
 from xinference.nodes.join_tokens import parse_token
 from xinference.tcp_keepalive import NODE
+from xinference.timestamps import utc_time
 
 #: Path of the server's API with what a machine needs to know before it joins.
 INVITATION_PATH = "/v1/cluster/join"
 _URL_HINT = "Give the URL of the supervisor with --endpoint, such as http://10.0.0.1:9997."
+#: OpenSSL's numbers for a certificate that is used outside of its time -> the words for it.
+_OUTSIDE_OF_ITS_TIME = {9: "not valid yet", 10: "not valid any more"}
 _DECODER: msgspec.msgpack.Decoder[Joined | Welcome | Refusal] = msgspec.msgpack.Decoder(Joined | Welcome | Refusal)
 
 
@@ -237,6 +241,8 @@ async def connect(
     try:
         async with asyncio.timeout(HELLO_SECONDS):
             stream = await asyncio.open_connection(host, port, ssl=context, server_hostname=node_name(supervisor))
+    except ssl.SSLCertVerificationError as error:
+        raise _untrusted(host, port, error) from None
     except OSError as error:  # TimeoutError and SSLError are such errors
         raise Problem(
             Code.SERVER_UNREACHABLE,
@@ -245,6 +251,22 @@ async def connect(
         ) from None
     NODE.set_on(stream[1].get_extra_info("socket"))
     return stream
+
+
+def _untrusted(host: str, port: int, error: ssl.SSLCertVerificationError) -> Problem:
+    """The problem of a certificate that this machine does not accept."""
+    if error.verify_code in _OUTSIDE_OF_ITS_TIME:
+        return Problem(
+            Code.SERVER_UNREACHABLE,
+            f"The certificate of the supervisor at {host}:{port} is {_OUTSIDE_OF_ITS_TIME[error.verify_code]} by the "
+            f"clock of this machine, which shows {utc_time(time.time())}.",
+            hint="Set the clocks of both machines; those of a cluster may differ by 60 s.",
+        )
+    return Problem(
+        Code.SERVER_UNREACHABLE,
+        f"The server at {host}:{port} is not the supervisor of this cluster: {system_reason(error)}.",
+        hint="XINFERENCE_SUPERVISOR_PORT sets the number of the port of a supervisor.",
+    )
 
 
 async def ask(stream: tuple[asyncio.StreamReader, asyncio.StreamWriter], message: Join | Hello) -> Joined | Welcome:

@@ -337,7 +337,17 @@ class RemoteNode:
         return encode(messages.Envelope(self._epoch, body))
 
     async def _operate(self, ask: Callable[[str], messages.Ask], report: Report) -> Path:
-        return await self._operations.run(lambda name: self._ask(ask(name), messages.Done), report)
+        """Run an operation on the node.
+
+        Raises:
+            Problem: that of the operation, with the node: its paths and disks are those of that machine.
+        """
+        try:
+            return await self._operations.run(lambda name: self._ask(ask(name), messages.Done), report)
+        except Problem as problem:
+            if self.node_id in problem.cause:
+                raise
+            raise problem.replace(cause=f"On the node {self.node_id}: {problem.cause}") from None
 
     async def _start(self, replica: RemoteReplica, command: EngineCommand) -> None:
         replica_id = replica.snapshot.replica_id

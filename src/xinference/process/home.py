@@ -33,8 +33,10 @@ LOCK_TRY_SECONDS = 0.02
 
 
 @contextlib.contextmanager
-def own_home(settings: Settings) -> Iterator[None]:
+def own_home(settings: Settings, program: str = "server") -> Iterator[None]:
     """Create the home if it is missing, and lock it: two servers with the same rows would start engines twice.
+
+    `program` is the word for the process that locks it.
 
     The lock is on the folder of the home itself. A lock file could be deleted under a running server, above all in a
     temporary folder that the system cleans up.
@@ -53,16 +55,16 @@ def own_home(settings: Settings) -> Iterator[None]:
         try:
             _lock(folder)
         except BlockingIOError:
-            raise _in_use(settings) from None
+            raise _in_use(settings, program) from None
         except OSError:  # a network file system that locks only files
             try:
-                _lock_file(settings, settings.home / "server.lock", opened)
+                _lock_file(settings, settings.home / "server.lock", opened, program)
             except OSError as error:
                 raise write_problem(error, settings.home) from None
         with contextlib.suppress(OSError):
             run_dir = private_run_dir(settings)
             # A server of an earlier release locks this file only.
-            _lock_file(settings, run_dir / LOCK_NAME, opened)
+            _lock_file(settings, run_dir / LOCK_NAME, opened, program)
             # systemd-tmpfiles does not clean up a locked folder.
             sockets = os.open(run_dir, os.O_RDONLY | os.O_DIRECTORY)
             opened.callback(os.close, sockets)
@@ -89,12 +91,12 @@ def _warn_of_other_users(home: Path, status: os.stat_result) -> None:
         )
 
 
-def _lock_file(settings: Settings, path: Path, opened: contextlib.ExitStack) -> None:
+def _lock_file(settings: Settings, path: Path, opened: contextlib.ExitStack, program: str) -> None:
     file = opened.enter_context(path.open("a"))
     try:
         _lock(file)
     except BlockingIOError:
-        raise _in_use(settings) from None
+        raise _in_use(settings, program) from None
 
 
 def _lock(file: int | IO[str]) -> None:
@@ -145,11 +147,13 @@ def _is_unlocked(file: int | IO[str]) -> bool:
     return True
 
 
-def _in_use(settings: Settings) -> InUse:
+def _in_use(settings: Settings, program: str) -> InUse:
     return InUse(
         Code.HOME_TAKEN,
-        f"Another server uses {settings.home}{_other_server(settings)}.",
-        hint="Use that server, or set XINFERENCE_HOME to another folder.",
+        f"Another {'server' if program == 'server' else 'process'} uses {settings.home}{_other_server(settings)}.",
+        hint="Use that server, or set XINFERENCE_HOME to another folder."
+        if program == "server"
+        else f"The {program} may run already. Another one on this machine needs another XINFERENCE_HOME.",
     )
 
 
