@@ -59,6 +59,14 @@ def refused(engine: str, path: str = CHATS, **fields: Any) -> Refusal:
         (LLAMA_CPP, "response_fields", ["a"] * 65),
         (LLAMA_CPP, "min_keep", 100_000),
         (LLAMA_CPP, "mirostat", 3),
+        (LLAMA_CPP, "repeat_last_n", 2**20 + 1),
+        (LLAMA_CPP, "dry_penalty_last_n", 2**31 - 1),
+        (LLAMA_CPP, "repeat_last_n", -1),
+        (LLAMA_CPP, "typical_p", -0.5),
+        (LLAMA_CPP, "dynatemp_range", -1),
+        (LLAMA_CPP, "mirostat_tau", -1),
+        (VLLM, "allowed_token_ids", [-1]),
+        (VLLM, "logprob_token_ids", [2**31]),
         (VLLM, "prompt_logprobs", 1000),
         (VLLM, "bad_words", ["a"] * 65),
         (VLLM, "allowed_token_ids", [1] * 1025),
@@ -327,6 +335,11 @@ def test_a_schema_and_the_arguments_of_a_template_are_objects(fields: dict[str, 
         (CHATS, {"random_seed": 3}),
         (CHATS, {"options": {"num_ctx": 4096}}),
         (CHATS, {"truncate_prompt_tokens": 3}),
+        (CHATS, {"input_extra": [{"text": "a"}]}),
+        (CHATS, {"modalities": "audio"}),
+        (CHATS, {"modalities": True}),
+        (CHATS, {"modalities": {"text": 1}}),
+        (COMPLETIONS, {"add_special": False}),
         ("/v1/completions", {"truncate_prompt_tokens": 3}),
         (CHATS, {"chat_template": "{{ messages }}"}),
         ("/v1/completions", {"tools": [{"type": "function", "function": {"name": "f"}}]}),
@@ -348,6 +361,7 @@ def test_a_field_without_which_the_answer_is_another_one_is_refused_where_it_is_
 @in_one_test(
     "field",
     [
+        *({"repeat_penalty": 1.0}, {"add_special_tokens": False}, {"modalities": []}, {"modalities": "text"}),
         *({"min_tokens": 0}, {"format": ""}, {"stop_sequences": []}, {"best_of": 1}, {"system": None}, {"echo": False}),
         *({"grammar": ""}, {"regex": ""}, {"ebnf": None}, {"structured_outputs": {}}),
         *({"chat_template": ""}, {"lora": []}, {"id_slot": -1}, {"logits_processors": []}, {"mm_processor_kwargs": {}}),
@@ -357,6 +371,21 @@ def test_a_field_without_which_the_answer_is_another_one_is_refused_where_it_is_
 )
 def test_a_value_without_an_effect_is_passed_over(engine: str, field: dict[str, Any]) -> None:
     assert to_engine(engine, CHATS, messages=CHAT["messages"], **field)["messages"] == CHAT["messages"]
+
+
+@in_one_test(
+    ("engine", "path", "field"),
+    [
+        *((engine, CHATS, {"repeat_penalty": 1.2}) for engine in (VLLM, SGLANG, TRANSFORMERS)),
+        *((engine, CHATS, {"no_stop_trim": True}) for engine in (LLAMA_CPP, VLLM, TRANSFORMERS)),
+        *((engine, COMPLETIONS, {"add_special_tokens": False}) for engine in (LLAMA_CPP, TRANSFORMERS)),
+    ],
+)
+def test_a_field_of_another_engine_that_changes_the_answer_is_refused(
+    engine: str, path: str, field: dict[str, Any]
+) -> None:
+    rest: dict[str, Any] = {"prompt": "a"} if path == COMPLETIONS else {}
+    assert refused(engine, path, **rest, **field).param == next(iter(field))
 
 
 @in_one_test("engine", sorted(DIALECTS))

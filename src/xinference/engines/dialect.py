@@ -82,6 +82,8 @@ class Dialect:
     """A call that a request forces follows the function's schema, whatever the model's chat template writes."""
     biases_texts: bool = False
     """A key of `logit_bias` may be a text: the bias is that of each of its tokens."""
+    always_continues: bool = False
+    """The engine continues a last message of the assistant, whatever the fields of the chat say."""
     has_stops_at_start: bool = False
     """The engine gets the model's stop texts when it starts, so a request does not need them."""
     computes_in_order: bool = False

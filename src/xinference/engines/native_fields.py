@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any
 
 import msgspec
@@ -17,7 +17,7 @@ UpTo20 = Annotated[int, Meta(ge=0, le=20)]
 ShortText = Annotated[str, Meta(max_length=1024)]
 LongText = Annotated[str, Meta(max_length=64 * 1024)]
 ShortTexts = Annotated[list[ShortText], Meta(max_length=64)]
-TokenList = Annotated[list[int], Meta(max_length=1024)]
+TokenList = Annotated[list[Count], Meta(max_length=1024)]
 
 
 class NativeFields:
@@ -32,11 +32,18 @@ class NativeFields:
         taken: Mapping[str, Any] | None = None,
         refused: frozenset[str] = frozenset(),
         not_of_texts: frozenset[str] = frozenset(),
+        rewrite: Callable[[dict[str, Any], bool], dict[str, Any]] | None = None,
     ) -> None:
-        """`not_of_texts`: those of the fields that the engine does not read in a request for a text."""
+        """
+        Args:
+            not_of_texts: those of the fields that the engine does not read in a request for a text.
+            rewrite: checks the fields of a request in further ways, and returns those that the engine gets in another
+                form; the second argument is whether it is a chat.
+        """
         self.taken = taken or {}
         self.refused = refused
         self.not_of_texts = not_of_texts
+        self.rewrite = rewrite
         self.of_texts = frozenset(self.taken) - not_of_texts - refused
         """The fields that the engine reads in a request for a text."""
         fields = [(name, kind | None, None) for name, kind in self.taken.items()]

@@ -145,5 +145,5 @@ def _check_unserved(body: Body) -> None:
     if body.get("web_search_options") is not None:
         raise unsupported("web_search_options", "models here cannot search the web.", "Leave it out.")
     modalities = body.get("modalities")
-    if (isinstance(modalities, list) and modalities != ["text"] and modalities) or body.get("audio") is not None:
+    if modalities not in (None, [], ["text"], "text") or body.get("audio") is not None:
         raise unsupported("modalities", "models here answer in text only.", "Leave modalities and audio out.")

@@ -20,6 +20,7 @@ from xinference.engines.dialects import dialect_of
 from xinference.error_codes import Code
 from xinference.gateway.canonical_requests import make_canonical
 from xinference.gateway.common_rewrites import rewrite_common, thinking_arguments
+from xinference.gateway.continuation import CONTINUE, NEW_ANSWER, settle_continuation
 from xinference.gateway.engine_answers import answer_rewrite, events_rewrite
 from xinference.gateway.part_fields import check_messages, other_members
 from xinference.gateway.priority import NORMAL
@@ -32,6 +33,7 @@ from xinference.protocol.common_chats import CommonChat, native_fields
 from xinference.protocol.constraint_fields import (
     CONSTRAINTS,
     EFFECTS,
+    PROMPT_EFFECTS,
     RANK_EFFECTS,
     VECTOR_EFFECTS,
     check_constraint_fields,
@@ -201,7 +203,9 @@ def _check_extra_fields(dialect: Dialect, request: Request, document: RequestDoc
     fields = document.fields
     known = request.__struct_fields__
     further = {name: value for name, value in fields.items() if name not in known}
-    for name in (*_check_further(dialect, request, further), *UNREAD):
+    unread = _check_further(dialect, request, further)
+    _settle(dialect, request, further, document)
+    for name in (*unread, *UNREAD):
         document.remove(fields, name)
     check_messages(fields.get("messages"))
     for holder, name in list(other_members(fields)):
@@ -213,9 +217,21 @@ def _check_native_fields(dialect: Dialect, chat: CommonChat, document: RequestDo
     further = native_fields(chat)
     if dialect.native.of_texts.issuperset(further):
         _check_native_form(dialect, further)
+        _settle(dialect, chat, further, document)
         return
-    for name in _check_further(dialect, chat, further):
+    unread = _check_further(dialect, chat, further)
+    _settle(dialect, chat, further, document)
+    for name in unread:
         document.remove(document.fields, name)
+
+
+def _settle(dialect: Dialect, request: Request, further: Body, document: RequestDocument) -> None:
+    """Check fields of engines in further ways, and convert those that the engine reads in another form."""
+    if isinstance(request, Chat) and (CONTINUE in further or NEW_ANSWER in further):
+        settle_continuation(dialect, request, further, document)
+    if dialect.native.rewrite is not None:
+        for name, value in dialect.native.rewrite(further, isinstance(request, Chat)).items():
+            document.put(document.fields, name, value)
 
 
 def _check_further(dialect: Dialect, request: Request, further: Body) -> Set[str]:
@@ -253,6 +269,7 @@ def _refuse_effects(dialect: Dialect, request: Request, further: Body, unread: S
     if isinstance(request, Generation):
         effects = EFFECTS
         if isinstance(request, Completion):
+            effects = EFFECTS | PROMPT_EFFECTS
             unread = unread - {"raw"}  # a prompt is one
     elif isinstance(request, Embeddings):
         effects = VECTOR_EFFECTS

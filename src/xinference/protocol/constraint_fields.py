@@ -78,6 +78,7 @@ EFFECTS: dict[str, str | None] = {
     "include_reasoning": None,
     "include_stop_str_in_output": None,
     "input": "Use messages, or prompt on /v1/completions.",
+    "input_extra": "Put the texts into the prompt, or use /infill.",
     "logits_processors": None,
     "max_completion_tokens": "Use max_tokens.",
     "max_new_tokens": "Use max_tokens.",
@@ -88,6 +89,7 @@ EFFECTS: dict[str, str | None] = {
     "moderation": "Leave it out: answers are not moderated here.",
     "n_cmpl": "Use n.",
     "n_predict": "Use max_tokens.",
+    "no_stop_trim": None,
     "num_beams": None,
     "num_predict": "Use max_tokens.",
     "options": "Send its fields beside model.",
@@ -96,6 +98,7 @@ EFFECTS: dict[str, str | None] = {
     "prompt_logprobs": None,
     "random_seed": "Use seed.",
     "raw": "Use /v1/completions.",
+    "repeat_penalty": "Use repetition_penalty.",
     "separate_reasoning": None,
     "skip_special_tokens": None,
     "stop_sequences": "Use stop.",
@@ -108,6 +111,11 @@ EFFECTS: dict[str, str | None] = {
     "top_logprobs": "Use logprobs.",
     "truncate_prompt_tokens": "Send a shorter prompt.",
     "use_beam_search": None,
+}
+#: The same for prompts.
+PROMPT_EFFECTS: dict[str, str | None] = {
+    "add_special": "Send the prompt as a list of token ids.",
+    "add_special_tokens": "Send the prompt as a list of token ids.",
 }
 #: The same for vectors.
 VECTOR_EFFECTS: dict[str, str | None] = {
@@ -158,6 +166,7 @@ _WITHOUT_EFFECT: dict[str, tuple[Any, ...]] = {
     "num_predict": (-1,),
     "output_dtype": ("float",),
     "rank_fields": (["text"],),
+    "repeat_penalty": (1,),
     "tfs": (1,),
     "tfs_z": (1,),
     "tool_choice": ("none", "auto"),
@@ -171,8 +180,8 @@ _WITHOUT_EFFECT: dict[str, tuple[Any, ...]] = {
 #: Switches that are on by default, so that only `false` changes an answer.
 _SWITCHED_ON = frozenset(
     {
-        "add_special_tokens", "do_sample", "include_reasoning", "normalize", "normalize_embeddings", "normalized",
-        "separate_reasoning", "skip_special_tokens",
+        "add_special", "add_special_tokens", "do_sample", "include_reasoning", "normalize", "normalize_embeddings",
+        "normalized", "separate_reasoning", "skip_special_tokens",
     }
 )  # fmt: skip
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -12,11 +13,16 @@ from xinference.engines.llama_cpp.answer_schemas import (
     applicable_schema,
     follow_any_object,
     follow_format,
+    follow_guided,
     plain_pattern,
+    schema_of_completion,
 )
+from xinference.engines.llama_cpp.field_rewrites import rewrite_native
 from xinference.protocol.errors import Refusal
 
 INTEGER = {"type": "integer"}
+#: What a schema of a completion has in addition.
+LENIENT = {"x-guidance": {"lenient": True, "coerce_one_of": True}}
 #: A schema, and a part of the sentence that says what it has.
 NOT_FOLLOWED: list[tuple[dict[str, Any], str]] = [
     ({"not": {}}, "apply not"),
@@ -123,8 +129,8 @@ def test_a_strict_schema_with_a_keyword_that_would_be_passed_over_is_refused() -
 @in_one_test(
     ("form", "sent"),
     [
-        ({"type": "json_object"}, {"json_schema": {"type": "object"}}),
-        ({"type": "json_schema", "json_schema": {"name": "n", "schema": INTEGER}}, {"json_schema": INTEGER}),
+        ({"type": "json_object"}, {"json_schema": {"type": "object"} | LENIENT}),
+        ({"type": "json_schema", "json_schema": {"name": "n", "schema": INTEGER}}, {"json_schema": INTEGER | LENIENT}),
         ({"type": "text"}, {}),
     ],
 )
@@ -137,4 +143,61 @@ def test_a_completion_gets_its_format_in_the_field_that_llama_cpp_reads(form: Bo
 def test_any_object_of_a_completion_is_a_schema_too() -> None:
     body: Body = {"prompt": "a", "guided_json_object": True}
     follow_any_object(body, True)
-    assert body == {"prompt": "a", "json_schema": {"type": "object"}}
+    assert body == {"prompt": "a", "json_schema": {"type": "object"} | LENIENT}
+
+
+@in_one_test("name", ["response_format", "guided_json", "json_schema"])
+@in_one_test(
+    ("schema", "said"),
+    [
+        ({"type": "text"}, "schema.type: it is one of string, number"),
+        ({"type": []}, "schema.type"),
+        ({"type": "object", "properties": {"a": {"type": "int"}}}, "schema.properties.a.type"),
+        ({"type": "object", "properties": [1]}, "schema.properties: it is an object, not [1]"),
+        ({"type": "object", "required": "a"}, "schema.required: it is a list of names"),
+        ({"type": "object", "additionalProperties": "no"}, "schema.additionalProperties: it is an object"),
+        ({"type": "array", "items": 1}, "schema.items"),
+        ({"anyOf": []}, "schema.anyOf: it is a list with values"),
+        ({"anyOf": [{"type": "string", "minLength": "x"}]}, "schema.anyOf[0].minLength"),
+        ({"enum": []}, "schema.enum"),
+        ({"type": "integer", "minimum": "x"}, "schema.minimum: it is a number"),
+        ({"type": "string", "format": 1}, "schema.format"),
+        ({"type": "string", "pattern": "["}, "schema.pattern: it is a regular expression, not '['"),
+        ({"type": "string", "pattern": "^(?=a)b$"}, "without assertions and references"),
+        ({"$ref": "#/$defs/a"}, "schema.$ref: there is no '#/$defs/a'"),
+    ],
+)
+def test_a_schema_that_a_completion_cannot_follow_is_refused_with_its_place(name: str, schema: Body, said: str) -> None:
+    where = "response_format.json_schema.schema" if name == "response_format" else name
+    form = {"type": "json_schema", "json_schema": {"schema": schema}} if name == "response_format" else schema
+    body: Body = {"prompt": "a", name: form}
+    steps: dict[str, Callable[[], Any]] = {
+        "response_format": lambda: follow_format(body, form),
+        "guided_json": lambda: follow_guided(body, form),
+        "json_schema": lambda: rewrite_native(body, False),
+    }
+    with pytest.raises(Refusal) as caught:
+        steps[name]()
+    assert said.replace("schema", where) in caught.value.cause
+    assert (caught.value.status, caught.value.param) == (400, name)
+
+
+@in_one_test(
+    "schema",
+    [
+        {}, INTEGER, {"type": ["string", "null"], "maxLength": 5.0}, {"properties": {"a": True}, "required": ["a"]},
+        {"$ref": "#/$defs/a", "$defs": {"a": {"$ref": "#"}}}, {"type": "string", "pattern": "^(?:a|[b(?=]){2}$"},
+        {"type": "array", "prefixItems": [INTEGER], "items": False}, {"x-other": 1, "title": 5, "not": {"type": "x"}},
+        {"type": "number", "exclusiveMinimum": True, "multipleOf": 0.5}, {"const": 1, "default": None},
+    ],
+)  # fmt: skip
+def test_a_complete_schema_of_a_completion_is_passed_on(schema: Body) -> None:
+    assert schema_of_completion(schema, "s") == schema | LENIENT
+
+
+def test_a_chat_gets_the_schema_of_llama_cpp_unchanged_and_a_completion_that_of_its_library() -> None:
+    assert rewrite_native({"json_schema": INTEGER}, True) == {}
+    assert rewrite_native({"json_schema": INTEGER}, False) == {"json_schema": INTEGER | LENIENT}
+    for is_chat in (True, False):
+        with pytest.raises(Refusal, match=r"json_schema: llama\.cpp cannot apply not"):
+            rewrite_native({"json_schema": {"not": {}}}, is_chat)

@@ -162,6 +162,20 @@ def test_an_error_has_a_code_and_none_of_llama_cpps_own_words(message: str, stat
     assert message not in refusal.cause and "mmproj" not in refusal.cause
 
 
+def test_token_ids_for_a_model_with_a_projector_are_refused_by_name() -> None:
+    message = "[json.exception.type_error.302] type must be string, but is array"
+    refusal = DIALECT.explain(EngineError({"message": message}, message, "prompt", None))
+    assert refusal is not None and (refusal.status, refusal.param) == (400, "prompt")
+    assert "token ids" in refusal.cause and "json" not in refusal.cause
+
+
+def test_an_error_about_a_field_names_the_field() -> None:
+    message = "Field 'n_keep': Value must be between -1 <= value <= 2147483647, but got -5"
+    refusal = explained("llama.cpp", {"message": message, "code": 400, "type": "invalid_request_error"})
+    assert (refusal.status, refusal.param) == (400, "n_keep")
+    assert refusal.cause == "n_keep: value must be between -1 <= value <= 2147483647, but got -5."
+
+
 @pytest.mark.parametrize(
     "message",
     ["Compute error.", "Invalid input batch.", "failed to process mtmd chunk", "got exception: std::bad_alloc"],

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from xinference.engines.dialect import Body, parse_schema
+from xinference.engines.llama_cpp.schema_forms import check_form
 from xinference.error_codes import Code
 from xinference.protocol.errors import Refusal
 
@@ -14,6 +16,8 @@ _PASSED_OVER = (
     "not", "if", "dependentRequired", "dependentSchemas", "dependencies", "uniqueItems", "contains", "multipleOf",
     "propertyNames", "patternProperties", "minProperties", "maxProperties",
 )  # fmt: skip
+#: Has the library of completions follow what it can of a schema.
+_LENIENT = {"x-guidance": {"lenient": True, "coerce_one_of": True}}
 _BOUNDS = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum")
 _ALTERNATIVES = ("anyOf", "oneOf")
 #: Values with which a keyword has no effect.
@@ -42,7 +46,8 @@ def follow_format(body: Body, value: Any) -> None:
         return
     del body["response_format"]
     if kind in ("json_object", "json_schema"):
-        body["json_schema"] = schema or {"type": "object"}
+        where = f"{where}.schema" if schema else "response_format"
+        body["json_schema"] = schema_of_completion(schema or {"type": "object"}, where)
     elif kind != "text":
         raise Refusal(Code.UNSUPPORTED_FIELD, f"{where}: a completion of llama.cpp has no {kind}.", param=where)
 
@@ -64,7 +69,10 @@ def _nearest_schema(strict: Any, schema: Body, where: str) -> Body:
 def follow_guided(body: Body, value: Any) -> None:
     """Pass `guided_json` as `json_schema`."""
     schema = parse_schema("guided_json", body.pop("guided_json"))
-    body["json_schema"] = applicable_schema(schema, "guided_json") if isinstance(schema, dict) else schema
+    if isinstance(schema, dict):
+        convert = applicable_schema if "messages" in body else partial(schema_of_completion, strict=True)
+        schema = convert(schema, "guided_json")
+    body["json_schema"] = schema
 
 
 def follow_any_object(body: Body, value: Any) -> None:
@@ -72,6 +80,23 @@ def follow_any_object(body: Body, value: Any) -> None:
     if body.pop("guided_json_object"):
         body["response_format"] = {"type": "json_object"}
         follow_format(body, body["response_format"])
+
+
+def schema_of_completion(schema: Body, where: str, *, strict: bool = False) -> Body:
+    """The schema of a completion in a form that llama.cpp follows.
+
+    Its grammars come from another library than those of chats. With a schema that this library refuses, the answer has
+    no constraint at all, so it is asked to pass over the keywords that it does not have.
+
+    Args:
+        where: the field with the schema, for the refusal.
+        strict: the answer must follow all of it.
+
+    Raises:
+        Refusal: 400, a keyword with a wrong value, or one that llama.cpp would pass over.
+    """
+    check_form(schema, where)
+    return (applicable_schema(schema, where) if strict else schema) | _LENIENT
 
 
 def applicable_schema(schema: Body, where: str) -> Body:

@@ -113,11 +113,15 @@ ODD_FORM = "The model produced output that does not match the expected"
 NO_SUCH_TOKEN = re.compile(r"vector::_M_range_check: .* >= this->size\(\) \(which is (\d+)\)")
 #: The error for more answers to one request than the server has slots.
 TOO_MANY_CHOICES = re.compile(r"Field 'n(?:_cmpl)?': Value must be between 1 <= value <= (\d+)")
+#: The error for the value of any other field of its own.
+FIELD = re.compile(r"Field '(\w+)': (.*)", re.DOTALL)
 #: The error for a grammar, of a schema or a forced call, that does not accept the end of the prompt. The server reads
 #: that text with the tokenizer, and one that begins each text with a space makes another text of it.
 NO_GRAMMAR = "Failed to initialize samplers"
 #: The error for a schema that the server cannot turn into a grammar, such as one with a reference to nothing.
 BAD_SCHEMA = re.compile(r"JSON schema (?:error|conversion failed)[^:]*:\s*(.*)", re.DOTALL)
+#: The error for a prompt of token ids and a model with a projector.
+ONLY_TEXT = "type must be string, but is array"
 #: The errors for a value that the server's JSON reader or one of its parsers cannot use; some have the status 500.
 WRONG_TYPE = re.compile(r"\[json\.exception\.|Failed to parse (?:messages|tools|tool call)|Unknown reasoning format")
 #: The beginnings of the server's other texts about a request. Their status is 500, which is also that of a fault of the
@@ -138,6 +142,7 @@ def _explain(error: EngineError) -> Refusal | None:
         or explain_template_error(error)
         or _explain_missing_projector(error)
         or _explain_choices(error)
+        or _explain_field(error)
         or _explain_grammar(error)
         or _explain_odd_form(error)
         or _explain_wrong_type(error)
@@ -211,6 +216,14 @@ def _explain_choices(error: EngineError) -> Refusal | None:
     return Refusal(Code.INVALID_REQUEST, cause, hint="Launch it with a larger --n_parallel.", param="n")
 
 
+def _explain_field(error: EngineError) -> Refusal | None:
+    field = FIELD.match(error.message)
+    if field is None:
+        return None
+    cause = f"{field[1]}: {field[2][:1].lower()}{field[2][1:300].strip().rstrip('.')}."
+    return Refusal(Code.INVALID_REQUEST, cause, param=field[1])
+
+
 def _explain_grammar(error: EngineError) -> Refusal | None:
     bad = BAD_SCHEMA.search(error.message)
     if bad is not None:
@@ -225,6 +238,9 @@ def _explain_grammar(error: EngineError) -> Refusal | None:
 
 
 def _explain_wrong_type(error: EngineError) -> Refusal | None:
+    if ONLY_TEXT in error.message and error.prompt_field == "prompt":
+        cause = "prompt: llama.cpp reads no token ids for a model with a multimodal projector."
+        return Refusal(Code.UNSUPPORTED_FIELD, cause, hint="Send the prompt as a text.", param="prompt")
     if not WRONG_TYPE.search(error.message):
         return None
     return Refusal(Code.INVALID_REQUEST, f"The engine cannot read a field of the request: {error.message[:300]}")
@@ -265,6 +281,7 @@ DIALECT = Dialect(
         "tool_choice": require_one_tool,
     },
     forces_calls=False,
+    always_continues=True,
     has_stops_at_start=True,
     computes_in_order=True,
     exchange=_exchange,

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta
 
+from xinference.engines.llama_cpp.field_rewrites import rewrite_native
 from xinference.engines.native_fields import (
     Count,
     CountOrAll,
@@ -18,6 +19,16 @@ from xinference.engines.native_fields import (
     UpTo20,
 )
 
+FromZero = Annotated[float, Meta(ge=0, le=1e9)]
+#: How many of the last tokens a sampler looks at. llama.cpp takes memory for each, whatever the context is.
+LastTokens = Annotated[int, Meta(ge=0, le=2**20)]
+#: The fields of texts to tokenize, and of the middle of a text.
+_OF_OTHER_PATHS = {
+    "add_special": bool,
+    "parse_special": bool,
+    "with_pieces": bool,
+    "input_extra": Annotated[list[dict[str, str]], Meta(max_length=1024)],
+}
 NATIVE = NativeFields(
     taken={
         # Length of the answer and use of the context.
@@ -42,23 +53,23 @@ NATIVE = NativeFields(
         "min_p": Share,
         "min_keep": Annotated[int, Meta(ge=0, le=1024)],
         "top_n_sigma": Number,
-        "typical_p": Number,
+        "typical_p": Share,
         "xtc_probability": Share,
         "xtc_threshold": Share,
-        "dynatemp_range": Number,
+        "dynatemp_range": FromZero,
         "dynatemp_exponent": Number,
         "repeat_penalty": Annotated[float, Meta(ge=1e-3, le=1e3)],
-        "repeat_last_n": CountOrAll,
+        "repeat_last_n": LastTokens,
         "presence_penalty": Number,
         "frequency_penalty": Number,
         "dry_multiplier": Number,
         "dry_base": Number,
         "dry_allowed_length": Count,
-        "dry_penalty_last_n": CountOrAll,
+        "dry_penalty_last_n": LastTokens,
         "dry_sequence_breakers": Annotated[list[ShortText], Meta(min_length=1, max_length=64)],
         "mirostat": Annotated[int, Meta(ge=0, le=2)],
-        "mirostat_tau": Number,
-        "mirostat_eta": Number,
+        "mirostat_tau": FromZero,
+        "mirostat_eta": FromZero,
         "adaptive_target": Number,
         "adaptive_decay": Annotated[float, Meta(ge=0, le=0.99)],
         "samplers": Annotated[str, Meta(max_length=16)] | Annotated[list[ShortText], Meta(max_length=16)],
@@ -82,12 +93,10 @@ NATIVE = NativeFields(
         "add_generation_prompt": bool,
         "continue_final_message": bool | Literal["content", "reasoning_content"],
         "enable_thinking": bool,
-        # Tokens, and the middle of a text.
-        "add_special": bool,
-        "parse_special": bool,
-        "with_pieces": bool,
-        "input_extra": Annotated[list[dict[str, str]], Meta(max_length=1024)],
+        **_OF_OTHER_PATHS,
     },
+    not_of_texts=frozenset(_OF_OTHER_PATHS),
+    rewrite=rewrite_native,
     # They control the server's own parsers and slots; the server sets them itself for a conversation.
     refused=frozenset(
         {

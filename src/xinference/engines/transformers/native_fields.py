@@ -11,13 +11,15 @@ _OF_VECTORS = {
     "normalize_embeddings": bool,
     "return_sparse": bool,
 }
+#: Those of texts to tokenize.
+_OF_TOKENS = {"add_special": bool, "add_special_tokens": bool}
 NATIVE = NativeFields(
     taken={
         "top_k": CountOrAll,
         "min_p": Share,
-        "add_special": bool,
-        "add_special_tokens": bool,
+        "continue_final_message": bool,
+        **_OF_TOKENS,
         **_OF_VECTORS,
     },
-    not_of_texts=frozenset(_OF_VECTORS),
+    not_of_texts=frozenset({*_OF_TOKENS, *_OF_VECTORS}),
 )

@@ -47,7 +47,7 @@ NATIVE = NativeFields(
         "truncate_prompt_tokens": CountOrAll,
         "truncation_side": Literal["left", "right"],
         "prompt_logprobs": UpTo20,
-        "logprob_token_ids": Annotated[list[int], Meta(min_length=1, max_length=128)],
+        "logprob_token_ids": Annotated[list[Count], Meta(min_length=1, max_length=128)],
         "allowed_token_ids": TokenList,
         "bad_words": ShortTexts,
         "thinking_token_budget": CountOrAll,

@@ -59,7 +59,8 @@ class Generator:
             RefusedError: 400: the fault of the request.
         """
         tools = request.tools if request.tool_schemas() and request.tool_choice != "none" else None
-        return self._prompts.render(request.messages, tools, request.chat_template_kwargs)
+        may_continue = request.continue_final_message is not False
+        return self._prompts.render(request.messages, tools, request.chat_template_kwargs, may_continue=may_continue)
 
     def encode(self, request: ChatRequest | CompletionRequest, rendered: Rendered | None) -> list[EncodedPrompt]:
         """The tokens of the prompts; `rendered` is the result of `render`. Slow for long prompts: run it in a thread.

@@ -85,8 +85,14 @@ class Prompts(TokenCodec):
         messages: Sequence[Mapping[str, Any]],
         tools: list[dict[str, Any]] | None = None,
         more: Mapping[str, Any] | None = None,
+        *,
+        may_continue: bool = True,
     ) -> Rendered:
         """The text of a conversation, ready for the next answer.
+
+        Args:
+            more: arguments of the template.
+            may_continue: the answer continues a last message of the assistant.
 
         Raises:
             RefusedError: 400: no template, or the template's own refusal.
@@ -100,7 +106,7 @@ class Prompts(TokenCodec):
         plain = plain_messages(messages, with_images=self._loaded.images is not None)
         options = {"add_generation_prompt": True, **self._loaded.template_kwargs, **(more or {})}
         last = plain.messages[-1:]
-        if last and continues(last[0]) and "add_generation_prompt" not in (more or {}):
+        if may_continue and last and continues(last[0]) and "add_generation_prompt" not in (more or {}):
             options |= {"add_generation_prompt": False, "continue_final_message": True}
         try:
             text = self._apply(self._readable(plain.messages), tools, options)

@@ -79,6 +79,8 @@ class ChatRequest(GenerationRequest, kw_only=True):
     tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
     parallel_tool_calls: bool | None = None
     chat_template_kwargs: dict[str, Any] | None = None
+    continue_final_message: bool | None = None
+    """False: the answer is a new message, also after one of the assistant."""
 
     def tool_schemas(self) -> dict[str, dict[str, Any]]:
         """Schema of each tool's arguments, by the tool's name."""
