@@ -91,6 +91,27 @@ def test_every_suppressed_finding_has_its_reason_beside_it() -> None:
     assert found == []
 
 
+def test_every_handler_of_all_exceptions_has_its_reason_beside_it() -> None:
+    """One that raises the exception again cleans up, and needs none."""
+    found = [
+        f"{path.relative_to(ROOT)}:{node.lineno}"
+        for folder in ("src", "tests", "benchmarks")
+        for path in sorted((ROOT / folder).rglob("*.py"))
+        for text in [path.read_text()]
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.ExceptHandler)
+        and catches_all(node)
+        and not any(isinstance(each, ast.Raise) and each.exc is None for each in ast.walk(node))
+        and not any("#" in line for line in text.splitlines()[node.lineno - 1 : node.lineno + 1])
+    ]
+    assert found == []
+
+
+def catches_all(handler: ast.ExceptHandler) -> bool:
+    names = handler.type.elts if isinstance(handler.type, ast.Tuple) else [handler.type]
+    return any(name is None or ast.unparse(name) in ("Exception", "BaseException") for name in names)
+
+
 def test_every_skipped_test_names_its_reason() -> None:
     skips = re.compile(r"(?:importorskip|mark\.skip(?:if)?|mark\.xfail)\(((?:[^()]|\([^()]*\))*)\)")
     found = [

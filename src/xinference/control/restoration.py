@@ -77,7 +77,7 @@ class Restoration:
             # First, because the grace period of a running engine ends with its adoption, which needs no plan.
             adopted = await adopt_running(row.uid, self._store, self._context.nodes)
             await self._restore(row, adopted)
-        except Exception as error:
+        except Exception as error:  # a defect, too: the other deployments are restored in any case
             problem = error if isinstance(error, Problem) else None
             if problem is None:
                 log.exception("deployment %s", row.uid)
