@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from tests.engines.packed_plans import PackedLaunch, packed_launches
+from tests.support.built_environments import environments
 from tests.support.cases import in_one_test
-from tests.support.home import environments
 from xinference.config import Settings
 from xinference.engines.registry import all_engines
 from xinference.engines.sglang.engine import OPTIONS as SGLANG_OPTIONS

@@ -28,7 +28,8 @@ from tests.hostile.attack import EXPECTED, OURS, Attack, Observations
 from tests.hostile.canaries import Canaries, canaries
 from tests.hostile.generator import Generator
 from tests.hostile.judge import Judge
-from tests.support.home import Home, environments
+from tests.support.built_environments import link_environments
+from tests.support.home import Home
 from tests.support.polling import until
 from tests.support.ports import free_port
 from xinference.config import Settings
@@ -85,9 +86,7 @@ def target(tmp_path: Path) -> Iterator[Target]:
     }
     home = Home(tmp_path / "home", free_port(), env)
     home.path.mkdir()
-    folder = environments()
-    if folder is not None and folder.is_dir():
-        (home.path / "environments").symlink_to(folder.resolve())
+    link_environments(home.path)
     log = tmp_path / "server.log"
     with log.open("wb") as output:
         words = [sys.executable, "-m", "tests.fakes.stand_in_server", *STAND_INS.values()]

@@ -18,7 +18,8 @@ import pytest
 
 from tests.formats.gguf_model import write_gguf
 from tests.live.transformers_engine import HF, UID, RunningEngine, engine, python_of_environment
-from tests.support.home import Home, environments
+from tests.support.built_environments import require_environment
+from tests.support.home import Home
 from tests.support.polling import until
 from xinference.client import Client
 from xinference.engines.transformers.engine import PROGRAM
@@ -195,11 +196,7 @@ def test_a_cross_encoder_ranks_and_its_prompts_have_an_end(tiny: Path, tmp_path:
 @pytest.fixture(scope="module")
 def home(make_home: Callable[..., Home], minilm: Path) -> Iterator[Home]:
     home = make_home()
-    python_of_environment()
-    folder = environments()
-    if folder is None or not folder.is_dir():
-        pytest.skip("there is no folder of environments")
-    (home.path / "environments").symlink_to(folder.resolve())
+    require_environment(home.path, "Transformers")
     home.serve()
     words = ("--model-engine", "sentence_transformers", "--model-name", MINILM, "--model-type", "embedding")
     launched = home.cli("launch", *words, seconds=300)

@@ -20,12 +20,9 @@ import pytest
 import sentencepiece
 
 from tests.formats.gguf_model import write_gguf
-from tests.support.home import Home, environments, sse_events
+from tests.support.built_environments import require_environment
+from tests.support.home import Home, sse_events
 from tests.support.polling import until
-from xinference.config import Settings
-from xinference.engines.registry import all_engines
-from xinference.environments.environments import Environments
-from xinference.hardware.devices import read_host
 
 HF = Path(__file__).parent.parent / "assets" / "tiny-llama2-chat-hf"
 PAIRS: list[dict[str, str]] = json.loads((HF / "qa.json").read_text(encoding="utf-8"))[::4]
@@ -85,13 +82,7 @@ def running(
 ) -> Iterator[Running]:
     engine: str = request.param
     home = make_home()
-    spec = all_engines()[engine].environment(read_host())
-    if spec is not None:
-        folder = environments()
-        if folder is not None and folder.is_dir():
-            (home.path / "environments").symlink_to(folder.resolve())
-        if Environments(Settings(home=home.path)).find(spec) is None:
-            pytest.skip(f"the environment {spec.name} is not built here (xinference env install {engine})")
+    require_environment(home.path, engine)
     path = HF
     if engine == "llama.cpp":
         path = tmp_path_factory.mktemp("tiny") / "tiny.gguf"

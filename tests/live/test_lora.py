@@ -12,11 +12,8 @@ import pytest
 
 from tests.formats.lora_writer import write_lora
 from tests.live.test_engines import CONTEXT_OPTION, HF, START_SECONDS
-from tests.support.home import Home, environments, sse_events
-from xinference.config import Settings
-from xinference.engines.registry import all_engines
-from xinference.environments.environments import Environments
-from xinference.hardware.devices import read_host
+from tests.support.built_environments import require_environment
+from tests.support.home import Home, sse_events
 
 ENGINES = ("Transformers", "vLLM")
 UID, FIRST, SECOND = "tiny", "first", "second"
@@ -38,13 +35,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def home(request: pytest.FixtureRequest, make_home: Callable[..., Home], folder: Path) -> Iterator[Home]:
     engine: str = request.param
     home = make_home()
-    spec = all_engines()[engine].environment(read_host())
-    assert spec is not None
-    built = environments()
-    if built is not None and built.is_dir():
-        (home.path / "environments").symlink_to(built.resolve())
-    if Environments(Settings(home=home.path)).find(spec) is None:
-        pytest.skip(f"the environment {spec.name} is not built here (xinference env install {engine})")
+    require_environment(home.path, engine)
     home.serve()
     adapters = [word for name in (FIRST, SECOND) for word in ("-lm", name, str(folder / name))]
     context = (CONTEXT_OPTION[engine], "400")

@@ -20,15 +20,11 @@ from typing import Any
 import httpx2
 import pytest
 
-from tests.support.home import environments
+from tests.support.built_environments import has_environment, link_environments
 from tests.support.measuring_client import BASE_BYTES, Ask, Measured, send
 from tests.support.polling import until
 from tests.support.ports import free_port
 from tests.support.scripted_home import ScriptedHome
-from xinference.config import Settings
-from xinference.engines.registry import all_engines
-from xinference.environments.environments import Environments
-from xinference.hardware.devices import read_host
 
 pytestmark = [pytest.mark.live, pytest.mark.timeout(900)]
 
@@ -69,8 +65,7 @@ def world(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, tiny: dict[str, Any]
 ) -> Iterator[World]:
     folder = tmp_path_factory.mktemp("home")
-    if (built := environments()) is not None and built.is_dir():
-        (folder / "environments").symlink_to(built)
+    link_environments(folder)
     env = {"XINFERENCE_GATEWAY_WORKERS": str(request.param)}
     home = ScriptedHome(folder, free_port(), env, Path(tiny["model_path"]))
     try:
@@ -78,7 +73,7 @@ def world(
         answer = home.launch(**tiny | {"n_parallel": 4, "n_ctx": 512, "model_uid": "llama"})
         assert answer.status_code == 200, answer.text
         models = ["llama"]
-        if _has_transformers(folder):
+        if has_environment(folder, "Transformers"):
             fields = {"model_name": "llama-2-chat", "model_format": "pytorch", "quantization": "none"}
             launch = {**fields, "model_engine": "Transformers", "model_path": str(HF), "model_uid": "torch"}
             answer = httpx2.post(f"{home.url}/v1/models", json=launch | {"context_length": 300}, timeout=600)
@@ -90,12 +85,6 @@ def world(
         yield World(home, [*_real(models), *_shaped(), *_failing(), *_ended_early(home)], request.param)
     finally:
         home.clean_up()
-
-
-def _has_transformers(folder: Path) -> bool:
-    (engine,) = (engine for engine in all_engines().values() if engine.table.engine == "Transformers")
-    spec = engine.environment(read_host())
-    return spec is not None and Environments(Settings(home=folder)).find(spec) is not None
 
 
 def _real(models: list[str]) -> Iterator[Ask]:

@@ -14,8 +14,9 @@ from typing import Any
 import httpx2
 import pytest
 
-from tests.live.transformers_engine import HF, python_of_environment
-from tests.support.home import UID, Home, environments
+from tests.live.transformers_engine import HF
+from tests.support.built_environments import require_environment
+from tests.support.home import UID, Home
 from tests.support.polling import until
 from xinference.units import MIB
 
@@ -128,12 +129,8 @@ def test_twelve_launches_on_llama_cpp_take_what_their_plans_say(home: Home, tiny
 
 
 def test_eight_launches_on_transformers_take_what_their_plans_say(make_home: Callable[..., Home], minilm: Path) -> None:
-    python_of_environment()
-    folder = environments()
-    if folder is None or not folder.is_dir():
-        pytest.skip("there is no folder of environments")
     home = make_home()
-    (home.path / "environments").symlink_to(folder.resolve())
+    require_environment(home.path, "Transformers")
     home.serve()
     bodies = on_transformers()
     assert len(bodies) == 8

@@ -28,11 +28,8 @@ from tests.gateway.test_real_client_requests import (
     named_field,
 )
 from tests.live.test_engines import CONTEXT_OPTION, FORMATS, HF, START_SECONDS
-from tests.support.home import Home, environments
-from xinference.config import Settings
-from xinference.engines.registry import all_engines
-from xinference.environments.environments import Environments
-from xinference.hardware.devices import read_host
+from tests.support.built_environments import require_environment
+from tests.support.home import Home
 
 UID = "m"
 #: Any order of roles, and calls of tools in Hermes' form. Nothing follows the last message: an engine that computes
@@ -83,13 +80,7 @@ def running(
 ) -> Iterator[Running]:
     engine: str = request.param
     home = make_home()
-    spec = all_engines()[engine].environment(read_host())
-    if spec is not None:
-        folder = environments()
-        if folder is not None and folder.is_dir():
-            (home.path / "environments").symlink_to(folder.resolve())
-        if Environments(Settings(home=home.path)).find(spec) is None:
-            pytest.skip(f"the environment {spec.name} is not built here (xinference env install {engine})")
+    require_environment(home.path, engine)
     home.serve()
     model_format, quantization = FORMATS[engine]
     path = _weights(engine, tmp_path_factory.mktemp("tools"))

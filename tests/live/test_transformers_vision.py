@@ -15,7 +15,8 @@ import pytest
 
 from tests.live.pictures import data_uri, png
 from tests.live.transformers_engine import UID, RunningEngine, engine, python_of_environment
-from tests.support.home import Home, environments
+from tests.support.built_environments import require_environment
+from tests.support.home import Home
 from xinference.engines.transformers.engine import PROGRAM
 from xinference.engines.transformers.server.vision_architectures import WITH_IMAGES
 
@@ -228,10 +229,7 @@ def test_a_folder_without_a_processor_serves_text_alone(made: Path, tmp_path: Pa
 @pytest.fixture(scope="module")
 def home(make_home: Callable[..., Home], made: Path) -> Home:
     home = make_home()
-    folder = environments()
-    if folder is None or not folder.is_dir():
-        pytest.skip("there is no folder of environments")
-    (home.path / "environments").symlink_to(folder.resolve())
+    require_environment(home.path, "Transformers")
     home.serve()
     words = ("--model-engine", "Transformers", "--model-name", str(made / "llava"), "--context_length", "200")
     launched = home.cli("launch", *words, "--model-uid", UID, seconds=300)

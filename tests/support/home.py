@@ -18,7 +18,6 @@ import httpx2
 import psutil
 
 from tests.support.polling import until
-from xinference.config import Settings
 
 UID = "smollm2-instruct"
 SMOLLM2 = ("--model-name", UID, "--size-in-billions", "0_135", "--model-format", "ggufv2", "--quantization", "Q4_1")
@@ -127,9 +126,3 @@ def sse_events(text: str) -> list[Any]:
     """The data of each server-sent event, JSON decoded where it is JSON."""
     data = [line.removeprefix("data: ") for line in text.splitlines() if line.startswith("data: ")]
     return [d if d == "[DONE]" else json.loads(d) for d in data]
-
-
-def environments() -> Path | None:
-    """The folder of built environments that the engine under test is looked for in."""
-    named = os.environ.get("XINFERENCE_TEST_ENVIRONMENTS")
-    return Path(named) if named else Settings.from_env().home / "environments"
