@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -69,6 +70,18 @@ def texts_of_code(tree: ast.Module) -> Iterator[str]:
 
 def test_the_map_has_a_line_for_every_file() -> None:
     assert PAGE.read_text() == page_with_map(), "`python -m tests.support.architecture_map` writes the map"
+
+
+def test_the_page_shows_the_order_of_imports_that_is_checked() -> None:
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    (checked,) = (contract["layers"] for contract in contracts if contract["type"] == "layers")
+    block = PAGE.read_text().partition("## Packages and imports")[2].split("```")[1]
+    shown = [re.split(r"\s{2,}", line)[0] for line in block.splitlines()[1:]]
+    assert [packages(line) for line in shown] == [packages(line.replace("xinference.", "")) for line in checked]
+
+
+def packages(line: str) -> set[str]:
+    return {name.strip() for name in line.split("|")}
 
 
 def test_every_module_says_what_it_is() -> None:
