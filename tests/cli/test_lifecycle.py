@@ -70,6 +70,25 @@ def test_a_reload_without_an_option_or_with_one_twice_is_refused(run: Run, words
     assert result.exit_code == 2 and said in result.stderr
 
 
+def test_terms_are_shown_and_changed(canned: Canned, run: Run) -> None:
+    shown = {"on_demand": True, "ttl": 300.0, "pin": False, "priority": 2}
+    canned.answers["GET", "/v1/models/m"] = Answer(shown)
+    canned.answers["PATCH", "/v1/models/m"] = Answer({**shown, "pin": True})
+    assert run("terms", "m").stdout == "on demand: unloaded after 5 min without a request, priority 2\n"
+    changed = run("terms", "m", "--pin")
+    assert changed.stdout == "on demand: never unloaded for another model, unloaded after 5 min without a request\n"
+    assert [each.body for each in canned.asked_for("PATCH", "/v1/models/m")] == [{"pin": True}]
+    run("terms", "m", "--no-pin", "--ttl", "0", "--priority", "-1")
+    assert canned.asked_for("PATCH", "/v1/models/m")[1].body == {"ttl": 0.0, "pin": False, "priority": -1}
+    assert json.loads(run("terms", "m", "--json").stdout) == {"model_uid": "m", **shown}
+    assert run("terms", "m", "--ttl", "-1").exit_code == 2
+
+
+def test_the_terms_of_a_model_that_is_not_on_demand_are_none(canned: Canned, run: Run) -> None:
+    canned.answers["GET", "/v1/models/m"] = Answer({"on_demand": False})
+    assert run("terms", "m").stdout == "not on demand\n"
+
+
 def test_aliases_are_added_removed_and_printed(canned: Canned, run: Run) -> None:
     canned.answers["GET", "/v1/models/m"] = Answer({"aliases": ["a", "b"]})
     canned.answers["PUT", "/v1/models/m/aliases"] = Answer({"aliases": ["a", "c"]})

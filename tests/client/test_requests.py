@@ -74,6 +74,7 @@ TABLE = [
     row("describe_model", "GET /v1/models/a%2Fb%20c", {"a": 1}, model_uid="a/b c"),
     row("terminate_model", f"DELETE {MODEL}", None, model_uid="m"),
     row("set_aliases", f"PUT {MODEL}/aliases", {"id": "m"}, body={"aliases": ["a"]}, model_uid="m", aliases=("a",)),
+    row("set_terms", f"PATCH {MODEL}", {"id": "m"}, body={"pin": False, "ttl": 0}, model_uid="m", pin=False, ttl=0),
     row("unload_model", f"POST {MODEL}/unload", {"id": "m"}, model_uid="m"),
     row("load_model", f"POST {MODEL}/load?wait_ready=true", {"id": "m"}, model_uid="m"),
     row("restart_model", f"POST {MODEL}/restart?wait_ready=false", {"id": "m"}, model_uid="m", wait_ready=False),

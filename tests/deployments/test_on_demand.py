@@ -41,6 +41,7 @@ from xinference.deployments.messages import (
     Requested,
     RestartDue,
     SetAliases,
+    SetTerms,
     StageBegan,
     Unload,
     Waits,
@@ -90,6 +91,7 @@ EVERY_MESSAGE: dict[str, Message] = {
     "remove": RemoveReplica(0, _FUTURE),
     "unload": Unload(_FUTURE),
     "aliases": SetAliases((), _FUTURE),
+    "terms": SetTerms({}, _FUTURE),
     "defect": Defect(KeyError("x")),
     "end": End("terminate"),
 }

@@ -57,6 +57,37 @@ def test_the_engine_of_a_model_is_shown_and_how_to_call_it(home: ScriptedHome, o
     page.get_by_role("row", name="GET /v1/fits").wait_for()
 
 
+def test_an_on_demand_model_is_pinned_while_it_runs(home: ScriptedHome, open_page: Open) -> None:
+    assert home.post_launch("to-pin", on_demand=True, ttl=600).is_success
+    page, _ = open_page(home, "#/running/to-pin")
+    page.get_by_text("unloaded after 10 min without a request, may be unloaded for another model").wait_for()
+    change = page.get_by_role("button", name="Change when the model is unloaded")
+    change.click()
+    page.get_by_label("Do not unload the model for another one").focus()
+    page.keyboard.press("Escape")
+    page.wait_for_function("document.activeElement?.getAttribute('aria-expanded') === 'false'")
+    change.click()
+    page.get_by_label("Do not unload the model for another one").check()
+    page.get_by_label("Unload after idle seconds (0: never)").fill("0")
+    page.keyboard.press("Enter")
+    page.get_by_text("not unloaded for another model", exact=True).wait_for()
+    instance = home.instance("to-pin")
+    assert (instance["ttl"], instance["pin"], instance["priority"]) == (0, True, 0)
+
+
+def test_a_second_click_on_add_adds_no_second_replica(home: ScriptedHome, open_page: Open) -> None:
+    assert home.post_launch("grows").is_success
+    page, watch = open_page(home, "#/running/grows/replicas")
+    page.get_by_label("Number of replicas").fill("2")
+    with page.expect_response("**/grows/replicas?wait_ready=false"):
+        page.get_by_role("button", name="Add 1").click()
+    page.evaluate("document.querySelector('form.scale button').click()")
+    page.get_by_role("row", name=re.compile("^1 ready")).wait_for()
+    asked = [each for each in watch.requests if each.endswith("/grows/replicas?wait_ready=false")]
+    assert len(asked) == 1
+    assert len(home.instance("grows")["replicas"]) == 2
+
+
 def test_a_long_log_with_colours_stays_small_and_ends_with_its_page(home: ScriptedHome, open_page: Open) -> None:
     script = {"print_lines": LINES, "line": "\x1b[31mline\x1b[0m {n} \x1b]8;;https://other.example\x1b\\link <b>"}
     assert home.post_launch("talker", script=script).is_success

@@ -19,6 +19,8 @@ Name = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 Text = Annotated[str, StringConstraints(max_length=MAX_TEXT)]
 #: Larger counts and indices are typing errors, and SQLite's integers end at 2^63.
 Count = Annotated[int, Field(ge=0, le=2**31 - 1)]
+#: The priority of a model on demand when memory is short.
+Priority = Annotated[int, Field(ge=-(2**31), le=2**31 - 1)]
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|h|m|s)")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 #: A ttl that ends as soon as the answer is sent.
@@ -156,7 +158,7 @@ class LaunchBody(BaseModel):
         default=None, description="The set of models of `xinference apply` that the launch belongs to"
     )
     pin: bool = Field(default=False, description="Do not unload an on-demand model for another model")
-    priority: Annotated[int, Field(ge=-(2**31), le=2**31 - 1)] = Field(
+    priority: Priority = Field(
         default=0, description="If memory is short, models of the lowest priority are unloaded first"
     )
 

@@ -48,7 +48,7 @@ def instance_text(instance: Json) -> str:
         "Dimensions": instance.get("dimensions"),
         "Limits": _limits(instance),
         "Memory": _memory(instance),
-        "Unloading": _unloading(instance),
+        "Unloading": unloading(instance),
         "Adapters": _joined(instance.get("adapters")),
         "Replicas": [_replica(replica) for replica in instance.get("replicas") or ()],
     }
@@ -171,14 +171,16 @@ def _memory(instance: Json) -> str | None:
     )
 
 
-def _unloading(instance: Json) -> str | None:
+def unloading(instance: Json) -> str | None:
+    """When the server unloads an on-demand model; None: it is not on demand."""
     if not instance.get("on_demand"):
         return None
-    if instance.get("pin"):
-        return "on demand: never unloaded for another model"
     ttl = instance.get("ttl")
-    when = f"after {duration(float(ttl))} without a request" if ttl else "when another model needs the memory"
-    return f"on demand: unloaded {when}, priority {instance.get('priority', 0)}"
+    idle = f"unloaded after {duration(float(ttl))} without a request" if ttl else None
+    if instance.get("pin"):
+        return "on demand: " + ", ".join(text for text in ("never unloaded for another model", idle) if text)
+    when = idle or "unloaded when another model needs the memory"
+    return f"on demand: {when}, priority {instance.get('priority', 0)}"
 
 
 def _replica(replica: Json) -> str:

@@ -43,6 +43,7 @@ class Methods(Runner):
     describe_model = answer_call(instance_requests.describe_model)
     terminate_model = answer_call(instance_requests.terminate_model)
     set_aliases = answer_call(instance_requests.set_aliases)
+    set_terms = answer_call(instance_requests.set_terms)
     unload_model = answer_call(instance_requests.unload_model)
     load_model = answer_call(instance_requests.load_model)
     restart_model = answer_call(instance_requests.restart_model)

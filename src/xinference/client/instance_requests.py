@@ -41,6 +41,23 @@ def set_aliases(model_uid: str, aliases: Sequence[str]) -> Request[Json]:
     return Request(method="PUT", path=names, body={"aliases": list(aliases)}, read=answers.as_object)
 
 
+def set_terms(
+    model_uid: str, ttl: float | None = None, pin: bool | None = None, priority: int | None = None
+) -> Request[Json]:
+    """Change when a model on demand is unloaded, without a restart; returns its description.
+
+    Args:
+        ttl: seconds without a request until it is unloaded; 0: only when its memory is needed.
+        pin: never unload it for another model.
+        priority: models of the lowest priority are unloaded first.
+
+    None leaves a value as it is.
+    """
+    values = {"ttl": ttl, "pin": pin, "priority": priority}
+    body = {name: value for name, value in values.items() if value is not None}
+    return Request(method="PATCH", path=path("v1", "models", model_uid), body=body, read=answers.as_object)
+
+
 def unload_model(model_uid: str) -> Request[Json]:
     """Stop the engines of a model after their running requests, without forgetting it; returns its description.
 

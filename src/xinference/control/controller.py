@@ -40,7 +40,7 @@ from xinference.deployments.counts import Counts
 from xinference.deployments.deployment import Deployment
 from xinference.engines.base import Engine
 from xinference.engines.registry import all_engines
-from xinference.errors import Problem
+from xinference.errors import Problem, bad_request
 from xinference.hubs.base import Hub
 from xinference.hubs.reachability import allowed_hubs
 from xinference.hubs.registry import all_hubs
@@ -224,6 +224,23 @@ class Controller:
     async def set_aliases(self, uid: str, aliases: Iterable[str]) -> None:
         """Replace the further names of a deployment (`DeploymentNames`)."""
         await self._names.set_aliases(uid, aliases)
+
+    async def set_terms(self, uid: str, changes: Mapping[str, Any]) -> None:
+        """Change when a model on demand is unloaded; at once, and for later servers too.
+
+        Args:
+            changes: fields of the launch request: `ttl`, `pin`, `priority`.
+
+        Raises:
+            Problem: 404; 400, the model is not on demand; 409, the deployment has failed.
+        """
+        deployment = self.running(uid)
+        if not deployment.plan.request.on_demand:
+            raise bad_request(
+                f"{uid} is not on demand, so it stays loaded: {' and '.join(changes)} cannot be changed.",
+                hint="Launch it with --on-demand (on_demand).",
+            )
+        await deployment.set_terms(changes)
 
     async def unload(self, uid: str) -> None:
         """Stop the engines of a deployment after their running requests; its row stays.

@@ -28,6 +28,7 @@ from xinference.deployments.messages import (
     RemoveReplica,
     Requested,
     SetAliases,
+    SetTerms,
     StageBegan,
     Unload,
 )
@@ -279,6 +280,15 @@ class Deployment:
             Problem: 409, the deployment has failed; or the change cannot be stored.
         """
         message = SetAliases(aliases, asyncio.get_running_loop().create_future())
+        await self._request(message, message.done)
+
+    async def set_terms(self, changes: Mapping[str, Any]) -> None:
+        """Change the conditions for the unload of a model on demand; the caller has checked them.
+
+        Raises:
+            Problem: 409, the deployment has failed; or the change cannot be stored.
+        """
+        message = SetTerms(changes, asyncio.get_running_loop().create_future())
         await self._request(message, message.done)
 
     async def _request(self, message: Message, reply: asyncio.Future[Any]) -> Any:

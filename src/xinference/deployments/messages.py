@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from xinference.deployments.context import Ending
 from xinference.deployments.preparation import Runnable, Weights
@@ -209,6 +211,16 @@ class SetAliases:
 
 
 @dataclass(frozen=True)
+class SetTerms:
+    """Change the conditions under which the model on demand is unloaded."""
+
+    changes: Mapping[str, Any]
+    """Fields of the launch request: `ttl`, `pin`, `priority`."""
+    done: asyncio.Future[None]
+    """Reply: the change is stored, and the admission knows it."""
+
+
+@dataclass(frozen=True)
 class Defect:
     """A helper task raised an exception other than `Problem`: a defect of xinference."""
 
@@ -246,6 +258,7 @@ Message = (
     | RemoveReplica
     | Unload
     | SetAliases
+    | SetTerms
     | Defect
     | End
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Callable
 
 from xinference.deployments.context import DeploymentContext, Ending
 from xinference.deployments.inbox import Inbox, resolve
@@ -32,6 +33,7 @@ from xinference.deployments.messages import (
     Requested,
     RestartDue,
     SetAliases,
+    SetTerms,
     StageBegan,
     Unload,
     Waits,
@@ -144,7 +146,9 @@ class Owner:
             case Unload():
                 self._unloads.begin(message)
             case SetAliases():
-                self._set_aliases(message)
+                self._store(message.done, lambda: self._record.set_aliases(message.aliases))
+            case SetTerms():
+                self._store(message.done, lambda: self._record.set_terms(message.changes))
             case Defect(error):
                 raise error
 
@@ -248,7 +252,7 @@ class Owner:
                 resolve(message.number, not_running(snapshot.uid, snapshot.stage))
             case RemoveReplica():
                 resolve(message.remaining, not_running(snapshot.uid, snapshot.stage))
-            case SetAliases():
+            case SetAliases() | SetTerms():
                 resolve(message.done, not_running(snapshot.uid, snapshot.stage))
             case Unload():
                 resolve(message.done, not_loaded(snapshot.uid, snapshot.stage))
@@ -363,13 +367,14 @@ class Owner:
         content = f"ready after {seconds:.1f} s"
         self._record.add_ready_event(Stage.READY, content if first else "ready again")
 
-    def _set_aliases(self, message: SetAliases) -> None:
+    def _store(self, done: asyncio.Future[None], change: Callable[[], None]) -> None:
+        """Make a change that is stored, and reply with its result."""
         try:
-            self._record.set_aliases(message.aliases)
+            change()
         except Problem as problem:
-            resolve(message.done, problem)
+            resolve(done, problem)
             return
-        resolve(message.done, None)
+        resolve(done, None)
 
     def _refuse_load(self, problem: Problem) -> None:
         """End the wait of the requests with the reason why the load failed. The next request starts a new load.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -9,6 +10,7 @@ import msgspec
 
 from xinference.deployments import views
 from xinference.deployments.context import DeploymentContext
+from xinference.deployments.on_demand import terms_of
 from xinference.deployments.replica_set import ReplicaSet
 from xinference.deployments.snapshot import DeploymentSnapshot, Stage, Status
 from xinference.engines.base import Engine
@@ -80,10 +82,27 @@ class Record:
         Raises:
             Problem: the row cannot be written.
         """
+        plan = self._stored(aliases=aliases)
+        self.publish(plan=plan)
+
+    def set_terms(self, changes: Mapping[str, Any]) -> None:
+        """Store and publish changed conditions for the unload of a model on demand.
+
+        Args:
+            changes: fields of the launch request: `ttl`, `pin`, `priority`.
+
+        Raises:
+            Problem: the row cannot be written.
+        """
+        plan = self._stored(**changes)
+        self.publish(plan=plan, terms=terms_of(plan.request, self._context.settings))
+
+    def _stored(self, **fields: Any) -> LaunchPlan:
+        """Store changed fields of the launch request; the plan with them."""
         plan = self.snapshot.plan
-        request = msgspec.structs.replace(plan.request, aliases=aliases)
+        request = msgspec.structs.replace(plan.request, **fields)
         self._context.store.set_request(self.snapshot.uid, msgspec.json.encode(request).decode())
-        self.publish(plan=plan.with_request(request))
+        return plan.with_request(request)
 
     # -- events -----------------------------------------------------------------------------------------------
 

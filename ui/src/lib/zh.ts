@@ -494,6 +494,8 @@ const words: Record<string, string> = {
   '{n} s/request': '每请求 {n} 秒',
   'Priority for memory': '内存优先级',
   'Weights in this file or folder': '权重所在的文件或文件夹',
+  'Change when the model is unloaded': '修改卸载条件',
+  'Unload after idle seconds (0: never)': '空闲多少秒后卸载（0为从不）',
   'Do not unload the model for another one': '不为其他模型卸载此模型',
   'Environment variables of the engine, one per line: NAME=value': '引擎的环境变量，每行一个：NAME=value',
   'Add an option of {engine}': '添加 {engine} 的选项',

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from xinference.api import schemas
 from xinference.api.dependencies import ControllerDep
 from xinference.api.errors import ERROR_RESPONSES, problems
-from xinference.api.launch_body import Text
+from xinference.api.launch_body import Priority, Text
 from xinference.api.routes.launches import wait_until_ready
 from xinference.api.strict import StrictRoute
 from xinference.control.controller import Controller
@@ -47,6 +47,46 @@ class AliasesBody(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     aliases: list[Text]
+
+
+class TermsBody(BaseModel):
+    """The fields of a launch to change while the model runs; fields that are left out stay as they are."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    ttl: float | None = Field(
+        default=None,
+        ge=0,
+        allow_inf_nan=False,
+        description="Idle seconds until an on-demand model is unloaded; 0: only when another model needs the memory; "
+        "null: as if the launch had not set it",
+    )
+    pin: bool = Field(default=False, description="Do not unload an on-demand model for another model")
+    priority: Priority = Field(
+        default=0, description="If memory is short, models of the lowest priority are unloaded first"
+    )
+
+    def changes(self) -> dict[str, Any]:
+        """The fields that the request has.
+
+        Raises:
+            Problem: 400, it has none.
+        """
+        if not self.model_fields_set:
+            raise bad_request("The body changes nothing.", hint="Send ttl, pin or priority.")
+        return self.model_dump(exclude_unset=True)
+
+
+@router.patch(
+    "/v1/models/{model_uid}",
+    response_model=schemas.Model,
+    response_model_exclude_unset=True,
+    responses=problems(404, 409, 413, 507),
+)
+async def set_terms(controller: ControllerDep, model_uid: str, body: TermsBody) -> dict[str, Any]:
+    """Change when a model on demand is unloaded (`ttl`, `pin`, `priority`); at once and without a restart."""
+    await controller.stop_notice.unless_given(controller.set_terms(model_uid, body.changes()))
+    return _described(controller, model_uid)
 
 
 @router.put(

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from xinference.cli.connection import Target, with_server_options
+from xinference.cli.model_description import unloading
 from xinference.cli.options.completion import complete_uid
 from xinference.cli.options.json_option import json_option
 from xinference.cli.options.native_options import LaunchCommand
@@ -82,6 +83,35 @@ def alias(target: Target, uid: str, names: tuple[str, ...], remove: tuple[str, .
         if changed != aliases:
             aliases = client.set_aliases(uid, changed)["aliases"]
     print_json({"model_uid": uid, "aliases": aliases}) if as_json else click.echo("\n".join(aliases))
+
+
+@click.command()
+@click.argument("uid", shell_complete=complete_uid)
+@click.option(
+    "--ttl",
+    type=NumberRange(min=0),
+    help="Unload the model after this many idle seconds (0: only when another model needs the memory).",
+)
+@click.option("--pin/--no-pin", default=None, help="Do not unload the model for another model, or do.")
+@click.option("--priority", type=int, help="When memory is short, models with the lowest priority are unloaded first.")
+@json_option
+@with_server_options
+def terms(target: Target, uid: str, ttl: float | None, pin: bool | None, priority: int | None, as_json: bool) -> None:
+    """Show when the on-demand model UID is unloaded, or change it without a restart.
+
+    \b
+    Examples:
+      xinference terms qwen2.5-instruct
+      xinference terms qwen2.5-instruct --pin
+      xinference terms qwen2.5-instruct --no-pin --ttl 600
+    """
+    with target.connect() as client:
+        if (ttl, pin, priority) == (None, None, None):
+            description = client.describe_model(uid)
+        else:
+            description = client.set_terms(uid, ttl=ttl, pin=pin, priority=priority)
+    shown = {name: description[name] for name in ("on_demand", "ttl", "pin", "priority") if name in description}
+    print_json({"model_uid": uid, **shown}) if as_json else click.echo(unloading(description) or "not on demand")
 
 
 def _read_options(ctx: click.Context, param: click.Parameter, text: str | None) -> Json:
