@@ -1,19 +1,20 @@
-"""Three nodes on this machine, a replica on each, a chat, a killed node, and a chat: `make cluster-demo`."""
+"""Three nodes on this machine, a replica on each, a killed node, and a worker that ends: `make cluster-demo`."""
 
 from __future__ import annotations
 
 import shutil
+import signal
 import sys
 import tempfile
 import time
 from pathlib import Path
 
 from tests.support.cluster_processes import ClusterProcesses
-from tests.support.home import UID
+from tests.support.home import UID, send_signal
 from tests.support.polling import until
 
 MODEL = {"model_name": UID, "model_format": "ggufv2", "quantization": "Q4_1", "model_engine": "llama.cpp"}
-NODES = 3
+NODES, TOKENS = 3, 6
 
 
 def main() -> int:
@@ -41,16 +42,23 @@ def main() -> int:
         until("each node has a replica", lambda: len(cluster.ready_on(UID)) == NODES, 60)
         say(f"ready on {', '.join(sorted(cluster.ready_on(UID)))}")
         print(cluster.home.cli("cluster", "info").stdout)
-        say(f"chat: {_chat(cluster)!r}")
+        say(f"chat, with answers of at most {TOKENS} tokens: {_chat(cluster)!r}")
         victim = cluster.workers[0]
         say(f"kill {victim.node_id} and its engine: pids {victim.kill_machine()}")
         for _ in range(NODES):  # one would have been for the killed node
             say(f"chat: {_chat(cluster)!r}")
         cluster.wait_for(victim, "LOST")
         say(f"{victim.node_id} is LOST")
-        until("another node has its replica", lambda: _ready(cluster) == NODES, 60)
+        until("another node has its replica", lambda: _ready(cluster, without=victim.node_id) == NODES, 60)
         say("its replica is started on another node")
         say(f"chat: {_chat(cluster)!r}")
+        leaving = cluster.workers[1]
+        assert leaving.process is not None
+        say(f"Ctrl-C at the worker of {leaving.node_id}: its replicas are ready elsewhere before it stops them")
+        send_signal(leaving.process.pid, signal.SIGINT)
+        while leaving.process.poll() is None:
+            say(f"chat: {_chat(cluster)!r}")
+        say(f"the worker has ended, and {_ready(cluster, without=leaving.node_id)} replicas are ready")
         print(cluster.home.cli("cluster", "info").stdout)
         return 0
     finally:
@@ -58,12 +66,13 @@ def main() -> int:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _ready(cluster: ClusterProcesses) -> int:
-    return sum(each["status"] == "READY" for each in cluster.replicas(UID))
+def _ready(cluster: ClusterProcesses, without: str = "") -> int:
+    """The number of ready replicas on all nodes but one."""
+    return sum(each["status"] == "READY" and each["node"] != without for each in cluster.replicas(UID))
 
 
 def _chat(cluster: ClusterProcesses) -> str:
-    answer = cluster.home.chat(max_tokens=6)
+    answer = cluster.home.chat(max_tokens=TOKENS)
     answer.raise_for_status()
     return str(answer.json()["choices"][0]["message"]["content"])
 
