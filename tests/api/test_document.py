@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ import httpx2
 import pytest
 
 from tests.api.routes import document, scope_of
+from xinference.api.app import build_routes
 from xinference.gateway.routes import DATA_PATHS
 
 DOCS = Path(__file__).parents[2] / "docs" / "rest.md"
@@ -67,6 +70,21 @@ async def test_the_page_needs_nothing_from_another_server(empty: httpx2.AsyncCli
     page = (await empty.get("/docs")).text
     assert "/v1/models/{model_uid}/progress" in page
     assert "http://" not in page and "https://" not in page and "<script" not in page
+
+
+async def test_the_document_is_made_once_and_not_in_the_event_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[threading.Thread] = []
+
+    def build(*_: Any) -> dict[str, Any]:
+        made.append(threading.current_thread())
+        return {"info": {"title": "a", "version": "b"}, "paths": {}}
+
+    monkeypatch.setattr("xinference.api.openapi._build_document", build)
+    transport = httpx2.ASGITransport(app=build_routes({}))
+    async with httpx2.AsyncClient(transport=transport, base_url="http://localhost") as client:
+        answers = await asyncio.gather(*(client.get(path) for path in ("/openapi.json", "/docs", "/openapi.json")))
+    assert [answer.status_code for answer in answers] == [200] * 3
+    assert len(made) == 1 and made[0] is not threading.main_thread()
 
 
 async def test_the_page_can_be_served_under_another_path(empty: httpx2.AsyncClient) -> None:

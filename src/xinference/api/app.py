@@ -83,8 +83,8 @@ def make_app(
 
 def build_routes(data_path: Mapping[str, Any]) -> FastAPI:
     """Build the application without the state that its routes read: `provide` sets it."""
-    # FastAPI's own pages load their scripts from another server.
-    app = FastAPI(title="Xinference", version=__version__, docs_url=None, redoc_url=None)
+    # FastAPI's own pages load their scripts from another server, and it makes the document in the event loop.
+    app = FastAPI(title="Xinference", version=__version__, openapi_url=None)
     errors.install(app)
     app.add_middleware(NulCheck)
     app.add_middleware(Compression)

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import html
+import json
 import re
 from collections.abc import Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass
 from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
-from fastapi.responses import HTMLResponse
+from fastapi.responses import HTMLResponse, Response
 from pydantic.json_schema import models_json_schema
 
 from xinference.api.errors import ProblemBody, problems
+from xinference.work_threads import start_thread
 
 Json = dict[str, Any]
 REF = "#/components/schemas/{model}"
@@ -23,21 +28,49 @@ Management routes report errors as `{"detail", "problem"}`, inference routes in 
 there are keys, requests need one as `Authorization: Bearer`."""
 
 
+@dataclass(frozen=True)
+class _Made:
+    document: Json
+    encoded: bytes
+    page: str
+
+
+class _Document:
+    """The document of an app, made once, in a thread: it takes seconds, and the event loop serves all requests."""
+
+    def __init__(self, app: FastAPI, data_path: Mapping[str, Any]) -> None:
+        self._app = app
+        self._data_path = data_path
+        self._making: Future[_Made] | None = None
+
+    def start(self) -> Future[_Made]:
+        if self._making is None:
+            self._making = start_thread("openapi", self._make)
+        return self._making
+
+    async def made(self) -> _Made:
+        return await asyncio.shield(asyncio.wrap_future(self.start()))
+
+    def _make(self) -> _Made:
+        document = _build_document(self._app, self._data_path)
+        encoded = json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
+        return _Made(document, encoded, _page(document))
+
+
 def install(app: FastAPI, data_path: Mapping[str, Any]) -> None:
     """Serve /openapi.json and /docs from `app`; `data_path` has the paths and components of the gateway's routes."""
-    document: Json = {}
+    document = _Document(app, data_path)
+    app.openapi = lambda: document.start().result().document  # type: ignore[method-assign]  # FastAPI documents this way
 
-    def openapi() -> Json:
-        if not document:
-            document.update(_build_document(app, data_path))
-        return document
-
-    app.openapi = openapi  # type: ignore[method-assign]  # FastAPI documents this way
+    @app.get("/openapi.json", include_in_schema=False)
+    async def encoded() -> Response:
+        """The OpenAPI document of all routes."""
+        return Response((await document.made()).encoded, media_type="application/json")
 
     @app.get("/docs", include_in_schema=False, response_class=HTMLResponse)
     async def page() -> str:
         """Every route on one page, without scripts and without requests to other servers."""
-        return _page(openapi())
+        return (await document.made()).page
 
 
 def _build_document(app: FastAPI, data_path: Mapping[str, Any]) -> Json:

@@ -91,6 +91,33 @@ async def test_a_request_behind_one_that_is_not_answered_yet_is_in_the_pipeline(
     assert protocol.cycle is protocol.pipeline[0][0] and not protocol.cycle.more_body
 
 
+@pytest.mark.parametrize("line", ["GET / HTTP/1.1", "GET /a?b HTTP/1.1"], ids=["usual", "by-uvicorn"])
+@pytest.mark.parametrize("answered", [0, 1, 2])
+async def test_the_request_that_is_answered_before_others_learns_of_the_disconnect(line: str, answered: int) -> None:
+    cycles: list[Any] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        cycles.append(send.__self__)
+        if len(cycles) > answered:
+            await asyncio.Event().wait()
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]})
+        await send({"type": "http.response.body"})
+
+    config = http_server(app).config
+    config.load()
+    config.loaded_app = app
+    protocol = Protocol(config, ServerState(), {})
+    wire = Wire(lambda _: None)
+    protocol.connection_made(wire)
+    protocol.data_received(f"{line}\r\nHost: localhost\r\n\r\n".encode() * 3)
+    for _ in range(20):
+        await asyncio.sleep(0)
+    protocol.connection_lost(None)
+    assert [cycle.disconnected for cycle in cycles] == [False] * answered + [True]
+    for task in list(protocol.tasks):
+        task.cancel()
+
+
 @pytest.mark.parametrize("name", SERVER_METHODS)
 def test_the_server_has_the_method(name: str) -> None:
     assert inspect.isfunction(vars(uvicorn.Server).get(name)), f"uvicorn's Server has no {name}"

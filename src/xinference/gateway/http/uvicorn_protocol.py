@@ -80,6 +80,7 @@ class Protocol(HttpToolsProtocol):
 
     # uvicorn's attributes fill the compact form that an object's dict has up to 30 names: these would not fit into it.
     __slots__ = (
+        "_answered",
         "_began",
         "_connections",
         "_dropped",
@@ -120,6 +121,8 @@ class Protocol(HttpToolsProtocol):
         self._peer_uid: int | None = None
         self._peer_is_known = False
         """Whether the system has been asked for the peer."""
+        self._answered: RequestResponseCycle | None = None
+        """The request that is being answered while others are in the pipeline; uvicorn knows only the last one."""
         self._phase = NONE
         self._began = 0.0
         """When the request that is being received began; 0: its first piece is being handled."""
@@ -306,6 +309,9 @@ class Protocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
         self._lost = True
+        if self.pipeline and self._answered is not None:
+            self._answered.disconnected = True
+            self._answered.message_event.set()
         self._connections.close(self)
         if self._request_timer is not None:
             self._request_timer.cancel()  # it would keep this object in memory
@@ -331,6 +337,8 @@ class Protocol(HttpToolsProtocol):
     # -- callbacks of uvicorn -------------------------------------------------------------------------------
 
     def on_response_complete(self) -> None:
+        if self.pipeline:
+            self._answered = self.pipeline[-1][0]
         HttpToolsProtocol.on_response_complete(self)
         if not self.cycle.keep_alive and self.transport.is_closing():
             self._close()
@@ -379,7 +387,10 @@ class Protocol(HttpToolsProtocol):
         path = plain_path(self.url) if self._is_http_1_1 else None
         self._is_http_1_1 = False
         if path is None or self.root_path or self.limit_concurrency is not None:
+            before = self.cycle
             HttpToolsProtocol.on_headers_complete(self)
+            if len(self.pipeline) == 1:
+                self._answered = before
             if self.scope["http_version"] == "1.0":
                 end_by_closing(self.cycle)
             return
@@ -404,6 +415,8 @@ class Protocol(HttpToolsProtocol):
             self._start_asgi_task(cycle, self.app)
         else:
             self.flow.pause_reading()
+            if not self.pipeline:
+                self._answered = before
             self.pipeline.appendleft((cycle, self.app))
 
     def on_chunk_header(self) -> None:
