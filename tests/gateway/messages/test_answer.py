@@ -6,8 +6,12 @@ import json
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from tests.support.cases import in_one_test
 from xinference.gateway.messages.answer import MessageBuilder, token_count
+from xinference.gateway.messages.cut_calls import complete_arguments
 from xinference.records.tokens import read_tokens
 
 USAGE = {"prompt_tokens": 7, "completion_tokens": 2, "prompt_tokens_details": {"cached_tokens": 3}}
@@ -154,9 +158,51 @@ def test_a_forced_call_that_ends_with_stop_is_a_use_of_a_tool() -> None:
     assert whole({"tool_calls": [call('{"at": ')]}, "length")["stop_reason"] == "max_tokens"
 
 
-def test_arguments_that_are_cut_are_still_an_object() -> None:
-    (use,) = whole({"tool_calls": [call('{"at": ')]}, "length")["content"]
-    assert use["input"] == {"unreadable_arguments": '{"at": '}
+CUT = [
+    ("", {}),
+    ("{", {}),
+    ('{"at": ', {}),
+    ('{"at": "Ro', {}),
+    ('{"at": "Rome"', {"at": "Rome"}),
+    ('{"at": "Rome", "da', {"at": "Rome"}),
+    ('{ "at" : [1, {"b": true}] , "days": 2', {"at": [1, {"b": True}]}),
+    ('{"days": 2, ', {"days": 2}),
+    ('{"a": true', {"a": True}),
+    ('{"a": null, "b": {"c": 1', {"a": None}),
+    ('{"a": "\\u00', {}),
+    ('{"at": "Rome"}', {"at": "Rome"}),
+]
+
+
+@in_one_test(("arguments", "complete"), CUT)
+def test_a_call_that_is_cut_has_its_complete_arguments(arguments: str, complete: dict[str, Any]) -> None:
+    answer = whole({"tool_calls": [call(arguments)]}, "length")
+    assert [block["input"] for block in answer["content"]] == [complete]
+    assert answer["stop_reason"] == "max_tokens"
+
+
+@in_one_test(("arguments", "complete"), [one for one in CUT if one[0]])
+def test_a_client_that_reads_a_stream_gets_the_same_arguments_of_a_cut_call(
+    arguments: str, complete: dict[str, Any]
+) -> None:
+    stream = sent({"tool_calls": [call(arguments)]}, finish="length")
+    pieces = "".join(event["delta"]["partial_json"] for name, event in stream if name == "content_block_delta")
+    assert complete_arguments(pieces) == complete
+    assert stream[-2][1]["delta"]["stop_reason"] == "max_tokens"
+
+
+@given(st.dictionaries(st.text(), st.recursive(st.text() | st.booleans() | st.none() | st.integers(), st.lists)))
+def test_a_cut_at_any_place_gives_the_first_arguments_unchanged(arguments: dict[str, Any]) -> None:
+    text, members = json.dumps(arguments), list(arguments.items())
+    for end in range(len(text)):
+        found = complete_arguments(text[:end])
+        assert list(found.items()) == members[: len(found)]
+
+
+@in_one_test("arguments", ["go on", "[1]", "{'at': 1}", '{"at": '])
+def test_arguments_that_are_no_object_have_a_name_of_their_own(arguments: str) -> None:
+    (use,) = whole({"tool_calls": [call(arguments)]}, "tool_calls")["content"]
+    assert use["input"] == {"unreadable_arguments": [1] if arguments == "[1]" else arguments}
 
 
 @pytest.mark.parametrize(

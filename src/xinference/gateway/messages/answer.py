@@ -10,7 +10,8 @@ import msgspec
 from xinference.engines.dialect import Body
 from xinference.error_codes import Code
 from xinference.gateway.built_answers import DONE, data_of, thought_of
-from xinference.gateway.canonical_fields import readable_arguments
+from xinference.gateway.canonical_fields import UNREADABLE, readable_arguments
+from xinference.gateway.messages.cut_calls import complete_arguments
 from xinference.protocol.errors import stream_error
 
 #: A chat's reason for the end of an answer -> Anthropic's. All others are the end of the model's turn.
@@ -65,8 +66,8 @@ class MessageBuilder:
         if message.get("content"):
             blocks.append({"type": "text", "text": message["content"]})
         for call in message.get("tool_calls") or ():
-            given = readable_arguments(call["function"].get("arguments"))
-            blocks.append(_call(call) | {"input": msgspec.json.decode(given.encode())})
+            given = _input(call["function"].get("arguments"), is_cut=choice.get("finish_reason") == "length")
+            blocks.append(_call(call) | {"input": given})
             self._has_calls = True
         self._note_end(choice)
         self._usage = answer.get("usage") or {}
@@ -197,3 +198,15 @@ def _call(call: Body) -> Body:
     function = call.get("function") or {}
     call_id = call.get("id") or f"toolu_{secrets.token_hex(12)}"
     return {"type": "tool_use", "id": call_id, "name": function.get("name") or ""}
+
+
+def _input(arguments: Any, *, is_cut: bool) -> Any:
+    """The input of a call of a whole answer.
+
+    Args:
+        is_cut: the maximum number of tokens has ended the answer.
+    """
+    given = msgspec.json.decode(readable_arguments(arguments).encode())
+    if is_cut and UNREADABLE in given and isinstance(arguments, str):
+        return complete_arguments(arguments)
+    return given
