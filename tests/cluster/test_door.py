@@ -14,6 +14,7 @@ import pytest
 
 from tests.cluster.conftest import Machine, Site, a_cluster
 from tests.support.loopback_server import serve_connections
+from tests.support.polling import until_async
 from tests.support.ports import free_port
 from xinference.cluster import door
 from xinference.cluster.rows import ClusterRows
@@ -40,6 +41,17 @@ async def test_a_machine_joins_by_a_token_and_is_linked_by_its_certificate(site:
     member = site.cluster.members.get(node_id)
     assert (member.name, member.labels, member.front_door) == ("box", {"gpu": "h100"}, f"127.0.0.1:{site.data_port}")
     assert member.node.front_door == f"https://127.0.0.1:{site.data_port}" and site.nodes[node_id] is member.node
+
+
+async def test_a_second_worker_of_a_machine_is_told_that_both_plan_with_its_memory(site: Site) -> None:
+    first, second = site.machine("a"), site.machine("b")
+    for each in (first, second):
+        await each.join()
+    said = [hello("box", f"127.0.0.1:{site.data_port}", {}, machine, None) for machine in ("one", "one", "two")]
+    assert (await first.greet(said[0])).warning == ""
+    await until_async("it is linked", lambda: site.cluster.members.get(first.node_id).known.link_is_up)
+    assert f"is on the same machine as {first.node_id}: each of them" in (await second.greet(said[1])).warning
+    assert (await second.greet(said[2])).warning == ""
 
 
 async def test_a_machine_that_joins_again_is_the_same_node(site: Site) -> None:

@@ -210,10 +210,30 @@ class ClusterDoor:
         self._members.add(known[node_id])
         self._rows.note_hello(node_id, said.name, said.labels)
         self._members.note_hello(
-            node_id, said.name, said.labels, said.front_door, said.version, said.interface, said.hubs, said.serves
+            node_id,
+            said.name,
+            said.labels,
+            said.front_door,
+            said.version,
+            said.interface,
+            said.hubs,
+            said.serves,
+            said.machine,
         )
         self.greeted()
-        return node_id, Welcome(self._epoch, __version__, renewed)
+        return node_id, Welcome(self._epoch, __version__, renewed, self._warning_of(node_id, said.machine))
+
+    def _warning_of(self, node_id: str, machine: str) -> str:
+        """The warning of a machine that has several workers; empty: it has one."""
+        others = self._members.others_on(machine, node_id)
+        if not others:
+            return ""
+        warning = (
+            f"The node {node_id} is on the same machine as {', '.join(each.node_id for each in others)}: each of them "
+            "plans with all of its memory. Run one worker on a machine."
+        )
+        log.warning("%s", warning)
+        return warning
 
     async def _try_front_door(self, node_id: str, address: str) -> None:
         """Connect to the data port of a node, as the gateway will do for each request, and check who answers.

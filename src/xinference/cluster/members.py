@@ -45,6 +45,8 @@ class Member:
     """The hubs from which it may fetch weights; None: it does not say."""
     serves: str = ""
     """``host:port`` at which it takes the requests of clients; empty: it takes none."""
+    machine: str = ""
+    """The id of its machine; empty: not known."""
     hellos: int = 0
     """How often it has said hello to this server."""
     is_upgrading: bool = False
@@ -129,15 +131,22 @@ class Members:
         interface: str = "",
         hubs: Iterable[str] | None = None,
         serves: str = "",
+        machine: str = "",
     ) -> None:
         """Take what a node says of itself, before its link is up."""
         member = self._members[node_id]
+        member.machine = machine
         member.hubs = None if hubs is None else frozenset(hubs)
         member.serves = serves
         member.hellos += 1
         member.name, member.labels, member.front_door, member.version = name, dict(labels), front_door, version
         member.node.front_door = f"https://{front_door}"
         member.node.address = NodeAddress(front_door.rpartition(":")[0].strip("[]"), interface or None)
+
+    def others_on(self, machine: str, node_id: str) -> list[Member]:
+        """The other members on the machine with this id that are linked now; none if the id is not known."""
+        linked = (each for each in self if each.known.link_is_up and each.node_id != node_id)
+        return [each for each in linked if machine and each.machine == machine]
 
     def set_drained(self, node_id: str, *, drained: bool) -> None:
         """Take a node out, or in again."""

@@ -73,6 +73,8 @@ class Welcome(msgspec.Struct, tag="welcome", frozen=True):
     version: str
     certificate: bytes | None = None
     """The renewed certificate."""
+    warning: str = ""
+    """What the operator of the node should know; empty: nothing."""
 
 
 class Refusal(msgspec.Struct, tag="refusal", frozen=True):

@@ -79,7 +79,7 @@ class RemoteOperations:
             self.receive(finished)
         for name, operation in self._operations.items():
             if operation.accepted and name not in state.running:
-                cause = "The agent of the node was started again during the operation."
+                cause = "The worker was started again during the operation."
                 _fail(operation, Problem(Code.NODE_GONE, cause, hint="Launch the model again."))
 
     def fail_all(self, problem: Problem) -> None:

@@ -13,7 +13,7 @@ from xinference.errors import Problem
 from xinference.fabric.fabric import NodeProgram
 from xinference.fabric.node_connection import NodeConnection
 from xinference.nodes.certificates import NodeIdentity, now
-from xinference.nodes.hello import Welcome, hello
+from xinference.nodes.hello import Welcome, hello, printable
 from xinference.nodes.joining import Membership, ask, connect
 
 log = logging.getLogger(__name__)
@@ -121,6 +121,8 @@ class SupervisorLink:
                 identity.save(answer.certificate, identity.authority_path.read_bytes())
                 self._renewed()
             log.info("linked to the supervisor at %s:%d", member.host, member.port)
+            if answer.warning:
+                log.warning("%s", printable(answer.warning))
             self._last_problem = ""
             self._connection = NodeConnection(program, reader, writer)
             self._is_reached = False
