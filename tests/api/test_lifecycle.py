@@ -25,10 +25,10 @@ async def test_a_failed_model_has_nothing_to_unload_and_is_described(
 ) -> None:
     controller: Controller = app.state.controller
 
-    async def option_types(engine: str) -> dict[str, str]:
+    async def types(engine: str) -> dict[str, str]:
         return {"n_ctx": "int"}
 
-    monkeypatch.setattr(controller.planner, "option_types", option_types)
+    monkeypatch.setattr(controller.planner.option_tables, "types", types)
     add_row(controller._store, "m", DIED)
     await controller.start()
     answer = await empty.post("/v1/models/m/unload")

@@ -301,7 +301,7 @@ async def test_what_a_repository_was_found_to_be_is_known_when_the_hub_is_not_th
     assert "from the cached look-up" in offline.reasons[0]
     monkeypatch.delenv("HF_HUB_OFFLINE")
     await resolver().resolve(LaunchRequest(model_name="me/Tiny-GGUF", quantization="Q4_0"))
-    assert [family.model_name for family in resolver().cached_families()] == ["Tiny-GGUF"]
+    assert [family.model_name for family in resolver().look_ups.families()] == ["Tiny-GGUF"]
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(Problem, match="HF_HUB_OFFLINE is set"):
         await resolver().resolve(LaunchRequest(model_name="me/Tiny"))

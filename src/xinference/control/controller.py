@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +20,7 @@ from xinference.control.downloads import Downloads
 from xinference.control.kept_launches import KeptLaunch, read_kept
 from xinference.control.launch_progress import LaunchProgress
 from xinference.control.launches import Launches
+from xinference.control.loads import Loads
 from xinference.control.node_drain import NodeDrain
 from xinference.control.planned_launch import PlannedLaunch
 from xinference.control.planner import Planner
@@ -40,7 +39,6 @@ from xinference.deployments.counts import Counts
 from xinference.deployments.deployment import Deployment
 from xinference.engines.base import Engine
 from xinference.engines.registry import all_engines
-from xinference.errors import Problem, bad_request
 from xinference.hubs.base import Hub
 from xinference.hubs.reachability import allowed_hubs
 from xinference.hubs.registry import all_hubs
@@ -143,6 +141,7 @@ class Controller:
         self._names = DeploymentNames(registry, self._publisher, self._terminations, self.engines, work.files)
         self._restoration = Restoration(registry, self.planner, context, self.history)
         self._restarts = Restarts(registry, self._names, self._terminations, self.planner, context, self.history)
+        self._loads = Loads(registry, self._publisher, self._restarts, settings)
         self._launches = Launches(
             registry, self._names, self._terminations, self._restarts, self.planner, context, self._writer, self.history
         )
@@ -164,12 +163,7 @@ class Controller:
         self._publisher.subscribe(published)
 
     async def ensure_ready(self, uid: str, deadline: float) -> Route:
-        route = self.table.routes.get(uid)
-        existing = self._registry.get((route.parent or uid) if route else uid)
-        deployment = existing if isinstance(existing, Deployment) else None
-        end = time.monotonic() + deadline
-        with deployment.wait(uid) if deployment else contextlib.nullcontext():
-            return await self._publisher.wait_until_ready(uid, end, deployment, self._registry.not_found)
+        return await self._loads.ensure_ready(uid, deadline)
 
     # -- start and end --------------------------------------------------------------------------------------
 
@@ -198,6 +192,7 @@ class Controller:
         """End all tasks; ``stop`` also stops the engines, ``detach`` lets them run on for the next server."""
         for task in self._tasks:
             task.cancel()
+        self._loads.close()
         self._restarts.close()
         await self._drains.close()
         if self.cluster is not None and how == "stop":
@@ -226,49 +221,16 @@ class Controller:
         await self._names.set_aliases(uid, aliases)
 
     async def set_terms(self, uid: str, changes: Mapping[str, Any]) -> None:
-        """Change when a model on demand is unloaded; at once, and for later servers too.
-
-        Args:
-            changes: fields of the launch request: `ttl`, `pin`, `priority`.
-
-        Raises:
-            Problem: 404; 400, the model is not on demand; 409, the deployment has failed.
-        """
-        deployment = self.running(uid)
-        if not deployment.plan.request.on_demand:
-            raise bad_request(
-                f"{uid} is not on demand, so it stays loaded: {' and '.join(changes)} cannot be changed.",
-                hint="Launch it with --on-demand (on_demand).",
-            )
-        await deployment.set_terms(changes)
+        """Change when a model on demand is unloaded; at once, and for later servers too (`Loads`)."""
+        await self._loads.set_terms(uid, changes)
 
     async def unload(self, uid: str) -> None:
-        """Stop the engines of a deployment after their running requests; its row stays.
-
-        A model on demand is loaded again by its next request, another one by `load`.
-
-        Raises:
-            Problem: 404; 409, the model is being loaded.
-        """
-        deployment = self.running(uid)
-        if deployment.problem is None:  # the engines of a failed deployment have ended
-            await deployment.unload()
+        """Stop the engines of a deployment after their running requests; its row stays (`Loads`)."""
+        await self._loads.unload(uid)
 
     async def load(self, uid: str, *, wait: bool = True) -> None:
-        """Load a model that is unloaded, or start one that has failed; `wait`: until a model on demand is loaded.
-
-        Raises:
-            Problem: 404; the model cannot be planned; or a model on demand cannot be loaded.
-        """
-        deployment = self.deployment(uid)
-        if not isinstance(deployment, Deployment) or deployment.problem is not None or deployment.snapshot.unloaded:
-            await self.restart(uid)
-        elif deployment.plan.request.on_demand:
-            loading = self.ensure_ready(uid, self._settings.on_demand_wait_seconds)
-            if wait:
-                await loading
-            else:
-                self._tasks.append(asyncio.create_task(_without_answer(loading), name=f"load of {uid}"))
+        """Load a model that is unloaded, or start one that has failed (`Loads`)."""
+        await self._loads.load(uid, wait=wait)
 
     async def restart(self, uid: str) -> None:
         """Stop a deployment after its running requests and start it again (`Restarts`)."""
@@ -405,9 +367,3 @@ def _cluster(
     cluster = Cluster(settings, store, nodes, allowed_hubs(hubs, settings))
     local.peers = PeerLink(cluster.identity.client_context, cluster.offers)
     return cluster
-
-
-async def _without_answer(loading: Awaitable[object]) -> None:
-    """Wait for a load that no caller waits for; its events have its problem."""
-    with contextlib.suppress(Problem):
-        await loading

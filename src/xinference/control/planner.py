@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from importlib import metadata
@@ -19,6 +18,7 @@ from xinference.control.disk_check import check_disk
 from xinference.control.forecaster import ExpectedWeights, Forecaster
 from xinference.control.hub_choice import HubChooser
 from xinference.control.node_facts import planning_host, size_on_nodes
+from xinference.control.option_tables import OptionTables
 from xinference.control.resolver import ModelResolver
 from xinference.deployments.context import NodePlacer, NodesView
 from xinference.engines.base import Engine
@@ -37,7 +37,6 @@ from xinference.launch.request import LaunchRequest
 from xinference.launch.tuning_file import read_tunings
 from xinference.nodes.node import Node
 from xinference.planning.alternatives import Refused, alternatives, smaller_downloads, unload_groups
-from xinference.planning.engine_choice import named_engine
 from xinference.planning.eviction import Bytes
 from xinference.planning.facts import Facts
 from xinference.planning.occupancy import Occupancy, available
@@ -115,8 +114,7 @@ class Planner:
         )
         self.hub_chooser = HubChooser(settings, hubs, work.choices)
         self._environments = Environments(settings)
-        self._option_tables: dict[str, Mapping[str, str]] = {}
-        self._option_lock = asyncio.Lock()
+        self.option_tables = OptionTables(engines)
         self._fit_finder: FitFinder | None = None
         self._fit_lock = asyncio.Lock()
 
@@ -288,11 +286,7 @@ class Planner:
             self._placer.check(request)
         if self._placer is not None and not request.on_demand:
             host = await planning_host(self._placer, self.nodes, request, host)
-        known = {}
-        if request.options:
-            for name, engine in self._engines.items():
-                if engine.describe_argv and engine.table.has_name(request.model_engine or name):
-                    known[name] = await self._option_table(name, engine)
+        known = await self.option_tables.known(request.model_engine) if request.options else {}
         family = request.family
         families = self._registrations.families if family is None else {family.model_name: family}
         environments = await self._files.run(self._environments_of, host)
@@ -305,24 +299,6 @@ class Planner:
         entries = {entry.spec: entry for entry in reversed(self._environments.entries())}
         return {name: entries[spec] for name, spec in specs.items() if spec in entries}
 
-    async def option_types(self, engine_name: str) -> Mapping[str, str]:
-        """The options of an engine and their types; empty if the engine has no program that lists them."""
-        engine = self._engines[engine_name]
-        return await self._option_table(engine_name, engine) if engine.describe_argv else {}
-
-    async def open_options(self, name: str) -> tuple[str, Mapping[str, str]]:
-        """The engine that a user has named, and the options that a launch may set, with their types."""
-        engine = named_engine(self._engines, name)
-        own_name = engine.table.engine
-        return own_name, engine.open_options(await self.option_types(own_name))
-
-    async def _option_table(self, name: str, engine: Engine) -> Mapping[str, str]:
-        """The options of an engine and their types. The program that lists them runs only once."""
-        async with self._option_lock:
-            if name not in self._option_tables:
-                self._option_tables[name] = await _read_options(name, engine)
-            return self._option_tables[name]
-
 
 def _forecast(expected: ExpectedWeights, sized: SizedPlan | None, disk: tuple[DiskNeed, ...]) -> Forecast:
     return Forecast(
@@ -334,15 +310,3 @@ def _forecast(expected: ExpectedWeights, sized: SizedPlan | None, disk: tuple[Di
         expected.notes,
         expected.files,
     )
-
-
-async def _read_options(name: str, engine: Engine) -> Mapping[str, str]:
-    process = await asyncio.create_subprocess_exec(
-        *engine.describe_argv, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
-    )
-    output, errors = await process.communicate()
-    if process.returncode != 0:
-        tail = errors.decode(errors="replace").splitlines()[-40:]
-        raise Problem(Code.ENGINE_BROKEN, f"The program that lists the options of {name} fails.", log_tail=tail)
-    options: Mapping[str, str] = json.loads(output)["options"]
-    return options

@@ -3,29 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import logging
-from collections.abc import Awaitable, Callable, Mapping
-from pathlib import Path
+from collections.abc import Awaitable, Callable, Collection, Mapping
 
 import msgspec
 
-from xinference.catalog.models import ModelFamily
 from xinference.catalog.registration_store import Registrations
 from xinference.config import Settings
+from xinference.control.look_ups import LookUps
 from xinference.engines.base import Engine
 from xinference.error_codes import Code
 from xinference.errors import Problem
-from xinference.files.small_file import read_small
 from xinference.hardware.devices import Host, read_host
 from xinference.hubs.base import Hub
 from xinference.launch.name_tag import without_tag
-from xinference.launch.request import LaunchRequest, decode_request
+from xinference.launch.request import LaunchRequest
 from xinference.planning.memory import USABLE_SHARE
 from xinference.weights.derivation import DerivedRequest, derive, requested_reference
+from xinference.weights.reference import Reference
 from xinference.work_threads import HubQuestions
 
-log = logging.getLogger(__name__)
 #: Codes of problems with an unreachable hub: the cached look-up replaces the hub's answer.
 _UNREACHABLE_CODES = (Code.OFFLINE, Code.HUB_UNREACHABLE, Code.HUB_TIMEOUT)
 _DERIVED_FIELDS = ("family", "asked_name", "model_name", "model_type", "model_format", "quantization", "model_path")
@@ -52,7 +48,7 @@ class ModelResolver:
         self._questions = questions or HubQuestions(settings.hub_seconds)
         self._engines = engines or {}
         self._stores_look_ups = stores_look_ups
-        self._folder = settings.cache_dir / "derived"
+        self.look_ups = LookUps(settings.cache_dir / "derived")
         self._host = host or _this_host
 
     async def resolve(
@@ -84,6 +80,12 @@ class ModelResolver:
                 name: getattr(request, name) or getattr(running, name) for name in ("model_format", "quantization")
             }
             return DerivedRequest(msgspec.structs.replace(_with_derived_fields(request, running), **fields))
+        return await self._look_up(request, reference, families, any_file=any_file)
+
+    async def _look_up(
+        self, request: LaunchRequest, reference: Reference, families: Collection[str], *, any_file: bool
+    ) -> DerivedRequest:
+        """Derive the family from the files, or take the cached look-up if the hub cannot be reached."""
         preferred = self._settings.model_src if self._settings.model_src in ("huggingface", "modelscope") else None
         try:
             derived = await self._questions.ask(
@@ -98,50 +100,21 @@ class ModelResolver:
                 formats=self._formats(request.model_engine),
             )
         except Problem as problem:
-            cached = await asyncio.to_thread(self._load, request) if problem.code in _UNREACHABLE_CODES else None
+            if problem.code not in _UNREACHABLE_CODES:
+                raise
+            cached = await asyncio.to_thread(self.look_ups.load, request)
             if cached is None:
                 raise
             reason = f"{request.model_name}: from the cached look-up, because {problem.cause}"
             return DerivedRequest(_with_derived_fields(request, cached), (reason.rstrip("."),))
         if self._stores_look_ups and reference.model_id is not None and not any_file:
-            await asyncio.to_thread(self._save, request, derived.request)
+            await asyncio.to_thread(self.look_ups.save, request, derived.request)
         return derived
 
     def _formats(self, engine: str | None) -> frozenset[str]:
         """The formats that an engine runs; empty: no engine is named, or there is none of this name."""
         tables = (each.table for each in self._engines.values())
         return frozenset(next((table.formats for table in tables if engine and table.has_name(engine)), ()))
-
-    def cached_families(self) -> list[ModelFamily]:
-        """The families of the cached look-ups. Blocks."""
-        families: dict[tuple[object, ...], ModelFamily] = {}
-        for path in sorted(self._folder.glob("*.json")):
-            cached = _read(path)
-            if cached is not None and cached.family is not None:
-                # Several requests for one repository, such as for two quantizations, have the same family.
-                sources = (source for spec in cached.family.model_specs for source in spec.sources)
-                families[cached.model_name, *((s.hub, s.model_id, s.revision) for s in sources)] = cached.family
-        return list(families.values())
-
-    def _save(self, request: LaunchRequest, resolved: LaunchRequest) -> None:
-        path = self._path(request)
-        draft = path.with_suffix(".tmp")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            draft.write_bytes(msgspec.json.encode(resolved))
-            draft.replace(path)
-        except OSError as error:
-            # Only an offline launch needs the file.
-            log.warning("the look-up of %s can't be stored in %s: %s", request.model_name, path, error.strerror)
-
-    def _load(self, request: LaunchRequest) -> LaunchRequest | None:
-        return _read(self._path(request))
-
-    def _path(self, request: LaunchRequest) -> Path:
-        """The file of a look-up, by the fields on which the result depends."""
-        name_and_format = (request.model_name.strip(), request.model_type, request.model_format, request.quantization)
-        key = (*name_and_format, request.model_size_in_billions, request.download_hub, request.model_engine)
-        return self._folder / f"{hashlib.sha256(repr(key).encode()).hexdigest()[:24]}.json"
 
 
 async def _this_host() -> Host:
@@ -156,11 +129,3 @@ def _usable_bytes(host: Host) -> int:
 def _with_derived_fields(request: LaunchRequest, resolved: LaunchRequest) -> LaunchRequest:
     """The request with the derived fields of a resolved one."""
     return msgspec.structs.replace(request, **{name: getattr(resolved, name) for name in _DERIVED_FIELDS})
-
-
-def _read(path: Path) -> LaunchRequest | None:
-    """Read the file of a look-up; None: there is none, or it is damaged."""
-    try:
-        return decode_request(read_small(path))
-    except (OSError, ValueError, RecursionError):
-        return None

@@ -48,7 +48,7 @@ class WeightsStore:
 
     def _cached(self, families: Iterable[ModelFamily] | None) -> list[cache.CachedVersion]:
         if families is None:
-            families = (*self._registrations.families.values(), *self._planner.resolver.cached_families())
+            families = (*self._registrations.families.values(), *self._planner.resolver.look_ups.families())
         return cache.cached_versions(families, self._hubs, self._settings)
 
     async def complete_versions(self, families: Iterable[ModelFamily]) -> set[str]:

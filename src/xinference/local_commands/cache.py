@@ -15,7 +15,7 @@ def cached_entries(settings: Settings, model_name: str | None = None) -> list[di
     """The cached versions, complete and partial, of all models or of one."""
     registrations, hubs = registrations_of(settings.home), all_hubs(settings)
     resolver = ModelResolver(settings, registrations, hubs)
-    families = (*registrations.families.values(), *resolver.cached_families())
+    families = (*registrations.families.values(), *resolver.look_ups.families())
     name = model_name.strip().lower() if model_name else None
     versions = cached_versions(families, hubs, settings)
     return [each.to_dict() for each in versions if name is None or each.version.family.model_name.lower() == name]

@@ -17,5 +17,5 @@ router = APIRouter(tags=["catalog"], route_class=StrictRoute, responses=ERROR_RE
 @router.get("/v1/engine_options/{engine}", response_model=catalog_schemas.EngineOptions)
 async def engine_options(controller: ControllerDep, engine: str) -> dict[str, Any]:
     """List the options that a launch on an engine may have, with their types."""
-    name, options = await controller.planner.open_options(engine)
+    name, options = await controller.planner.option_tables.open_types(engine)
     return {"engine": name, "options": dict(options)}

@@ -158,7 +158,7 @@ async def reload_config(controller: ControllerDep, model_uid: str) -> dict[str, 
         "enabled": True,
         "engine": engine,
         "model_config": dict(request.options),
-        "parameters": dict(await controller.planner.option_types(engine)),
+        "parameters": dict(await controller.planner.option_tables.types(engine)),
         "hot_parameters": [],
     }
 
