@@ -107,3 +107,14 @@ def test_the_registry_is_packed_as_a_catalog_that_changes_nothing(home: Path, ru
     change = json.loads(result.stdout)
     assert change == {"updated": True, "version": "2099.1", "added": [], "removed": [], "changed": {}}
     assert json.loads(run("catalog", "list", "--json").stdout)["families"] == len(builtin_families())
+
+
+def test_a_file_without_an_end_is_read_up_to_the_maximum(run: Run) -> None:
+    result = run("catalog", "update", "--from", "/dev/zero")
+    assert result.exit_code == 1 and "/dev/zero has more than 8388608 bytes." in result.stderr
+
+
+def test_a_file_that_is_no_text_is_refused(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "latin.json").write_bytes(b"\xff")
+    result = run("catalog", "update", "--from", str(tmp_path / "latin.json"))
+    assert result.exit_code == 1 and "latin.json is not UTF-8 text." in result.stderr

@@ -16,7 +16,7 @@ import click
 from xinference.cli.applied_set import NamedModel, stale_uids
 from xinference.cli.commands.launch import follow_begun, note_found, plan_of
 from xinference.cli.connection import Target, with_server_options
-from xinference.cli.given_file import read_given
+from xinference.cli.given_file import as_text, read_named
 from xinference.cli.options.json_option import json_option
 from xinference.cli.output import note, print_json, show_problem
 from xinference.client.client import Client
@@ -224,12 +224,9 @@ def read_models(file: Path) -> AppliedModels:
 
 
 def _read(file: Path) -> Json:
+    text = as_text(read_named(file, hint=_EXAMPLE), file, hint=_EXAMPLE)
     try:
-        with file.open(encoding="utf-8") as opened:
-            text = read_given(opened, hint=_EXAMPLE)
         document = json.loads(text) if file.suffix == ".json" else tomllib.loads(text)
-    except OSError as error:
-        raise bad_request(f"{file} can't be read: {error.strerror}.") from None
     except (ValueError, RecursionError) as error:
         form = "JSON" if file.suffix == ".json" else "TOML"
         raise bad_request(f"{file} is not {form}: {str(error).rstrip('.')}.", hint=_EXAMPLE) from None

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from xinference.cli.connection import Target, with_server_options
+from xinference.cli.given_file import as_text, read_named
 from xinference.cli.options.json_option import json_option
 from xinference.cli.options.wide_option import wide_option
 from xinference.cli.output import note, print_json
 from xinference.cli.table import print_table
 from xinference.error_codes import Code
-from xinference.errors import Problem, bad_request
+from xinference.errors import Problem
 
 if TYPE_CHECKING:
     from xinference.client import Client
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 Json = dict[str, Any]
 #: Maximum bytes of a file that is sent.
 MAX_BYTES = 8 << 20
+_FILE_HINT = "Give the JSON file of a catalog."
 #: Number of names in a line about changed families.
 NAMES_SHOWN = 20
 
@@ -129,33 +131,19 @@ def _request(
     chosen = {"sha256": sha256, "model_type": model_type, "model_name": model_name}
     if source is None or "://" in source or not _is_file(source):
         return {"source": source, "catalog": None, **chosen}
-    text = _read(Path(source))
+    text = read_named(Path(source), hint=_FILE_HINT, max_bytes=MAX_BYTES)
     if sha256 is not None and hashlib.sha256(text).hexdigest() != sha256.strip().lower():
         raise Problem(
             Code.BAD_CATALOG,
             f"The sha256 of {source} is {hashlib.sha256(text).hexdigest()}, and not {sha256}.",
             hint="Nothing is changed. Fetch the file again.",
         )
-    try:
-        return {"source": Path(source).name, "catalog": text.decode(), **chosen}
-    except UnicodeDecodeError:
-        raise bad_request(f"{source} is not UTF-8 text.", hint="Give the JSON file of a catalog.") from None
+    return {"source": Path(source).name, "catalog": as_text(text, source, hint=_FILE_HINT), **chosen}
 
 
 def _is_file(source: str) -> bool:
     """Whether a source names a file; a package has neither a slash nor the ending of a JSON file."""
     return Path(source).is_file() or "/" in source or source.endswith(".json")
-
-
-def _read(path: Path) -> bytes:
-    try:
-        with path.open("rb") as file:
-            text = file.read(MAX_BYTES + 1)
-    except OSError as error:
-        raise bad_request(f"{path} can't be read: {error.strerror}.", hint="Name the file of a catalog.") from None
-    if len(text) > MAX_BYTES:
-        raise Problem(Code.BAD_CATALOG, f"{path} has more than {MAX_BYTES} bytes.", hint="Nothing is changed.")
-    return text
 
 
 def _call(target: Target, method: str, arguments: dict[str, str | None] | None = None) -> Json:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import click
 
 from xinference.cli.connection import Target, with_server_options, worker_ip_option
-from xinference.cli.given_file import read_given
+from xinference.cli.given_file import as_text, name_of, read_given
 from xinference.cli.options.json_option import json_option
 from xinference.cli.options.name_argument import name_argument
 from xinference.cli.options.wide_option import wide_option
@@ -31,7 +31,7 @@ _of_type = click.option("-t", "--model-type", default="LLM", show_default=True, 
     "-f",
     "--file",
     required=True,
-    type=click.File(encoding="utf-8"),
+    type=click.File("rb"),
     help="JSON file that describes the model; - reads standard input.",
 )
 @worker_ip_option
@@ -39,14 +39,15 @@ _of_type = click.option("-t", "--model-type", default="LLM", show_default=True, 
 @json_option
 @with_server_options
 def register(
-    target: Target, model_type: str, file: TextIO, worker_ip: str | None, persist: bool, as_json: bool
+    target: Target, model_type: str, file: BinaryIO, worker_ip: str | None, persist: bool, as_json: bool
 ) -> None:
     """Register a custom model."""
-    text = read_given(file, hint="Give the JSON file that describes the model.")
-    _require_json(text, file.name)
+    hint, file_name = "Give the JSON file that describes the model.", name_of(file)
+    text = as_text(read_given(file, hint=hint), file_name, hint=hint)
+    _require_json(text, file_name)
     with target.connect() as client:
         client.register_model(model_type, text, persist, worker_ip)
-    name = _described_name(text) or file.name
+    name = _described_name(text) or file_name
     if as_json:
         print_json({"model_name": name, "model_type": model_type, "persist": persist})
     note(f"Registered {name}" + ("." if persist else " until the server stops; --persist keeps it."))
