@@ -54,6 +54,11 @@ def test_no_code_outside_of_the_engines_names_one() -> None:
     assert found == allowed
 
 
+def test_a_method_that_subclasses_define_is_abstract() -> None:
+    """So that a missing one is noticed when an object of the class is made, and not when it is called."""
+    assert [place for place, line in lines_of(".") if line.strip() == "raise NotImplementedError"] == []
+
+
 def texts_of_code(tree: ast.Module) -> Iterator[str]:
     """The names and the texts of a module, without its docstrings and its imports."""
     docstrings = {

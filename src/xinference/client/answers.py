@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from typing import Any, Generic, TypeVar
 
@@ -214,20 +215,20 @@ class ServerSentEvents:
                 self._data.clear()
 
 
-class Decoder(Generic[T]):
+class Decoder(ABC, Generic[T]):
     """Parses a streamed body into items, chunk by chunk."""
 
+    @abstractmethod
     def feed(self, chunk: bytes) -> Iterator[T]:
         """The items that `chunk` completes.
 
         Raises:
             Problem: the stream contains one.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def complete(self) -> bool:
         """Whether the stream has ended properly and was not cut off."""
-        raise NotImplementedError
 
 
 class LaunchEvents(Decoder[Json]):

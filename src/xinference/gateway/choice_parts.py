@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 import msgspec
@@ -82,7 +83,7 @@ async def forward_choices(
     await joined.end()
 
 
-class _Joined:
+class _Joined(ABC):
     """Joins the answers of the parts."""
 
     part: ChoicePart
@@ -93,16 +94,16 @@ class _Joined:
         self._usage: dict[str, int] = {}
         self.has_failed = False
 
+    @abstractmethod
     async def send(self, message: Message) -> None:
         """Take a message of a part's answer."""
-        raise NotImplementedError
 
-    def end_part(self) -> None:
+    def end_part(self) -> None:  # noqa: B027 -- a stream needs nothing here
         """Take the end of a part's answer."""
 
+    @abstractmethod
     async def end(self) -> None:
         """Send the end of the joined answer."""
-        raise NotImplementedError
 
     def number(self, index: int) -> int:
         """The number of a choice in the joined answer; the choices of one prompt follow each other."""

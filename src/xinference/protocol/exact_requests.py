@@ -18,7 +18,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from xinference.protocol import message_forms, requests
 from xinference.protocol.constraint_limits import MAX_ALTERNATIVES, MAX_VALUES
 from xinference.protocol.field_types import TokenId
-from xinference.protocol.message_forms import DataUri
+from xinference.protocol.message_forms import BlockType, DataUri, PartType
 from xinference.protocol.requests import Request
 
 #: JSON that engines read as text or ignore.
@@ -86,12 +86,12 @@ class MediaSource(message_forms.MediaSource, forbid_unknown_fields=True):
     media_type: str | None = None
 
 
-class Part(message_forms.Part, forbid_unknown_fields=True):
+class Piece(message_forms.Piece, forbid_unknown_fields=True):
+    """The common members of parts and blocks."""
+
     image_url: Link | DataUri | None = None
     audio_url: Link | None = None
     input_audio: Recording | None = None
-    source: MediaSource | None = None
-    content: str | list[Part] | None = None
     detail: str | None = None
     cache_control: CacheControl | None = None
     # A call and its result.
@@ -107,6 +107,12 @@ class Part(message_forms.Part, forbid_unknown_fields=True):
     annotations: Skipped = UNSET
     citations: Skipped = UNSET
     logprobs: Skipped = UNSET
+
+
+class Part(Piece, forbid_unknown_fields=True):
+    type: PartType
+    source: MediaSource | None = None
+    content: str | list[Part] | None = None
 
 
 class BlockSource(message_forms.BlockSource, forbid_unknown_fields=True):
@@ -114,30 +120,13 @@ class BlockSource(message_forms.BlockSource, forbid_unknown_fields=True):
     media_type: str | None = None
 
 
-class Block(message_forms.Block, forbid_unknown_fields=True):
-    image_url: Link | DataUri | None = None
-    audio_url: Link | None = None
-    input_audio: Recording | None = None
+class Block(Piece, forbid_unknown_fields=True):
+    type: BlockType
     source: BlockSource | str | None = None
     content: str | list[Block] | None = None
-    detail: str | None = None
-    cache_control: CacheControl | None = None
     # A document, or a search result.
     title: str | None = None
     context: str | None = None
-    # A call and its result.
-    id: str | None = None
-    name: str | None = None
-    input: Skipped = UNSET
-    tool_use_id: str | None = None
-    is_error: bool | None = None
-    # Thoughts, and the metadata of an earlier answer.
-    thinking: str | None = None
-    signature: str | None = None
-    refusal: str | None = None
-    annotations: Skipped = UNSET
-    citations: Skipped = UNSET
-    logprobs: Skipped = UNSET
 
 
 class CalledFunction(message_forms.CalledFunction, forbid_unknown_fields=True):

@@ -1,5 +1,8 @@
 """The forms of messages, of their content, and of tools."""
 
+# Some forms narrow the type of their base, which mypy reports as a wrong override of a mutable field.
+# mypy: disable-error-code="assignment"
+
 from __future__ import annotations
 
 from typing import Annotated, Any, Literal
@@ -40,15 +43,21 @@ class MediaSource(Struct):
     data: Annotated[str, Meta(pattern="^(data:|[A-Za-z0-9+/=_\\s-]*$)")] | None = None
 
 
-class Part(Struct):
-    """One piece of a message's content: text, an image, a tool's result."""
+class Piece(Struct):
+    """The common members of pieces of content."""
 
-    type: PartType
+    type: str
     text: str | None = None
     image_url: Link | DataUri | None = None
     image: DataUri | None = None
     audio_url: Link | None = None
     input_audio: Recording | None = None
+
+
+class Part(Piece):
+    """One piece of a message's content: text, an image, a tool's result."""
+
+    type: PartType
     source: MediaSource | None = None
     content: str | list[Part] | None = None
     """The content of a tool's result."""
@@ -67,15 +76,10 @@ class BlockSource(Struct):
     content: str | list[Part] | None = None
 
 
-class Block(Struct):
+class Block(Piece):
     """One piece of a message's content in Anthropic's form. `gateway.canonical_messages` checks its media."""
 
     type: BlockType
-    text: str | None = None
-    image_url: Link | DataUri | None = None
-    image: DataUri | None = None
-    audio_url: Link | None = None
-    input_audio: Recording | None = None
     source: BlockSource | str | None = None
     """An image, a document, or the name of the source of a search result."""
     content: str | list[Block] | None = None
@@ -121,7 +125,7 @@ class Tool(Struct):
 
 
 class AnthropicMessage(ChatMessage):
-    content: str | list[Block] | None = None  # type: ignore[assignment]  # nothing assigns the field
+    content: str | list[Block] | None = None
 
 
 Messages = Annotated[list[ChatMessage], Meta(min_length=1)]
