@@ -63,6 +63,47 @@ def test_a_size_may_have_a_unit(text: str, size: int) -> None:
     assert parse_bytes(text) == size
 
 
+@pytest.mark.parametrize("text", ["1" * 400, "1" * 5000, "9999999TiB", "nan", "inf"])
+def test_a_size_that_no_machine_has_is_refused_and_quoted_in_part(text: str) -> None:
+    with pytest.raises(Problem, match="which is not a number of bytes") as refused:
+        Settings.from_env({"XINFERENCE_MODEL_MEMORY": text})
+    assert len(str(refused.value)) < 250
+
+
+def test_every_size_in_bytes_may_have_a_unit() -> None:
+    for each in fields(Settings):
+        if each.name.endswith("_bytes"):
+            settings = Settings.from_env({f"XINFERENCE_{each.name.upper()}": "3MiB"})
+            assert getattr(settings, each.name) == 3 << 20
+
+
+@pytest.mark.parametrize("text", ["", " ", "\t\n"])
+def test_a_variable_of_blanks_is_like_one_that_is_not_set(text: str) -> None:
+    env = {f"XINFERENCE_{each.name.upper()}": text for each in fields(Settings)}
+    assert Settings.from_env(env) == Settings()
+
+
+def test_blanks_around_a_value_are_no_part_of_it() -> None:
+    settings = Settings.from_env(
+        {"XINFERENCE_HOME": " /h\n", "XINFERENCE_OFFLINE": "true ", "XINFERENCE_MODEL_SRC": "a "}
+    )
+    assert (str(settings.home), settings.offline, settings.model_src) == ("/h", True, "a")
+
+
+@pytest.mark.parametrize("name", ["HOME", "HOST", "PORT", "ENDPOINT", "MODEL_SRC"])
+@pytest.mark.parametrize("mark", ["'", '"'])
+def test_quotation_marks_around_a_value_are_named(name: str, mark: str) -> None:
+    with pytest.raises(Problem, match="with quotation marks") as refused:
+        Settings.from_env({f"XINFERENCE_{name}": f"{mark}9997{mark}"})
+    assert f"XINFERENCE_{name}" in refused.value.cause and "Remove them" in (refused.value.hint or "")
+
+
+@pytest.mark.parametrize("host", ["", " ", "[]"])
+def test_an_empty_host_is_refused_because_it_would_mean_every_address(host: str) -> None:
+    with pytest.raises(Problem, match="The host is empty"):
+        Settings.from_env({}, host=host)
+
+
 def test_every_setting_has_a_parser_of_its_type() -> None:
     values = {"home": "/h", "model_memory": "1KiB"} | {
         each.name: str(getattr(Settings(), each.name)) for each in fields(Settings) if each.name != "home"

@@ -89,7 +89,7 @@ class Settings:
     """Maximum number of crashes in a row shortly after the start; after one more, the model has failed."""
     quick_death_seconds: float = 60.0
     """A crash counts for the restart limit if it happens within this number of seconds after the start."""
-    max_body_bytes: int = 64 * 1024 * 1024
+    max_body_bytes: int = field(default=64 * 1024 * 1024, metadata={"parser": BYTES})
     """Maximum size of a request body on inference routes, in bytes."""
     max_bodies_bytes: int = field(default=1 << 30, metadata={"parser": BYTES})
     """Maximum size of all request bodies above 256 KiB together, in bytes, for each gateway process; a request beyond
@@ -145,7 +145,7 @@ class Settings:
     prefix_isolation: str = "none"
     """Which requests share the computed beginnings of prompts. none: all requests to a model; key: only requests with
     the same key, so that response times do not reveal the prompts of other keys."""
-    log_bytes: int = 8 * 1024 * 1024
+    log_bytes: int = field(default=8 * 1024 * 1024, metadata={"parser": BYTES})
     """Maximum size of each engine's log, in bytes."""
     log_level: str = "INFO"
     """Log level of the server: DEBUG, INFO, WARNING or ERROR."""
@@ -195,7 +195,7 @@ class Settings:
         values: dict[str, Any] = {}
         types = get_type_hints(cls)
         for each in fields(cls):
-            if text := env.get(ENV_PREFIX + each.name.upper()):
+            if (text := env.get(ENV_PREFIX + each.name.upper(), "")).strip():
                 parser = each.metadata.get("parser", PARSERS[types[each.name]])
                 values[each.name] = parse_setting(ENV_PREFIX + each.name.upper(), parser, text)
         values.update({name: value for name, value in overrides.items() if value is not None})

@@ -15,6 +15,10 @@ from xinference.log_setup import FORMATS
 
 #: Maximum number of gateway processes; more processes than cores are not faster.
 MAX_GATEWAY_WORKERS = 64
+#: No machine has more bytes of memory or disk.
+MAX_BYTES = 1 << 60
+#: Number of characters of a wrong text that an error quotes.
+QUOTED = 60
 _UNITS = {
     "": 1,
     "k": 1000,
@@ -50,7 +54,10 @@ def parse_bytes(text: str) -> int:
     match = _SIZE.fullmatch(text.strip())
     if match is None:
         raise ValueError(text)
-    return int(float(match[1]) * _UNITS[(match[2] or "").lower()])
+    size = float(match[1]) * _UNITS[(match[2] or "").lower()]
+    if size > MAX_BYTES:
+        raise ValueError(text)
+    return int(size)
 
 
 BYTES = Parser(parse_bytes, "a number of bytes, such as 24GiB")
@@ -70,11 +77,24 @@ def parse_setting(variable: str, parser: Parser, text: str) -> Any:
     Raises:
         Problem: 400 ``bad_setting``, with the variable, its text and the expected kind of value.
     """
+    text = text.strip()
+    if len(text) > 1 and text[0] == text[-1] and text[0] in "\"'":
+        raise Problem(
+            Code.BAD_SETTING,
+            f"{variable} is {quoted(text)}, with quotation marks.",
+            hint="Remove them: in a file of variables, Docker takes them as a part of the value.",
+        )
     try:
         return parser.parse(text)
     except (ValueError, KeyError):
-        cause = f"{variable} is {text!r}, which is not {parser.kind}."
+        cause = f"{variable} is {quoted(text)}, which is not {parser.kind}."
         raise Problem(Code.BAD_SETTING, cause, hint=f"Correct it or unset {variable}.") from None
+
+
+def quoted(value: object) -> str:
+    """A wrong value in an error: its beginning."""
+    text = repr(value)
+    return text if len(text) <= QUOTED else f"{text[:QUOTED]}…"
 
 
 def parse_host(text: str) -> str:
@@ -85,10 +105,16 @@ def parse_host(text: str) -> str:
     """
     host = text.strip()
     if host.startswith("[") and host.endswith("]"):
-        return host[1:-1]
+        host = host[1:-1].strip()
+    if not host:
+        raise bad_request(
+            "The host is empty.",
+            hint="Use an address, such as 127.0.0.1, or 0.0.0.0 for all addresses of this machine.",
+            code=Code.BAD_SETTING,
+        )
     if "/" in host or host.count(":") == 1:
         raise bad_request(
-            f"The host {text!r} is a URL or has a port, but it must be an address.",
+            f"The host {quoted(text)} is a URL or has a port, but it must be an address.",
             hint="Use an address, such as 127.0.0.1 or ::1, and give the port with --port.",
             code=Code.BAD_SETTING,
         )
@@ -112,7 +138,7 @@ def _limit(is_valid: Callable[[Any], bool], hint: str) -> Callable[[str, Any], N
 
     def check(name: str, value: Any) -> None:
         if not is_valid(value):
-            raise bad_request(f"{name} is {value!r}.", hint=hint, code=Code.BAD_SETTING)
+            raise bad_request(f"{name} is {quoted(value)}.", hint=hint, code=Code.BAD_SETTING)
 
     return check
 
@@ -126,7 +152,7 @@ def _check_origins(name: str, setting: str) -> None:
     for origin in _parts(setting):
         if origin != "*" and not _ORIGIN.fullmatch(origin):
             raise bad_request(
-                f"{name} has {origin!r}, which is not an origin of web pages.",
+                f"{name} has {quoted(origin)}, which is not an origin of web pages.",
                 hint="Write the scheme, the host and the port, such as http://localhost:3000; * means every origin.",
                 code=Code.BAD_SETTING,
             )
@@ -137,7 +163,7 @@ def _check_addresses(name: str, setting: str) -> None:
     for origin in _parts(setting):
         if not _PROXY.fullmatch(origin):
             raise bad_request(
-                f"{name} has {origin!r}, which is not the address of a proxy.",
+                f"{name} has {quoted(origin)}, which is not the address of a proxy.",
                 hint="Write the scheme, the host and the port, such as https://ai.example.org, without a path.",
                 code=Code.BAD_SETTING,
             )
@@ -148,7 +174,7 @@ def _check_domains(name: str, setting: str) -> None:
         DomainList(setting)
     except ValueError as error:
         raise bad_request(
-            f"{name} has {str(error)!r}, which is not a host.",
+            f"{name} has {quoted(str(error))}, which is not a host.",
             hint="Use names such as example.com or *.example.com, separated by commas, or *.",
             code=Code.BAD_SETTING,
         ) from None
