@@ -13,7 +13,7 @@ import pytest
 from tests.engines.plans import launch_of, sized
 from tests.fakes.fifth_engine.dialect import NAME
 from tests.fakes.fifth_engine.engine import FifthEngine
-from xinference.deployments.engine_starter import engine_command, restore_sizing
+from xinference.deployments.replica_command import engine_command, restore_sizing
 from xinference.launch.launch_context import decode_launch, encode_launch
 from xinference.launch.plan import SizedPlan
 

@@ -12,7 +12,8 @@ import pytest
 from tests.deployments.doubles import sized_plan
 from tests.support.cases import in_one_test
 from xinference.config import Settings
-from xinference.deployments.engine_starter import engine_command, exit_problem, start_problem
+from xinference.deployments.exit_problems import exit_problem, start_problem
+from xinference.deployments.replica_command import engine_command
 from xinference.engines.llama_cpp.engine import HTTP_REQUESTS, LlamaCpp
 from xinference.error_codes import Code
 from xinference.errors import Problem

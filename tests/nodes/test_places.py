@@ -13,9 +13,10 @@ from tests.deployments.conftest import world as world
 from tests.deployments.doubles import FakeReplica, World, sized_plan
 from tests.deployments.test_deployment import launched
 from xinference.deployments.adoption import adopt_running
-from xinference.deployments.engine_starter import EngineStarter, engine_command, restore_sizing
+from xinference.deployments.engine_starter import EngineStarter
 from xinference.deployments.inbox import Inbox
 from xinference.deployments.preparation import Runnable
+from xinference.deployments.replica_command import engine_command, restore_sizing
 from xinference.deployments.replica_set import ReplicaSet
 from xinference.engines.llama_cpp.engine import LlamaCpp
 from xinference.engines.vllm.engine import VLLM

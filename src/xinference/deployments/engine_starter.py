@@ -1,37 +1,24 @@
-"""Starts, adopts and measures engines, and explains their exits."""
+"""Starts, adopts and measures engines."""
 
 from __future__ import annotations
 
 import itertools
-import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Protocol
-
-import msgspec
+from typing import Protocol
 
 from xinference.config import Settings
 from xinference.deployments.preparation import Runnable
+from xinference.deployments.replica_command import engine_command
 from xinference.deployments.states_folder import states_folder
 from xinference.engines.base import Engine
-from xinference.engines.replica_placement import (
-    Placement,
-    Rank,
-)
-from xinference.error_codes import Code
-from xinference.errors import Problem
 from xinference.hosts import LOCAL_NODE
-from xinference.launch.launch_context import encode_launch
-from xinference.launch.place import Place, Places, shortest
-from xinference.launch.plan import LaunchPlan, SizedPlan, Sizing
-from xinference.nodes.engine_guard import guard_context
+from xinference.launch.plan import SizedPlan
 from xinference.nodes.gang import Gang, rank_id, ranks_of
 from xinference.nodes.memory_use import MemoryUse
 from xinference.nodes.node import Node, ReplicaLike, node_of
-from xinference.planning import replicas
-from xinference.process.command import EngineCommand, Exit, Fault
 from xinference.process.log_links import link_log
 
 #: The ports of rank 0 at which the ranks of a replica meet: another one at each start, because the last may be in use.
@@ -134,121 +121,3 @@ class EngineStarter:
 
     def _node(self, node_id: str) -> Node:
         return node_of(self._nodes, node_id)
-
-
-def engine_command(
-    engine: Engine,
-    plan: SizedPlan,
-    number: int,
-    python: Path,
-    states: Path | None = None,
-    rank: tuple[Rank, tuple[int, ...]] | None = None,
-) -> EngineCommand:
-    """The command of the replica with this number. Its context is the input of `restore_sizing`.
-
-    Args:
-        states: the folder for saved states of prompts.
-        rank: the rank whose command it is, with its devices; None: one node computes the replica.
-    """
-    if rank is None:
-        placement = Placement(python, plan.devices_of(number), states)
-    else:
-        placement = Placement(python, rank[1], rank=rank[0])
-    command = engine.command(plan, secrets.token_urlsafe(32), placement)
-    sizing, devices = msgspec.structs.asdict(plan.sizing), plan.devices
-    context = {
-        "uid": plan.uid,
-        "path": str(plan.path),
-        "sizing": sizing,
-        "writes_calls": plan.writes_calls,
-        "devices": devices,
-        "nodes": [place.node_id for place in plan.places],
-        "ranks": [[[rank.node_id, rank.devices] for rank in place.ranks] for place in plan.places],
-        "launch": encode_launch(plan),
-        "guard": guard_context(plan, command),
-    }
-    # The variables of the engine override those of the user: they set its key, its devices and its offline mode.
-    env = {**plan.request.envs, **command.env}
-    return EngineCommand(**{**vars(command), "env": env, "context": context})
-
-
-def restore_sizing(plan: LaunchPlan, number: int, context: Mapping[str, Any]) -> LaunchPlan:
-    """The plan with the size and devices that the running engine was started with, read from its context."""
-    try:
-        sizing = Sizing(**{**context["sizing"], "reasons": ()})
-        path, reported = Path(context["path"]), _stored_places(context)
-    except (KeyError, TypeError):
-        return plan  # another release wrote the context: the launch is sized again, and only a restart uses that size
-    launch, adopted = (plan.launch, plan.places) if isinstance(plan, SizedPlan) else (plan, ())
-    places, writes_calls = replicas.merge_places(adopted, reported, number), context.get("writes_calls")
-    return SizedPlan(launch, path, sizing, places, writes_calls=writes_calls)
-
-
-def _stored_places(context: Mapping[str, Any]) -> Places:
-    """The places in the context of a running engine; an earlier release stored no nodes."""
-    devices = [tuple(group) for group in context["devices"]]
-    nodes: list[str] = list(context.get("nodes", ()))
-    ranks = [tuple(Place(node, tuple(group)) for node, group in listed) for listed in context.get("ranks", ())]
-    size = max(len(devices), len(nodes))
-    devices += [()] * (size - len(devices))
-    nodes += [LOCAL_NODE] * (size - len(nodes))
-    ranks += [()] * (size - len(ranks))
-    return shortest(Place(*place) for place in zip(nodes, devices, ranks, strict=True))
-
-
-# -- problems of an engine's exit --------------------------------------------------------------------------------
-
-
-#: The code of an engine's exit by its fault.
-FAULT_CODES = {
-    Fault.HUNG: Code.ENGINE_HUNG,
-    Fault.MEMORY_CEILING: Code.ENGINE_OUT_OF_MEMORY,
-    Fault.NODE_LOST: Code.NODE_GONE,
-    Fault.NODE_LEFT: Code.NODE_LEAVING,
-}
-#: The hint for an exit by its fault, in place of what the engine's log tells.
-FAULT_HINTS = {
-    Fault.HUNG: "One of its requests may be the cause. XINFERENCE_HUNG_SECONDS is the time for the answer to a probe.",
-    Fault.MEMORY_CEILING: "One of its requests may be the cause. XINFERENCE_ENGINE_MEMORY_MARGIN raises the ceiling.",
-    Fault.KERNEL: "The kernel killed it because memory was exhausted: use a smaller context, quantization or model, or "
-    "terminate another model.",
-    Fault.NODE_LOST: "`xinference cluster info` shows the state of its machine.",
-    Fault.NODE_LEFT: "Start `xinference-worker` on its machine again, or add another machine.",
-}
-
-
-def exit_code(exit: Exit | None) -> Code:
-    """The code of an engine's exit."""
-    fault = exit.fault if exit is not None else None
-    return Code.ENGINE_DIED if fault is None else FAULT_CODES.get(fault, Code.ENGINE_DIED)
-
-
-def exit_problem(uid: str, engine: Engine, exit: Exit) -> Problem:
-    """The problem of an engine that was ready and has exited."""
-    hint = FAULT_HINTS[exit.fault] if exit.fault is not None else engine.explain(exit.log_tail)
-    return Problem(exit_code(exit), f"The engine of {uid} {exit.reason}.", hint=hint, log_tail=exit.log_tail)
-
-
-def start_problem(problem: Problem, exit: Exit | None) -> Problem:
-    """The problem of an engine that did not become ready, with the code and hint of its fault, if it had one."""
-    if exit is None or exit.fault is None or problem.code != Code.ENGINE_DIED:
-        return problem
-    return problem.replace(code=exit_code(exit), hint=FAULT_HINTS[exit.fault])
-
-
-def with_engine_hint(engine: Engine, problem: Problem) -> Problem:
-    """The problem with the hint that the engine derives from the last log lines, unless the problem has a hint."""
-    if problem.hint is not None:
-        return problem
-    return problem.replace(hint=engine.explain(problem.log_tail))
-
-
-def restart_limit_problem(uid: str, last: Problem, exits: int) -> Problem:
-    """The problem of an engine that is not started again; `last` is the problem of its last exit."""
-    return Problem(
-        Code.ENGINE_KEEPS_DYING,
-        f"{last.cause} The engine exited {exits} times in a row, so it is not started again.",
-        stage=last.stage,
-        hint=last.hint or f"`xinference logs {uid}` shows its output. Launch the model again when the cause is fixed.",
-        log_tail=last.log_tail,
-    )

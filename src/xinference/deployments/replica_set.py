@@ -9,18 +9,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from xinference.config import Settings
-from xinference.deployments.engine_starter import (
-    FAULT_CODES,
-    Starter,
-    exit_code,
+from xinference.deployments.engine_starter import Starter
+from xinference.deployments.exit_problems import (
+    crash_of,
     exit_problem,
     restart_limit_problem,
-    restore_sizing,
     start_problem,
     with_engine_hint,
 )
 from xinference.deployments.inbox import Inbox, resolve
 from xinference.deployments.messages import ReplicaChanged, ReplicaDrained, ReplicaExited, ReplicaReady, RestartDue
+from xinference.deployments.replica_command import restore_sizing
 from xinference.deployments.replica_exit import Outcome, ReplicaRemoved, Restart, RestartLimitReached, StartFailed
 from xinference.deployments.restart_count import RestartCount
 from xinference.deployments.snapshot import ReplicaView
@@ -32,7 +31,7 @@ from xinference.launch.plan import LaunchPlan, SizedPlan
 from xinference.nodes.node import ReplicaLike
 from xinference.planning.plan import MAX_REPLICAS
 from xinference.planning.replicas import lowest_free_number, positions
-from xinference.process.command import Fault
+from xinference.process.command import Exit, Fault
 from xinference.process.log_files import remove_log
 from xinference.process.node_log import EngineLog
 from xinference.process.snapshot import ReplicaSnapshot
@@ -126,7 +125,7 @@ class ReplicaSet:
     @property
     def crashes(self) -> tuple[Crash, ...]:
         """The engines that ended last without a request of the server, and those that are being killed."""
-        found = (_crash(process.snapshot) for process in self._running)
+        found = (crash_of(process.snapshot) for process in self._running)
         return (*self._crashes, *(crash for crash in found if crash is not None))
 
     # -- all replicas -----------------------------------------------------------------------------------------
@@ -299,17 +298,17 @@ class ReplicaSet:
         if replica is None or replica.process is not message.replica:
             return None
         replica.process, replica.measured = None, False
-        is_without_node = message.exit is not None and message.exit.fault in (Fault.NODE_LOST, Fault.NODE_LEFT)
-        if message.problem is None and not is_without_node and (crash := _crash(message.replica.snapshot)) is not None:
-            self._crashes.append(crash)
+        if message.problem is None and not _is_without_node(message.exit):
+            self._note_crash(message.replica.snapshot)
         self._forget(message.replica)
         if replica.removing:
             self._drop(number)
             return ReplicaRemoved(self.last_restart_problem)
-        if not restartable:
-            return None
-        problem = self._exit_problem(message)
-        if is_without_node:  # no fault of the model
+        return self._restart_or_give_up(message, replica, was_ready=was_ready) if restartable else None
+
+    def _restart_or_give_up(self, message: ReplicaExited, replica: _Replica, *, was_ready: bool) -> Outcome:
+        number, problem = message.number, self._exit_problem(message)
+        if _is_without_node(message.exit):  # no fault of the model
             self._supervision.restart_after(number, 0.0)
             return Restart(number, f"{problem.cause} It is started again where there is room.")
         if message.problem is not None and (replica.ready_reply is not None or not was_ready):
@@ -336,6 +335,11 @@ class ReplicaSet:
 
     def _report_change(self) -> None:
         self._inbox.put(ReplicaChanged())
+
+    def _note_crash(self, process: ReplicaSnapshot) -> None:
+        crash = crash_of(process)
+        if crash is not None:
+            self._crashes.append(crash)
 
     def _forget(self, process: ReplicaLike) -> None:
         """Delete the row and the request count of a process that has exited, and the log of the one before it."""
@@ -364,8 +368,6 @@ class ReplicaSet:
         self._supervision.watch(number, process)
 
 
-def _crash(process: ReplicaSnapshot) -> Crash | None:
-    """The crash of a replica whose engine has ended without a request, or is being killed; else None."""
-    if process.exit is not None:
-        return None if process.exit.requested else Crash(process.replica_id, exit_code(process.exit))
-    return None if process.fault is None else Crash(process.replica_id, FAULT_CODES[process.fault])
+def _is_without_node(exit: Exit | None) -> bool:
+    """Whether a process has ended because its machine is lost or leaves the cluster."""
+    return exit is not None and exit.fault in (Fault.NODE_LOST, Fault.NODE_LEFT)
