@@ -10,7 +10,8 @@ from pathlib import Path
 import click
 
 from tests.api.routes import document
-from xinference.cli.main import cli
+from xinference.catalog.registry import builtin_families
+from xinference.cli.main import COMMANDS, cli
 
 ROOT = Path(__file__).parents[2]
 #: The changes of former versions have their names.
@@ -82,6 +83,16 @@ def test_each_command_exists_with_its_options() -> None:
 def test_a_command_or_an_option_that_does_not_exist_is_found() -> None:
     assert not is_command("xinference lunch -n m") and not is_command("xinference list --al")
     assert not is_command("xinference cluster nodez") and is_command("xinference launch --n_ctx 4096")
+
+
+def test_the_readme_names_every_command_and_page_and_counts_the_models() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    table = text.partition("\n## Commands\n")[2].partition("\n## ")[0]
+    cells = [line.split("|")[1] for line in table.splitlines() if line.startswith("|")]
+    assert set(COMMANDS) <= {code.split()[0] for cell in cells for code in CODE.findall(cell)}
+    pages = {f"docs/{page.name}" for page in (ROOT / "docs").glob("*.md")}
+    assert {page for page in pages if page not in text} == {"docs/contributing.md"}, "CONTRIBUTING.md names it"
+    assert f"({len(builtin_families())} of them)" in text
 
 
 # -- routes -------------------------------------------------------------------------------------------------------
