@@ -157,6 +157,9 @@ def test_the_compose_file_has_a_supervisor_and_two_workers_with_volumes_of_their
         if name != "supervisor":
             assert "shared-cache:/shared:ro" in service["volumes"]
             assert service["command"][1:] == ["--endpoint", f"http://supervisor:{SETTINGS.port}"]
+            # No engine outlives its container, so its replicas are moved before it ends.
+            assert service["stop_signal"] == "SIGINT"
+            assert int(service["stop_grace_period"].rstrip("s")) > SETTINGS.grace_seconds + SETTINGS.drain_seconds
     assert services["supervisor"]["ports"] == [f"127.0.0.1:{SETTINGS.port}:{SETTINGS.port}"]
 
 
