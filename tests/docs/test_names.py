@@ -127,6 +127,16 @@ def test_each_target_of_make_exists() -> None:
     assert unknown(names, targets.__contains__) == {}
 
 
+def test_each_target_of_make_is_described() -> None:
+    makefile = (ROOT / "Makefile").read_text().replace("\\\n", " ")
+    targets = set(makefile.partition("\n.PHONY:")[2].partition("\n")[0].split())
+    # Parts of other targets, and what their names say.
+    parts = {"build", "check-style", "check-types", "clean", "env-transformers"}
+    lines = [line for page in PAGES for line in code_of(page.read_text(encoding="utf-8"))]
+    described = {name for line in lines for name in re.findall(r"^make ([a-z][\w-]*)", line)}
+    assert targets - described == parts
+
+
 def test_each_variable_exists() -> None:
     fields = set(re.findall(r"^    (\w+): ", (ROOT / "src/xinference/config.py").read_text(), re.MULTILINE))
     text = sources("src", "tests", "benchmarks")
@@ -148,6 +158,12 @@ def test_each_metric_exists() -> None:
         return not rests.isdisjoint(texts)
 
     assert unknown(lambda page: re.findall(r"`(xinference_[a-z0-9_]+)`", page), is_metric) == {}
+
+
+def test_each_metric_is_described() -> None:
+    names = set(re.findall(r'MetricFamily\(\s*"(xinference_\w+)"', sources("src")))
+    page = (ROOT / "docs/requests.md").read_text(encoding="utf-8")
+    assert len(names) > 20 and {name for name in names if not re.search(rf"`{name}(_total)?`", page)} == set()
 
 
 def test_each_module_and_file_exists() -> None:
