@@ -97,3 +97,10 @@ def test_llama_cpp_continues_the_named_part_of_a_message(value: str) -> None:
     last = BEGUN | {"reasoning_content": "r"}
     body = to_engine(LLAMA_CPP, messages=[USER, last], continue_final_message=value)
     assert (body["continue_final_message"], body["add_generation_prompt"]) == (value, False)
+
+
+def test_a_prompt_of_a_conversation_is_continued_as_its_chat_is() -> None:
+    body = to_engine(LLAMA_CPP, "/apply-template", messages=[USER, BEGUN], continue_final_message=True)
+    assert body["add_generation_prompt"] is False
+    refusal = refused(LLAMA_CPP, "/apply-template", messages=[USER], continue_final_message=True)
+    assert "is not one of the assistant" in refusal.cause

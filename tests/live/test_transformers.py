@@ -406,6 +406,15 @@ def test_a_schema_without_end_is_a_400_and_others_are_answered_meanwhile(tiny: R
     assert error["code"] in ("constraint_too_complex", None)
 
 
+def test_an_answer_after_a_message_of_the_assistant_continues_it_or_is_a_new_message(tiny: RunningEngine) -> None:
+    messages = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "The"}]
+    fields: list[dict[str, Any]] = [{}, {"continue_final_message": True}, {"continue_final_message": False}]
+    prompts = [tiny.post("/apply-template", model=UID, messages=messages, **field).json()["prompt"] for field in fields]
+    assert prompts[0] == prompts[1] and prompts[0].endswith("The") and not prompts[2].endswith("The")
+    counts = [tiny.chat(messages=messages, max_tokens=1, **field)["usage"]["prompt_tokens"] for field in fields]
+    assert counts[0] == counts[1] < counts[2], "the end of the message is in the last prompt"
+
+
 def test_the_arguments_of_the_renderer_itself_are_not_the_clients(tiny: RunningEngine) -> None:
     for name in ("chat_template", "tokenize", "return_assistant_tokens_mask"):
         body = {"model": UID, "messages": [{"role": "user", "content": "a"}], "chat_template_kwargs": {name: "x"}}

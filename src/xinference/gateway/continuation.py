@@ -14,12 +14,12 @@ from xinference.error_codes import Code
 from xinference.gateway.canonical_fields import unsupported
 from xinference.gateway.request_document import RequestDocument
 from xinference.protocol.errors import Refusal
-from xinference.protocol.requests import Chat
+from xinference.protocol.requests import Chat, Template
 
 CONTINUE, NEW_ANSWER = "continue_final_message", "add_generation_prompt"
 
 
-def settle_continuation(dialect: Dialect, chat: Chat, given: Body, document: RequestDocument) -> None:
+def settle_continuation(dialect: Dialect, chat: Chat | Template, given: Body, document: RequestDocument) -> None:
     """Check these fields of a chat, and set the one that the engine needs in addition.
 
     Args:
@@ -46,7 +46,7 @@ def settle_continuation(dialect: Dialect, chat: Chat, given: Body, document: Req
         raise unsupported(NEW_ANSWER, cause, "Use /v1/completions for a prompt without it.")
 
 
-def _check_continued(chat: Chat, value: Any, *, new: Any, begun: bool) -> None:
+def _check_continued(chat: Chat | Template, value: Any, *, new: Any, begun: bool) -> None:
     what = f"{CONTINUE}: {json.dumps(value)[:100]}: "
     hint = "Let the beginning of the answer be a last message of the role assistant, or leave the field out."
     if chat.messages[-1].role != "assistant":

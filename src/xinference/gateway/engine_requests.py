@@ -52,6 +52,7 @@ from xinference.protocol.requests import (
     Generation,
     Request,
     Rerank,
+    Template,
     Tokenize,
     text_of,
 )
@@ -227,7 +228,7 @@ def _check_native_fields(dialect: Dialect, chat: CommonChat, document: RequestDo
 
 def _settle(dialect: Dialect, request: Request, further: Body, document: RequestDocument) -> None:
     """Check fields of engines in further ways, and convert those that the engine reads in another form."""
-    if isinstance(request, Chat) and (CONTINUE in further or NEW_ANSWER in further):
+    if isinstance(request, (Chat, Template)) and (CONTINUE in further or NEW_ANSWER in further):
         settle_continuation(dialect, request, further, document)
     if dialect.native.rewrite is not None:
         for name, value in dialect.native.rewrite(further, isinstance(request, Chat)).items():

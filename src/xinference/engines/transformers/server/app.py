@@ -7,6 +7,7 @@ import json
 import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 from starlette.requests import Request
@@ -54,7 +55,8 @@ class ModelRoutes(CommonRoutes):
 
     async def apply_template(self, request: Request) -> Response:
         body = requests.read(await request.body(), requests.TemplateRequest)
-        rendered = await self._rendered(body.messages, body.tools, body.chat_template_kwargs)
+        may_continue = body.continue_final_message is not False
+        rendered = await self._rendered(body.messages, body.tools, body.chat_template_kwargs, may_continue=may_continue)
         return JSONResponse({"prompt": rendered.text})
 
     async def completions(self, request: Request) -> Response:
@@ -125,9 +127,15 @@ class ModelRoutes(CommonRoutes):
         return bytes(self._grammars.tokenizer().decode_bytes([token]))
 
     async def _rendered(
-        self, messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None, more: dict[str, Any] | None
+        self,
+        messages: list[dict[str, Any]],
+        tools: list[dict[str, Any]] | None,
+        more: dict[str, Any] | None,
+        *,
+        may_continue: bool = True,
     ) -> Rendered:
-        rendered: Rendered = await self._run_limited(self._prompts.render, messages, tools or None, more)
+        render = partial(self._prompts.render, may_continue=may_continue)
+        rendered: Rendered = await self._run_limited(render, messages, tools or None, more)
         return rendered
 
     async def _chat_tokens(self, body: requests.TokenizeRequest) -> list[int]:

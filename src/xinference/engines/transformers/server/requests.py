@@ -140,6 +140,7 @@ class TemplateRequest(Struct, kw_only=True):
     messages: Annotated[list[dict[str, Any]], Meta(min_length=1)]
     tools: list[dict[str, Any]] | None = None
     chat_template_kwargs: dict[str, Any] | None = None
+    continue_final_message: bool | None = None
 
 
 def read(body: bytes, kind: type[R]) -> R:
