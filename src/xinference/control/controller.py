@@ -34,7 +34,7 @@ from xinference.control.terminations import Terminations
 from xinference.control.weights_store import WeightsStore
 from xinference.deployments.admission import Admission
 from xinference.deployments.broken_deployment import BrokenDeployment
-from xinference.deployments.context import DeploymentContext, Ending
+from xinference.deployments.context import DeploymentContext, Ending, NodePlacer
 from xinference.deployments.counts import Counts
 from xinference.deployments.deployment import Deployment
 from xinference.engines.base import Engine
@@ -108,22 +108,7 @@ class Controller:
         placer = (
             None if self.cluster is None else self.cluster.placer(nodes, self.engines, self._admission.occupancy_on)
         )
-        context = DeploymentContext(
-            settings,
-            store,
-            self._events,
-            nodes,
-            self.engines,
-            registry.publish,
-            load,
-            self._admission,
-            placer,
-            None if self.cluster is None else self.cluster.weights,
-            room=None if self.cluster is None else self.cluster.room(self._admission.reserved),
-            counts=self.counts,
-            launched=self._note_launched,
-            failed=self._note_failed,
-        )
+        context = self._deployment_context(nodes, load, placer)
         self.planner = Planner(
             settings,
             hubs,
@@ -151,6 +136,26 @@ class Controller:
         if self.cluster is not None:
             self.cluster.watch(self._note_node, self._move_from)
             self.cluster.note_reserved(self._admission.reserved_on)
+
+    def _deployment_context(
+        self, nodes: Mapping[str, Node], load: ReplicaLoad, placer: NodePlacer | None
+    ) -> DeploymentContext:
+        return DeploymentContext(
+            self._settings,
+            self._store,
+            self._events,
+            nodes,
+            self.engines,
+            self._registry.publish,
+            load,
+            self._admission,
+            placer,
+            None if self.cluster is None else self.cluster.weights,
+            room=None if self.cluster is None else self.cluster.room(self._admission.reserved),
+            counts=self.counts,
+            launched=self._note_launched,
+            failed=self._note_failed,
+        )
 
     # -- for the gateway ------------------------------------------------------------------------------------
 
