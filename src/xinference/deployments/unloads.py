@@ -53,10 +53,14 @@ class Unloads:
             resolve(message.done, problem)
             return
         self._replies.append(message.done)
+        self._begin_drain(message)
+
+    def _begin_drain(self, message: Unload) -> None:
+        snapshot = self._record.snapshot
         if not message.for_restart:
-            self._context.counts.unloaded(uid, "asked")
+            self._context.counts.unloaded(snapshot.uid, "asked")
         self._record.add_event(Stage.UNLOAD, "restarted by a user" if message.for_restart else "unloaded by a user")
-        state: dict[str, Any] = {"unloaded": True} if residency is None else {"residency": Residency.DRAINING}
+        state: dict[str, Any] = {"unloaded": True} if snapshot.residency is None else {"residency": Residency.DRAINING}
         self._record.change(restarting=message.for_restart, **state)
         self._record.publish_status(Status.UNLOADING, Stage.UNLOAD)
         seconds = self._context.settings.drain_seconds if message.seconds is None else message.seconds
