@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.cases import in_one_test
-from xinference.config import Settings
+from xinference.config import Settings, misspelled
 from xinference.error_codes import Code
 from xinference.errors import Problem
 from xinference.setting_values import parse_bytes
@@ -102,6 +102,21 @@ def test_quotation_marks_around_a_value_are_named(name: str, mark: str) -> None:
 def test_an_empty_host_is_refused_because_it_would_mean_every_address(host: str) -> None:
     with pytest.raises(Problem, match="The host is empty"):
         Settings.from_env({}, host=host)
+
+
+def test_a_variable_that_resembles_a_setting_is_found_and_no_other() -> None:
+    wrong = {"XINFERENCE_PROT": "XINFERENCE_PORT", "XINFERENCE_MODEL_SOURCE": "XINFERENCE_MODEL_SRC"}
+    others = (
+        "API_KEY",
+        "JOIN_TOKEN",
+        "SERVICE_HOST",
+        "SERVICE_RESTART",
+        "COMPLETE",
+        "PORT_9997_TCP",
+        "PORT_9997_TCP_ADDR",
+    )
+    env = dict.fromkeys([*wrong, "XINFERENCE_HOME", "HOME", *(f"XINFERENCE_{name}" for name in others)], "1")
+    assert misspelled(env) == wrong
 
 
 def test_every_setting_has_a_parser_of_its_type() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import os
 import tempfile
@@ -18,6 +19,8 @@ from xinference.setting_values import BYTES, PARSERS, check_settings, parse_host
 #: The data folder, in the home folder of the user.
 DEFAULT_HOME = ".xinference"
 ENV_PREFIX = "XINFERENCE_"
+#: From this ratio on, a variable is a misspelled setting: two letters in the wrong order of a word of four.
+SIMILAR = 0.75
 #: Maximum length of a Unix socket's path (108 bytes on Linux, 104 on macOS, with the final NUL).
 MAX_SOCKET_PATH = 100
 #: The beginning of the names of folders for sockets in the system's temporary folder; the user's number follows.
@@ -270,3 +273,15 @@ class Settings:
             return short
         digest = hashlib.sha256(os.fsencode(self.home)).hexdigest()[:12]
         return Path(tempfile.gettempdir()) / f"{RUN_DIR_PREFIX}{os.getuid()}-{digest}"
+
+
+def misspelled(env: Mapping[str, str]) -> dict[str, str]:
+    """The variables of an environment that are no setting, but resemble one: that one by the variable."""
+    names = {f"{ENV_PREFIX}{each.name.upper()}": each.name for each in fields(Settings)}
+    found = {}
+    for variable in sorted(env):
+        if variable.startswith(ENV_PREFIX) and variable not in names:
+            name = variable.removeprefix(ENV_PREFIX).lower()
+            if close := difflib.get_close_matches(name, names.values(), n=1, cutoff=SIMILAR):
+                found[variable] = f"{ENV_PREFIX}{close[0].upper()}"
+    return found

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 import uvloop
 
 from xinference import __version__
-from xinference.config import Settings
+from xinference.config import Settings, misspelled
 from xinference.control.controller import Controller
 from xinference.control.server_metrics import server_metrics
 from xinference.control.tracing.start import start_tracing
@@ -67,6 +67,8 @@ def run(options: ServerOptions) -> int:
     """
     settings = options.settings()
     set_up_log(settings.log_level, settings.log_format)
+    for variable, setting in misspelled(os.environ).items():
+        log.warning("%s is not a setting and has no effect; did you mean %s?", variable, setting)
     raise_descriptor_limit()
     port_is_given = options.port is not None or "XINFERENCE_PORT" in os.environ
     with (

@@ -97,6 +97,26 @@ def test_a_disk_that_can_not_be_read_is_a_finding(monkeypatch: pytest.MonkeyPatc
     assert (home.state, home.found) == ("broken", f"{tmp_path} can't be read: Permission denied")
 
 
+def test_a_home_that_cannot_be_written_is_a_finding(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    found = {each.about: each for each in checkup.examine(offline(tmp_path / "file" / "home"))}["disk of the home"]
+    assert (found.state, found.found) == ("broken", f"{tmp_path}/file/home: {tmp_path}/file is not a folder")
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    found = {each.about: each for each in checkup.examine(offline(tmp_path / "home"))}["disk of the home"]
+    assert (found.state, found.found) == ("broken", f"{tmp_path}/home: this user cannot write to it")
+
+
+def test_the_settings_of_the_environment_are_named_without_their_values_and_a_wrong_one_with_the_right_one(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("XINFERENCE_API_KEY", "secret")
+    right = {each.about: each for each in checkup.examine(offline(tmp_path))}["settings"]
+    assert (right.state, "XINFERENCE_API_KEY" in right.found, "secret" in right.found) == ("ok", True, False)
+    monkeypatch.setenv("XINFERENCE_PROT", "1")
+    wrong = {each.about: each for each in checkup.examine(offline(tmp_path))}["settings"]
+    assert (wrong.state, wrong.cost) == ("lack", "XINFERENCE_PROT has no effect; did you mean XINFERENCE_PORT?")
+
+
 def test_a_server_that_requires_a_key_is_recognised(
     canned: Canned, run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

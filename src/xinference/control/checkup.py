@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Literal
 
 from xinference import __version__
-from xinference.config import Settings
+from xinference.config import ENV_PREFIX, Settings, misspelled
 from xinference.engines.registry import ENGINES
 from xinference.environments.environments import Environments
 from xinference.errors import Problem, system_reason
-from xinference.files.disk_space import free_bytes
+from xinference.files.disk_space import free_bytes, nearest_existing
 from xinference.hardware.devices import Host, read_host
 from xinference.hubs.disk_folders import disk_folders
 from xinference.hubs.reachability import reachable
@@ -52,6 +53,7 @@ def examine(settings: Settings) -> list[Finding]:
         *cpu_findings(host),
         *memory_findings(host),
         *gpu_findings(host),
+        *_settings(os.environ),
         *_disk(settings),
         *_hubs(settings),
         *package_findings(),
@@ -103,6 +105,14 @@ def gpu_findings(host: Host) -> Iterator[Finding]:
         yield Finding(f"GPU {gpu.index}", "lack" if split else "ok", found, split)
 
 
+def _settings(env: Mapping[str, str]) -> Iterator[Finding]:
+    """The settings that the environment has, by name, because a value may be a secret."""
+    if given := sorted(name for name, text in env.items() if name.startswith(ENV_PREFIX) and text.strip()):
+        wrong = [f"{name} has no effect; did you mean {setting}?" for name, setting in misspelled(env).items()]
+        found = f"from the environment: {', '.join(given)}"
+        yield Finding("settings", "lack" if wrong else "ok", found, "; ".join(wrong) or None)
+
+
 def _disk(settings: Settings) -> Iterator[Finding]:
     folders = disk_folders(settings)
     for about, path in (("home", folders["home"]), ("cache", folders["cache"])):
@@ -111,6 +121,11 @@ def _disk(settings: Settings) -> Iterator[Finding]:
         except OSError as error:
             found = f"{path} can't be read: {system_reason(error)}"
             yield Finding(f"disk of the {about}", "broken", found, "nothing can be stored in it")
+            continue
+        existing = nearest_existing(path)
+        if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+            reason = "this user cannot write to it" if existing.is_dir() else f"{existing} is not a folder"
+            yield Finding(f"disk of the {about}", "broken", f"{path}: {reason}", "nothing can be stored in it")
             continue
         little = free < LITTLE_DISK
         cost = "a 7B model needs 4 GB in 4 bits, 13.5 GB in 16 bits" if little else None
