@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from tests.deployments.doubles import DIED, World, inbox_of, launch_of, turns
-from tests.deployments.test_deployment import launched
+from tests.deployments.steps import launched
 from xinference.deployments.deployment import Deployment
 from xinference.deployments.messages import RestartDue
 from xinference.deployments.snapshot import Status

@@ -11,7 +11,7 @@ import pytest
 
 from tests.deployments.conftest import world as world
 from tests.deployments.doubles import FakeReplica, World, sized_plan
-from tests.deployments.test_deployment import launched
+from tests.deployments.steps import launched
 from xinference.deployments.adoption import adopt_running
 from xinference.deployments.engine_starter import EngineStarter
 from xinference.deployments.inbox import Inbox
