@@ -11,10 +11,12 @@ import pytest
 from tests.engines.plans import host_of, plan_of, pooling_plan, spec_of
 from tests.support.cases import in_one_test
 from xinference.catalog.models import ModelType
+from xinference.engines.memory_model import Dimensions
 from xinference.engines.registry import all_engines
 from xinference.engines.replica_placement import Placement
 from xinference.engines.transformers.engine import VERSION, Transformers
 from xinference.engines.transformers.memory_model import POOLED_LATER
+from xinference.engines.transformers.server.draft_lengths import MOST_TOKENS
 from xinference.errors import Problem
 from xinference.launch.model_shape import ModelShape
 from xinference.planning.memory import MemoryBudget, size_replica
@@ -136,7 +138,14 @@ def test_a_pooled_model_has_its_own_paths_and_its_type_reaches_the_server(model_
 
 
 @pytest.mark.parametrize(
-    ("model_type", "option"), [("embedding", "lora_modules"), ("rerank", "pooling_type"), ("LLM", "pooling_type")]
+    ("model_type", "option"),
+    [
+        ("embedding", "lora_modules"),
+        ("embedding", "prompt_lookup_num_tokens"),
+        ("rerank", "pooling_type"),
+        ("rerank", "prompt_lookup_num_tokens"),
+        ("LLM", "pooling_type"),
+    ],
 )
 def test_an_option_without_an_effect_on_the_model_is_refused(model_type: ModelType, option: str) -> None:
     plan = plan_of() if model_type == "LLM" else pooling_plan(model_type)
@@ -148,6 +157,25 @@ def test_a_pooling_is_checked_by_its_name() -> None:
     assert ENGINE.check_options({"pooling_type": "cls"}, {}) == {"pooling_type": "cls"}
     with pytest.raises(Problem, match="--pooling_type is 'best'"):
         ENGINE.check_options({"pooling_type": "best"}, {})
+
+
+@pytest.mark.parametrize("length", [0, 1, 64])
+def test_the_length_of_drafts_reaches_the_server(length: int) -> None:
+    options = ENGINE.check_options({"prompt_lookup_num_tokens": length}, {})
+    assert options == {"prompt_lookup_num_tokens": length}
+
+
+@pytest.mark.parametrize("length", [-1, 65])
+def test_a_length_of_drafts_beyond_the_limits_is_refused(length: int) -> None:
+    with pytest.raises(Problem, match=f"--prompt_lookup_num_tokens is {length}, and must be a number from 0"):
+        ENGINE.check_options({"prompt_lookup_num_tokens": length}, {})
+
+
+def test_the_plan_has_the_scores_of_a_step_with_drafts() -> None:
+    dims = Dimensions(vocab=150_000, hidden=1024, longest=1)
+    scores = MOST_TOKENS * 4 * 150_000
+    assert scores <= ENGINE.memory.cpu_later(dims) < scores + (1 << 20)
+    assert ENGINE.memory.cuda_overhead(dims) > scores + (700 << 20)
 
 
 def test_a_pooled_model_needs_no_cache_and_memory_for_one_group() -> None:

@@ -65,12 +65,15 @@ OPTIONS = OptionTable(
 )
 #: The forms of tool calls that `server/tools.py` reads, which are one.
 TOOL_FORMS = frozenset({"hermes", "qwen", "qwen25"})
-NO_SPECULATION = "its server computes one token of each sequence at a time."
+NO_SPECULATION = "its server drafts tokens only from equal earlier ones (--prompt_lookup_num_tokens)."
+#: Maximum length of such a draft.
+MOST_LOOKUP = 64
+OF_ANSWERS = frozenset({"chat_template", "default_chat_template_kwargs", "lora_modules", "prompt_lookup_num_tokens"})
 #: Options without a meaning for models of one type.
 OTHER_TYPE = {
     "LLM": frozenset({"pooling_type"}),
-    "embedding": frozenset({"chat_template", "default_chat_template_kwargs", "lora_modules"}),
-    "rerank": frozenset({"chat_template", "default_chat_template_kwargs", "lora_modules", "pooling_type"}),
+    "embedding": OF_ANSWERS,
+    "rerank": OF_ANSWERS | {"pooling_type"},
 }
 DEVICES = ("auto", "cpu", "cuda")
 #: The values of ``pooling_type``, which replaces the pooling in the files of an embedding model.
@@ -138,6 +141,12 @@ class Transformers(LoadsAdapters, ReadsPacked, SetsThinking, WeightsOnly):
         for name in ("context_length", "max_num_seqs"):
             if checked.get(name, 1) < 1:
                 raise Problem(Code.BAD_OPTION, f"--{name} is {checked[name]}, and must be positive.")
+        drafted = checked.get("prompt_lookup_num_tokens", 0)
+        if not 0 <= drafted <= MOST_LOOKUP:
+            cause = (
+                f"--prompt_lookup_num_tokens is {drafted}, and must be a number from 0 (no drafts) to {MOST_LOOKUP}."
+            )
+            raise Problem(Code.BAD_OPTION, cause)
         if checked.get("device", "auto") not in DEVICES:
             raise Problem(
                 Code.BAD_OPTION, f"--device is {checked['device']!r}; Transformers accepts {', '.join(DEVICES)}."

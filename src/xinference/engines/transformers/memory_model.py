@@ -10,6 +10,7 @@ import msgspec
 from xinference.engines.memory_model import Dimensions, MemoryModel
 from xinference.engines.torch_memory import CHUNK, TorchLoadedShape
 from xinference.engines.transformers.packings import UNPACKED
+from xinference.engines.transformers.server.draft_lengths import MOST_TOKENS as DRAFT_TOKENS
 from xinference.engines.transformers.server.image_limits import DECODED_BYTES, MAX_PIXELS, MAX_TOKENS
 from xinference.engines.transformers.server.length_groups import GPU_LIMITS, cpu_limits
 from xinference.engines.transformers.server.vision_architectures import WITH_IMAGES
@@ -26,10 +27,10 @@ POOLED_LATER = 72 * MIB
 
 
 def cuda_overhead(dims: Dimensions) -> int:
-    """Bytes of CUDA's context, of the longest prompt's activations (8 rows of 16 bits), and of the last logits."""
+    """Bytes of CUDA's context, of the longest prompt's activations (8 rows of 16 bits), and of a step's logits."""
     if dims.pooled:
         return int(0.7 * GIB) + max(dims.longest, GPU_LIMITS.most_tokens) * POOLED_ROWS * 2 * dims.hidden
-    return int(0.7 * GIB) + dims.longest * 8 * 2 * dims.hidden + 16 * 4 * dims.vocab + _tower(dims, 2)
+    return int(0.7 * GIB) + dims.longest * 8 * 2 * dims.hidden + DRAFT_TOKENS * 4 * dims.vocab + _tower(dims, 2)
 
 
 def cpu_overhead(dims: Dimensions) -> int:
@@ -45,13 +46,15 @@ def cpu_overhead(dims: Dimensions) -> int:
 def cpu_later(dims: Dimensions) -> int:
     """The part of `cpu_overhead` that requests allocate: a prompt's activations with 32 bits, at most a chunk's.
 
+    The logits of a step with drafts have 32 bits for each token of the step and of the vocabulary.
     An embedding model and a reranker compute a whole group of inputs, or one longer input, at the same time.
     """
     if dims.pooled:
         group = max(dims.longest, cpu_limits(dims.hidden).most_tokens) * POOLED_ROWS * 4 * dims.hidden
         return group + POOLED_LATER
     decoded = MAX_PIXELS * DECODED_BYTES if dims.vision_elements else 0
-    return min(dims.longest, CHUNK) * 4 * 4 * dims.hidden + _tower(dims, 4) + decoded
+    logits = DRAFT_TOKENS * 4 * dims.vocab
+    return min(dims.longest, CHUNK) * 4 * 4 * dims.hidden + logits + _tower(dims, 4) + decoded
 
 
 def _tower(dims: Dimensions, width: int) -> int:

@@ -9,7 +9,7 @@ POLICY = OptionPolicy(
     engine="Transformers",
     allowed=names("""
         attn_implementation chat_template context_length default_chat_template_kwargs device lora_modules max_num_seqs
-        pooling_type quantization_config torch_dtype
+        pooling_type prompt_lookup_num_tokens quantization_config torch_dtype
     """),
     reserved=names("host port api_key model_path uid"),
     refused={},

@@ -8,6 +8,7 @@ are computed together, padded at their ends; a long one is computed alone, some 
 from __future__ import annotations
 
 import contextlib
+import time
 import traceback
 from collections import deque
 from collections.abc import Iterator
@@ -16,10 +17,12 @@ from typing import Any
 import torch
 
 from .cache import RowCache, Step
-from .constraints import ConstraintError
 from .loading import LoadedModel
+from .masks import attention_mask
 from .sampling import token_logprob
-from .sequence import Sequence
+from .sequence import Sequence, common_length
+from .speculation import Speculation
+from .token_choice import extend
 from .vision_tower import PartOfImages, encode_images, end_of_block, part_of_images
 
 #: Maximum prompt tokens between two decoding steps: more would stall running streams.
@@ -33,10 +36,11 @@ AXES = 3
 class Batch:
     """The sequences that are computed together: all of one adapter, or of the base model."""
 
-    def __init__(self, loaded: LoadedModel, adapter: str | None) -> None:
+    def __init__(self, loaded: LoadedModel, adapter: str | None, most_drafted: int) -> None:
         self.adapter = adapter
         self.generated = 0
         """Tokens, for the metrics."""
+        self.speculation = Speculation(most_drafted)
         self._loaded = loaded
         # One position more than the longest prompt: the first token of its answer is never fed back.
         self._cache = RowCache(loaded.layers, loaded.context_length + 1)
@@ -130,7 +134,7 @@ class Batch:
             return
         best, length = -1, SHARED_TOKENS - 1
         for source, other in enumerate(self._decoding):
-            common = _common(sequence.content[:-1], other.content[: other.computed])
+            common = common_length(sequence.content[:-1], other.content[: other.computed])
             if common > length:
                 best, length = source, common
         if best >= 0:
@@ -166,7 +170,9 @@ class Batch:
         first_row = len(self._decoding)
         self._decoding += group
         places = [-1 if whole else last.index(len(part) - 1) for part in parts]
-        self._choose([logits[i, place] for i, place in enumerate(places)], first_row)
+        scores = [logits[i, place][None] for i, place in enumerate(places)]
+        likeliest = torch.cat(scores).argmax(-1)[:, None].tolist()
+        self._extend(scores, likeliest, [[] for _ in group], first_row)
         return width * len(group)
 
     def _note_prompt(self, sequence: Sequence, logits: torch.Tensor, start: int) -> None:
@@ -209,41 +215,44 @@ class Batch:
     # -- decoding -------------------------------------------------------------------------------------------
 
     def _decode(self) -> None:
-        device = self._loaded.device
-        last = torch.tensor([s.tokens[-1] for s in self._decoding], device=device)
-        positions = torch.tensor([s.computed for s in self._decoding], device=device)
+        """Compute the last token of each sequence, and its draft, if there is one.
+
+        A shorter row repeats its last token at the same place, which writes the same keys and values again. Those of
+        a wrong draft lie after the computed positions: they are masked, and overwritten later.
+        """
+        device, began = self._loaded.device, time.monotonic()
+        drafts = self.speculation.propose(self._decoding)
+        width = 1 + max(map(len, drafts))
+        parts = [[s.tokens[-1], *draft] for s, draft in zip(self._decoding, drafts, strict=True)]
+        tokens = torch.tensor([part + part[-1:] * (width - len(part)) for part in parts], device=device)
+        places = [
+            [s.computed + min(i, len(d)) for i in range(width)] for s, d in zip(self._decoding, drafts, strict=True)
+        ]
+        positions = torch.tensor(places, device=device)
         shown = None
         if any(s.position_offset for s in self._decoding):
             offsets = torch.tensor([s.position_offset for s in self._decoding], device=device)
-            shown = (positions + offsets)[None, :, None].expand(AXES, -1, -1)
-        logits = self._forward(last[:, None], positions[:, None], first_row=0, shown=shown)
+            shown = (positions + offsets[:, None]).expand(AXES, -1, -1)
+        logits = self._forward(tokens, positions, first_row=0, shown=shown, keep=0)
+        likeliest = logits.argmax(-1).tolist()
+        self.speculation.note_step(len(parts), width, time.monotonic() - began)
         for sequence in self._decoding:
             sequence.computed += 1
-        self._choose(list(logits[:, -1]))
+        self._extend(list(logits), likeliest, drafts)
 
-    def _choose(self, rows: list[torch.Tensor], first_row: int = 0) -> None:
-        """Sample one token for each of these rows of scores; sequences that have ended are removed."""
+    def _extend(
+        self, scores: list[torch.Tensor], likeliest: list[list[int]], drafts: list[list[int]], first_row: int = 0
+    ) -> None:
+        """Choose the next tokens of these rows by their scores; sequences that have ended are removed."""
         ended = []
-        self.generated += len(rows)
-        likeliest = torch.stack(rows).argmax(-1).tolist()
-        for row, (logits, best) in enumerate(zip(rows, likeliest, strict=True), first_row):
+        for row, draft in enumerate(drafts, first_row):
             sequence = self._decoding[row]
-            if sequence.constraint is None and sequence.sampler.is_greedy:
-                token, logprob = best, None
-            else:
-                scores = logits.float()
-                try:
-                    allowed = sequence.constraint.allowed_tokens() if sequence.constraint else None
-                except ConstraintError:
-                    traceback.print_exc()
-                    sequence.fail("constraint")  # the others continue
-                    ended.append(row)
-                    continue
-                token = sequence.sampler.choose(scores, allowed)
-                alternatives = sequence.sampler.params.logprobs
-                logprob = None if alternatives is None else token_logprob(scores, token, alternatives)
-            if sequence.take(token, logprob):
+            before = len(sequence.tokens)
+            if extend(sequence, scores[row - first_row], likeliest[row - first_row], draft):
                 ended.append(row)
+            chosen = sequence.tokens[before:]
+            self.generated += len(chosen)
+            self.speculation.note_tokens(sequence, draft, chosen)
         for row in reversed(ended):
             self._remove(row)
 
@@ -270,7 +279,7 @@ class Batch:
         answer = self._loaded.model(
             input_ids=tokens,
             position_ids=positions if shown is None else shown,
-            attention_mask=self._mask(positions, length, images.blocks if images else None),
+            attention_mask=attention_mask(self._loaded, positions, length, images.blocks if images else None),
             past_key_values=self._cache,
             use_cache=True,
             logits_to_keep=keep,
@@ -278,39 +287,6 @@ class Batch:
         )
         logits: torch.Tensor = answer.logits.to(self._loaded.device)
         return logits
-
-    def _mask(self, positions: torch.Tensor, length: int, blocks: list[int] | None = None) -> Any:
-        """Additive mask `[row, 1, position, seen]`: 0 where a position attends, the minimum value elsewhere.
-
-        `blocks` are the numbers of the images at all positions: an image's positions attend to each other.
-        """
-        seen = torch.arange(length, device=positions.device)
-        queries = positions[:, None, :, None]
-        visible, inside = seen <= queries, None
-        if blocks is not None:
-            numbers = torch.tensor(blocks, device=positions.device)
-            of_queries = numbers[positions][:, None, :, None]
-            inside = (of_queries == numbers) & (of_queries >= 0)
-            visible = visible | inside
-        window = self._loaded.window
-        if window is None:
-            return self._additive(visible)
-        near = visible & (seen > queries - window)
-        near = self._additive(near if inside is None else near | inside)
-        if not self._loaded.mixed_layers:
-            return near
-        return {"full_attention": self._additive(visible), "sliding_attention": near}
-
-    def _additive(self, visible: torch.Tensor) -> torch.Tensor:
-        dtype = self._loaded.dtype
-        return torch.zeros(visible.shape, dtype=dtype, device=visible.device).masked_fill_(
-            ~visible, torch.finfo(dtype).min
-        )
-
-
-def _common(one: list[int], other: list[int]) -> int:
-    """Length of the common prefix."""
-    return next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
 
 
 @contextlib.contextmanager

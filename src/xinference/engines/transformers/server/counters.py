@@ -15,3 +15,6 @@ class Counters:
     running: int = 0
     waiting: int = 0
     compute_seconds: float = 0.0
+    # The names are those of vLLM's metrics.
+    spec_decode_num_draft_tokens: int = 0
+    spec_decode_num_accepted_tokens: int = 0

@@ -8,15 +8,16 @@ from .batching import Batch
 from .compute_thread import ComputeThread
 from .loading import LoadedModel
 from .sequence import Sequence
+from .speculation import MOST_DRAFTED
 
 
 class Scheduler(ComputeThread[Sequence]):
     """Generates text: batches of sequences, one for the model and one for each adapter."""
 
-    def __init__(self, loaded: LoadedModel, most_sequences: int) -> None:
+    def __init__(self, loaded: LoadedModel, most_sequences: int, most_drafted: int = MOST_DRAFTED) -> None:
         super().__init__()
         self._most_sequences = most_sequences
-        self._batches = {name: Batch(loaded, name) for name in (None, *loaded.adapters)}
+        self._batches = {name: Batch(loaded, name, most_drafted) for name in (None, *loaded.adapters)}
 
     @property
     def _is_busy(self) -> bool:
@@ -45,3 +46,5 @@ class Scheduler(ComputeThread[Sequence]):
         self.counters.running = sum(map(len, batches))
         self.counters.waiting = sum(batch.waiting for batch in batches)
         self.counters.generated_tokens = sum(batch.generated for batch in batches)
+        self.counters.spec_decode_num_draft_tokens = sum(batch.speculation.drafted for batch in batches)
+        self.counters.spec_decode_num_accepted_tokens = sum(batch.speculation.accepted for batch in batches)

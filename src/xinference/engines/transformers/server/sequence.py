@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from .constraints import Constraint
+from .drafts import Drafter
 from .prompt_images import PromptImages
 from .sampling import Sampler, TokenLogprob
 from .text import Detokenizer, StopStrings
@@ -59,6 +60,8 @@ class Sequence:
     """The number that is added to a place after the prompt to get its position."""
     content: list[int] = field(default_factory=list)
     """The tokens, with a key of the images in place of the tokens that stand for them."""
+    drafter: Drafter | None = None
+    """Predicts the next tokens, from the first step of decoding on; None: there are no drafts."""
 
     def __post_init__(self) -> None:
         self.prompt_length = len(self.tokens)
@@ -124,3 +127,8 @@ class Sequence:
     def _remaining_text(self) -> str:
         text = self.stops.add(self.detokenizer.finish())
         return text if self.stops.found else text + self.stops.finish()
+
+
+def common_length(one: list[int], other: list[int]) -> int:
+    """Length of the common prefix."""
+    return next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))

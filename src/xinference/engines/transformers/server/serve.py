@@ -75,9 +75,11 @@ def _load_generating(params: dict[str, Any]) -> tuple[Any, CommonRoutes]:
     from .app import ModelRoutes
     from .loading import load
     from .scheduler import Scheduler
+    from .speculation import MOST_DRAFTED
 
     loaded = load(params)
-    scheduler = Scheduler(loaded, params.get("max_num_seqs") or DEFAULT_SEQUENCES)
+    most_drafted = params.get("prompt_lookup_num_tokens", MOST_DRAFTED)
+    scheduler = Scheduler(loaded, params.get("max_num_seqs") or DEFAULT_SEQUENCES, most_drafted)
     scheduler.start()
     return loaded, ModelRoutes(loaded, params["uid"], scheduler)
 
