@@ -224,7 +224,7 @@ def test_a_message_that_is_not_sent_outlasts_a_reload(home: ScriptedHome, open_p
     page, _ = open_page(home, f"#/chat?model={uid}")
     page.get_by_label("Message", exact=True).fill("Half a quest")
     page.reload()
-    page.wait_for_function("document.querySelector('form.ask textarea')?.value === 'Half a quest'")
+    page.wait_for_function("() => document.querySelector('form.ask textarea')?.value === 'Half a quest'")
 
 
 def test_a_double_click_on_branch_makes_one_chat(home: ScriptedHome, open_page: Open) -> None:

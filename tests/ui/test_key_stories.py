@@ -55,6 +55,52 @@ def test_a_key_is_changed_limited_and_revoked_under_an_open_page(own_home: Scrip
     page.get_by_role("heading", name="Log in").wait_for()
 
 
+def test_two_browsers_change_one_key_and_none_undoes_the_change_of_the_other(
+    own_home: ScriptedHome, open_page: Open
+) -> None:
+    owner = create_key(own_home, "owner", "use", "manage")
+    create_key(own_home, "shared", "use", "monitor")
+    pages = []
+    for _ in range(2):
+        page, watch = open_page(own_home, "#/keys")
+        watch.expected += ["status of 401", "status of 400"]
+        page.get_by_label("Key", exact=True).fill(owner)
+        page.get_by_role("button", name="Log in").click()
+        page.get_by_role("row", name=re.compile("^shared")).get_by_role("button", name="Change").click()
+        page.locator("td.form").get_by_text("Models, limits and priority").click()
+        pages.append(page)
+    first, second = pages
+    first.locator("td.form").get_by_label("Requests per minute").fill("7")
+    first.locator("td.form").get_by_label("Requests per minute").press("Enter")
+    first.get_by_role("row", name=re.compile("^shared.*7 requests.min")).wait_for()
+    second.locator("td.form").get_by_label("Concurrent requests").fill("1")
+    second.locator("td.form").get_by_role("button", name="Change").click()
+    second.get_by_role("row", name=re.compile("^shared.*7 requests.min, 1 concurrent request ")).wait_for()
+    listed = httpx2.get(f"{own_home.url}/v1/keys", headers={"Authorization": f"Bearer {owner}"}).json()
+    assert [sorted(each["scopes"]) for each in listed if each["name"] == "shared"] == [["monitor", "use"]]
+    # One of them revokes the key while the other changes it.
+    second.get_by_role("row", name=re.compile("^shared")).get_by_role("button", name="Change").click()
+    first.get_by_role("row", name=re.compile("^shared")).get_by_role("button", name="Revoke").click()
+    first.get_by_role("row", name=re.compile("^shared.*revoked")).wait_for()
+    second.locator("td.form").get_by_label("Name", exact=True).fill("renamed")
+    second.locator("td.form").get_by_role("button", name="Change").click()
+    second.get_by_role("alert").wait_for()
+    second.get_by_role("row", name=re.compile("^shared.*revoked")).wait_for()
+
+
+def test_escape_leaves_the_change_of_a_key(own_home: ScriptedHome, open_page: Open) -> None:
+    page, watch = open_page(own_home, "#/keys")
+    page.get_by_role("button", name="Create").and_(page.locator(":enabled")).wait_for()
+    page.get_by_label("Name", exact=True).fill("mine")
+    page.keyboard.press("Enter")
+    page.get_by_role("button", name="Change").click()
+    page.locator("td.form").get_by_label("Name", exact=True).fill("other")
+    page.keyboard.press("Escape")
+    page.locator("td.form").wait_for(state="detached")
+    page.get_by_role("row", name=re.compile("^mine")).wait_for()
+    assert watch.unexpected() == []
+
+
 def test_a_browser_is_logged_in_to_two_servers_on_two_ports(
     own_home: ScriptedHome, open_page: Open, tmp_path: Path
 ) -> None:

@@ -65,7 +65,7 @@ def test_an_on_demand_model_is_pinned_while_it_runs(home: ScriptedHome, open_pag
     change.click()
     page.get_by_label("Do not unload the model for another one").focus()
     page.keyboard.press("Escape")
-    page.wait_for_function("document.activeElement?.getAttribute('aria-expanded') === 'false'")
+    page.wait_for_function("() => document.activeElement?.getAttribute('aria-expanded') === 'false'")
     change.click()
     page.get_by_label("Do not unload the model for another one").check()
     page.get_by_label("Unload after idle seconds (0: never)").fill("0")

@@ -61,6 +61,20 @@ def test_the_login_says_that_the_key_of_the_session_was_revoked(own_home: Script
     page.get_by_text("其密钥已被吊销。").wait_for()
 
 
+def test_the_login_says_that_the_session_has_ended_after_a_restart_that_forgot_why(
+    own_home: ScriptedHome, open_page: Open
+) -> None:
+    page, _ = open_page_with_key(own_home, open_page)
+    assert own_home.cli("keys", "revoke", "guest").returncode == 0
+    page.get_by_text("Your session has ended: its key was revoked.").wait_for()
+    page.goto("about:blank")
+    own_home.kill()
+    own_home.start()
+    page.goto(f"{own_home.url}/ui/")
+    page.get_by_role("heading", name="Log in").wait_for()
+    page.get_by_text("Your session has ended").wait_for()
+
+
 def test_a_first_visit_gives_no_reason_and_an_old_link_gives_its_own(own_home: ScriptedHome, open_page: Open) -> None:
     created(own_home, "owner", "use", "manage")
     page, watch = open_page(own_home)

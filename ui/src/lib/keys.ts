@@ -41,6 +41,15 @@ export function fieldsOf(key: Key | null): KeyFields {
   return { name: key?.name ?? '', scope, models: key?.models ?? [], expires: key ? '' : 'never', limits, priority: key?.priority ?? 'normal' };
 }
 
+/**
+ * The fields of a key's form that a person has changed, as the server takes them: what another one has changed meanwhile, or
+ * what the form cannot show, stays.
+ */
+export function changesOf(key: Key, fields: KeyFields): Record<string, unknown> {
+  const before = bodyOf(fieldsOf(key), true);
+  return Object.fromEntries(Object.entries(bodyOf(fields, true)).filter(([name, value]) => JSON.stringify(value) !== JSON.stringify(before[name])));
+}
+
 /** The body of the request that makes the key, or with `isChange` changes it. */
 export function bodyOf(fields: KeyFields, isChange: boolean): Record<string, unknown> {
   const limits = LIMITS.map((name) => [name, fields.limits[name] ? Number(fields.limits[name]) : null] as const);
