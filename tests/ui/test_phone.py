@@ -39,7 +39,7 @@ def enter(page: Page, name: str) -> None:
     page.get_by_role("navigation", name="Pages").get_by_role("link", name=name).click()
 
 
-@pytest.mark.parametrize("width", [360, 390])
+@pytest.mark.parametrize("width", [320, 390])
 @pytest.mark.parametrize(("theme", "language"), [("light", "en"), ("dark", "zh")])
 def test_nothing_is_wider_than_a_phone(
     home: ScriptedHome, open_page: Open, width: int, theme: str, language: str

@@ -19,3 +19,10 @@ test('each text has its Chinese, with the same values', () => {
   const values = (text: string): string[] => (text.match(/\{\w+\}/g) ?? []).sort();
   expect(Object.entries(zh).filter(([en, words]) => values(en).join() !== values(words).join())).toEqual([]);
 });
+
+test('the states of models and the stages of launches have their Chinese', () => {
+  const source = readFileSync(join(SOURCE, 'parts/State.svelte'), 'utf8');
+  const found = [...source.matchAll(/^ {4}\w+: '([^']+)',$/gm)].map((match) => match[1] as string);
+  expect(found.length).toBeGreaterThan(15);
+  expect(found.filter((text) => !(text in zh))).toEqual([]);
+});
