@@ -99,6 +99,18 @@ def test_the_request_that_overruns_the_tokens_is_let_through_and_the_next_one_wa
     assert taken(limits, key, START + 1 + wait) is None
 
 
+@pytest.mark.parametrize("at", [0.0, 0.5, 30.0, 59.9])
+@pytest.mark.parametrize(("earlier", "spent"), [(0, 100), (100, 0), (50, 50), (200, 0), (0, 101)])
+def test_the_wait_for_tokens_is_enough_also_if_exactly_the_limit_is_spent(at: float, earlier: int, spent: int) -> None:
+    limits, key = Limits(), replace(KEY, tokens_per_minute=100)
+    limits.spend_tokens(key, earlier, START - 60)
+    limits.spend_tokens(key, spent, START + at)
+    wait = taken(limits, key, START + at)
+    if wait is not None:
+        assert taken(limits, key, START + at + wait) is None
+        assert wait == 1 or taken(limits, key, START + at + wait - 1.1) is not None
+
+
 @given(
     limit=st.integers(1, 50), steps=st.lists(st.floats(0, 30, allow_nan=False), max_size=200), begin=st.floats(0, 1e6)
 )

@@ -19,6 +19,8 @@ from xinference.protocol.errors import Refusal
 from xinference.routing.table import Route
 
 WINDOW_SECONDS = 60.0
+#: How far below the limit the tokens have to be for the next request: at the limit itself, it is refused.
+BELOW = 0.01
 #: Minimum number of counts before expired ones are removed.
 MIN_SWEEP = 256
 
@@ -98,7 +100,8 @@ class Limits:
             spent = self._meter.read(f"tokens {key.key_id}", minute)
             # Tokens are counted after the answer, so one request may overshoot the limit.
             if spent_in_window(spent, now) >= key.tokens_per_minute:
-                raise _too_many(key, f"{key.tokens_per_minute} tokens", wait_seconds(spent, now, key.tokens_per_minute))
+                wait = wait_seconds(spent, now, key.tokens_per_minute - BELOW)
+                raise _too_many(key, f"{key.tokens_per_minute} tokens", wait)
         if key.requests_per_minute is not None:
             spent = self._meter.read(f"requests {key.key_id}", minute)
             before_this = key.requests_per_minute - 1

@@ -34,7 +34,14 @@ from xinference.process.memory import raise_oom_score
 from xinference.process.memory_watch import MemoryWatch, OomWatch
 from xinference.process.owner import Owner
 from xinference.process.scratch import make_scratch, remove_scratch
-from xinference.process.tree import become_subreaper, descendants, die_with_parent, frees_shared_memory, kill
+from xinference.process.tree import (
+    become_subreaper,
+    descendants,
+    die_with_parent,
+    frees_shared_memory,
+    kill,
+    signal_name,
+)
 
 #: Time for the engine's children to exit after the engine, in seconds. Python's multiprocessing has helper processes
 #: that free shared memory in this time; if killed at once, they would leak it.
@@ -316,7 +323,7 @@ class Keeper:
         killed = code == -signal.SIGKILL and not self._stop_requested and self._excess is None
         self._exit = {
             "code": code if code >= 0 else None,
-            "signal": _signal_name(-code) if code < 0 else None,
+            "signal": signal_name(-code) if code < 0 else None,
             "log_tail": self._log.tail(),
             "ran_seconds": self._ended_at - self._started,
             "asked_for": self._stop_requested,
@@ -356,13 +363,6 @@ class Keeper:
 def _prepare_child(parent: int) -> None:
     die_with_parent(parent)
     raise_oom_score()
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"
 
 
 def main() -> None:

@@ -23,6 +23,7 @@ from xinference.errors import Problem, system_reason
 from xinference.process.command import EngineCommand
 from xinference.process.leftovers import KEEPER_VARIABLE
 from xinference.process.probe import Endpoint
+from xinference.process.tree import signal_name
 
 _MESSAGE_LIMIT = 16 * 1024 * 1024
 
@@ -130,7 +131,12 @@ class KeeperProcess:
             except OSError:
                 await asyncio.sleep(0.01)
         status = self._process.poll()
-        cause = f"ended with status {status}" if status is not None else f"did not answer within {seconds:g} seconds"
+        if status is None:
+            cause = f"did not answer within {seconds:g} seconds"
+        elif status < 0:
+            cause = f"was killed by {signal_name(-status)}"
+        else:
+            cause = f"ended with status {status}"
         raise Problem(Code.KEEPER_FAILED, f"The engine's keeper {cause}.", stage="start", log_tail=self.stderr_tail())
 
     def runs(self) -> bool:

@@ -78,3 +78,11 @@ def _exists(target: int) -> bool:
     except PermissionError:  # macOS reports this for a group of zombies
         return False
     return True
+
+
+def signal_name(number: int) -> str:
+    """The name of a signal, such as ``SIGTERM``."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
