@@ -12,7 +12,7 @@ from xinference.engines.options import lora
 from xinference.engines.options.online_quantization import OnlineQuantization
 from xinference.engines.options.option_table import OptionTable
 from xinference.engines.options.parsers import Parsers
-from xinference.engines.options.reasoning import read_reasoning
+from xinference.engines.options.reasoning import read_reasoning, without_reasoning
 from xinference.engines.shared_parts import (
     LoadsAdapters,
     ReadsPacked,
@@ -24,6 +24,12 @@ from xinference.launch.request import LaunchRequest
 
 #: The reasoning parser of a launch whose reasoning stays in the answer.
 NO_PARSER = ""
+
+
+def drop_no_parser(settings: dict[str, Any]) -> None:
+    """Remove the reasoning parser of a launch whose reasoning stays in the answer: the engine has no name for none."""
+    if settings.get("reasoning_parser") == NO_PARSER:
+        del settings["reasoning_parser"]
 
 
 class ParserEngine(LoadsAdapters, ReadsPacked, SetsThinking, WeightsOnly):
@@ -44,7 +50,7 @@ class ParserEngine(LoadsAdapters, ReadsPacked, SetsThinking, WeightsOnly):
         return self.options.open_kinds
 
     def check_options(self, options: Mapping[str, Any], known: Mapping[str, str]) -> dict[str, Any]:
-        checked = self.options.check(self.own_options(options))
+        checked = self.options.check(self.own_options(without_reasoning(options)))
         if read_reasoning(options, "reasoning_parser") is False:
             checked["reasoning_parser"] = NO_PARSER
         if (name := self.adapters_option) in checked:

@@ -28,3 +28,8 @@ def read_reasoning(options: Mapping[str, Any], own: str) -> bool | None:
     if options.get(own) is not None:
         raise Problem(Code.BAD_OPTION, f"--{NAME} and --{own} set the same.", hint="Pass only one of them.")
     return value
+
+
+def without_reasoning(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of a launch without `NAME`."""
+    return {name: value for name, value in options.items() if name != NAME}

@@ -14,7 +14,7 @@ from xinference.engines.options import lora
 from xinference.engines.options.option_table import OptionTable
 from xinference.engines.options.thinking import ThinkingOption
 from xinference.engines.options.value_rules import is_template
-from xinference.engines.parser_engine import NO_PARSER, ParserEngine
+from xinference.engines.parser_engine import ParserEngine, drop_no_parser
 from xinference.engines.replica_placement import (
     TORCH_CACHES,
     Placement,
@@ -155,8 +155,7 @@ class SGLang(ParserEngine):
             **_sizing_options(plan.sizing),
             **_rank_options(placement.rank),
         }
-        if settings.get("reasoning_parser") == NO_PARSER:
-            del settings["reasoning_parser"]
+        drop_no_parser(settings)
         if modules := self.adapters(plan):
             settings |= {"lora_paths": lora.words(modules), "enable_lora": True}
         return settings

@@ -13,7 +13,7 @@ from xinference.engines.options import lora
 from xinference.engines.options.option_table import OptionTable
 from xinference.engines.options.thinking import ThinkingOption
 from xinference.engines.options.value_rules import literal_template
-from xinference.engines.parser_engine import NO_PARSER, ParserEngine
+from xinference.engines.parser_engine import ParserEngine, drop_no_parser
 from xinference.engines.replica_placement import (
     TORCH_CACHES,
     Placement,
@@ -183,8 +183,7 @@ class VLLM(ParserEngine):
             **_sizing_options(plan.sizing, generates=plan.version.family.model_type == "LLM"),
             **_rank_options(placement),
         }
-        if settings.get("reasoning_parser") == NO_PARSER:
-            del settings["reasoning_parser"]
+        drop_no_parser(settings)
         if modules := self.adapters(plan):
             settings |= {"lora_modules": lora.words(modules), "enable_lora": True}
             settings.setdefault("max_loras", len(modules))

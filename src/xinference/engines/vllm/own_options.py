@@ -9,7 +9,6 @@ from typing import Any
 
 from xinference.engines.base import ExtraWeightFile
 from xinference.engines.draft_weights import draft_weights
-from xinference.engines.options import reasoning
 from xinference.engines.options.speculation import read_speculation, refuse_both, without_speculation
 
 #: vLLM's method for a draft model that was made for the model, and for the model's own layers.
@@ -27,7 +26,6 @@ def own_options(options: Mapping[str, Any]) -> dict[str, Any]:
         Problem: 400 ``bad_option``.
     """
     own = without_speculation(options)
-    own.pop(reasoning.NAME, None)
     speculation = read_speculation(options)
     if speculation is None:
         return own
