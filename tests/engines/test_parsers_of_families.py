@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import msgspec
 import pytest
 
-from tests.engines.plans import launch_of
+from tests.engines.plans import launch_of, plan_of
 from tests.support.cases import in_one_test
 from xinference.catalog.models import ModelFamily
 from xinference.catalog.registry import builtin_families
@@ -90,3 +93,39 @@ def test_every_name_in_the_tables_is_one_of_the_engine(parsers: object) -> None:
     assert set(parsers.aliases.values()) | {parsers.schema_parser} <= parsers.known_tools
     named = {*parsers.reasoning.values(), *parsers.reasoning_of_form.values(), *parsers.reasoning_of_tags.values()}
     assert named | {parsers.tagged, parsers.tagged_hybrid} <= parsers.known_reasoning
+
+
+TAGS = ("<think>", "</think>")
+
+
+@in_one_test(
+    ("changes", "tools", "reasoning"),
+    [
+        ({"tool_parser": "mistral"}, ("mistral", "mistral"), (None, None)),
+        ({"tool_parser": "qwen"}, ("hermes", "qwen25"), (None, None)),
+        ({"tool_parser": "llama3"}, ("llama3_json", "llama3"), (None, None)),
+        ({"tool_parser": "unheard-of"}, (None, None), (None, None)),
+        (
+            {"model_ability": ("chat", "reasoning"), "reasoning_tags": TAGS},
+            (None, None),
+            ("deepseek_r1", "deepseek-r1"),
+        ),
+        (
+            {"model_ability": ("chat", "hybrid", "reasoning"), "reasoning_tags": TAGS},
+            (None, None),
+            ("qwen3", "qwen3"),
+        ),
+        ({"model_ability": ("chat", "reasoning"), "reasoning_tags": ("[", "]")}, (None, None), (None, None)),
+        ({"model_ability": ("chat",), "reasoning_tags": TAGS}, (None, None), (None, None)),
+    ],
+)
+def test_a_registered_model_names_its_parsers_itself(
+    changes: dict[str, Any], tools: tuple[str | None, ...], reasoning: tuple[str | None, ...]
+) -> None:
+    """`tools` and `reasoning`: the parsers of vLLM and of SGLang."""
+    family = msgspec.structs.replace(plan_of().version.family, **changes)
+    both = (VLLM, SGLANG)
+    assert tuple(parsers.tool_parser(family) for parsers in both) == tools
+    assert tuple(parsers.reasoning_parser(family) for parsers in both) == reasoning
+    for parsers in both:
+        assert set(parsers.aliases.values()) | {parsers.schema_parser} <= parsers.known_tools

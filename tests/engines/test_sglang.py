@@ -9,19 +9,16 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
 
 from tests.engines.plans import host_of, plan_of, spec_of, value_of
 from tests.environments.newest import newest_spec
-from tests.support.cases import in_one_test
 from xinference.engines.replica_placement import (
     Placement,
     Rank,
 )
 from xinference.engines.sglang.engine import OPTIONS, PROGRAM, SGLang
 from xinference.engines.sglang.packings import VERSION
-from xinference.engines.sglang.parsers import PARSERS
 from xinference.engines.sglang.server import complete
 from xinference.errors import Problem
 from xinference.process.command import EngineCommand, ProgressProbe
@@ -162,31 +159,6 @@ def test_the_shipped_options_are_those_that_sglangs_parser_has() -> None:
 def test_its_program_imports_nothing_of_ours() -> None:
     ended = subprocess.run([sys.executable, "-I", PROGRAM], capture_output=True, text=True, env={"PATH": ""})
     assert "XINFERENCE_ENGINE_KEY" in ended.stderr
-
-
-@in_one_test(
-    ("changes", "tools", "reasoning"),
-    [
-        ({"tool_parser": "mistral"}, "mistral", None),
-        ({"tool_parser": "qwen"}, "qwen25", None),
-        ({"tool_parser": "llama3"}, "llama3", None),
-        ({"tool_parser": "unheard-of"}, None, None),
-        ({"model_ability": ("chat", "reasoning"), "reasoning_tags": ("<think>", "</think>")}, None, "deepseek-r1"),
-        (
-            {"model_ability": ("chat", "hybrid", "reasoning"), "reasoning_tags": ("<think>", "</think>")},
-            None,
-            "qwen3",
-        ),
-        ({"model_ability": ("chat", "reasoning"), "reasoning_tags": ("[", "]")}, None, None),
-        ({"model_ability": ("chat",), "reasoning_tags": ("<think>", "</think>")}, None, None),
-    ],
-)
-def test_a_registered_model_names_its_parsers_itself(
-    changes: dict[str, Any], tools: str | None, reasoning: str | None
-) -> None:
-    family = msgspec.structs.replace(plan_of().version.family, **changes)
-    assert (PARSERS.tool_parser(family), PARSERS.reasoning_parser(family)) == (tools, reasoning)
-    assert set(PARSERS.aliases.values()) | {PARSERS.schema_parser} <= PARSERS.known_tools
 
 
 def test_its_progress_is_shown_by_its_own_route_which_computes_a_token() -> None:

@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
 
 from tests.engines.plans import AVX2, AVX512, GIB, host_of, plan_of, pooling_plan, spec_of, value_of
@@ -18,7 +17,6 @@ from xinference.engines.replica_placement import (
 )
 from xinference.engines.vllm.engine import VLLM
 from xinference.engines.vllm.packings import VERSION
-from xinference.engines.vllm.parsers import PARSERS
 from xinference.errors import Problem
 from xinference.process.command import EngineCommand, ProgressProbe
 
@@ -224,31 +222,6 @@ def test_its_last_words_are_explained_where_they_are_known(line: str, said: str 
     hint = ENGINE.explain(["INFO starting", line, "more"])
     assert (hint is None) == (said is None)
     assert said is None or said in str(hint)
-
-
-@in_one_test(
-    ("changes", "tools", "reasoning"),
-    [
-        ({"tool_parser": "mistral"}, "mistral", None),
-        ({"tool_parser": "qwen"}, "hermes", None),
-        ({"tool_parser": "llama3"}, "llama3_json", None),
-        ({"tool_parser": "unheard-of"}, None, None),
-        ({"model_ability": ("chat", "reasoning"), "reasoning_tags": ("<think>", "</think>")}, None, "deepseek_r1"),
-        (
-            {"model_ability": ("chat", "hybrid", "reasoning"), "reasoning_tags": ("<think>", "</think>")},
-            None,
-            "qwen3",
-        ),
-        ({"model_ability": ("chat", "reasoning"), "reasoning_tags": ("[", "]")}, None, None),
-        ({"model_ability": ("chat",), "reasoning_tags": ("<think>", "</think>")}, None, None),
-    ],
-)
-def test_a_registered_model_names_its_parsers_itself(
-    changes: dict[str, Any], tools: str | None, reasoning: str | None
-) -> None:
-    family = msgspec.structs.replace(plan_of().version.family, **changes)
-    assert (PARSERS.tool_parser(family), PARSERS.reasoning_parser(family)) == (tools, reasoning)
-    assert set(PARSERS.aliases.values()) | {PARSERS.schema_parser} <= PARSERS.known_tools
 
 
 def test_its_progress_is_shown_by_the_request_that_computes_the_least() -> None:
