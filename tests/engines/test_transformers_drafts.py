@@ -81,6 +81,10 @@ def test_predictions_count_before_a_draft_is_computed() -> None:
     assert many.expected(2) < many.expected(16) < 16
 
 
+def test_a_long_text_without_a_wrong_prediction_is_expected_to_end() -> None:
+    assert 14 < drafter([], [1, 2, 3] * 1000, max_tokens=9999).expected(16) < 16
+
+
 # -- lengths --------------------------------------------------------------------------------------------------------
 
 

@@ -19,6 +19,8 @@ MOST_NEEDED = 64
 MEMORY = 0.95
 #: What is assumed of a new sequence: predictions that were right, and wrong.
 PRIOR_RIGHT, PRIOR_WRONG = 1.0, 1.0
+#: No more than this share of the predictions is expected to be right, however many were.
+MOST_SHARE = 0.99
 #: The share of the time of an answer without drafts that all drafts of its batch may cost it.
 ALLOWED_LOSS = 0.01
 
@@ -83,7 +85,7 @@ class Drafter:
         """The number of right tokens in a draft of this length, on average; 0: the prediction is not trusted."""
         if not self.is_trusted:
             return 0.0
-        share = self._right / (self._right + self._wrong)
+        share = min(MOST_SHARE, self._right / (self._right + self._wrong))
         return share * (1 - share ** min(length, self._room)) / (1 - share)
 
     def can_afford(self, cost: float, length: int) -> bool:
