@@ -424,3 +424,31 @@ def accepts(form: Any, value: Any) -> bool:
     except msgspec.ValidationError:
         return False
     return True
+
+
+TEMPLATES = [
+    ("/apply-template", LLAMA_CPP), ("/apply-template", TRANSFORMERS), ("/tokenize", VLLM), ("/tokenize", TRANSFORMERS),
+]  # fmt: skip
+
+
+@in_one_test(("path", "engine"), TEMPLATES)
+@in_one_test("value", [True, 5, "x", "[]", [], {"tools": []}])
+def test_the_arguments_of_a_template_are_an_object_on_each_path(path: str, engine: str, value: Any) -> None:
+    refusal = refused(engine, path, messages=CHAT["messages"], chat_template_kwargs=value)
+    assert str(refusal.param).startswith("chat_template_kwargs")
+
+
+@in_one_test(("path", "engine"), TEMPLATES)
+def test_a_switch_of_thinking_is_an_argument_of_the_template_on_each_path(path: str, engine: str) -> None:
+    sent = to_engine(engine, path, messages=CHAT["messages"], enable_thinking=False, chat_template_kwargs='{"a": 1}')
+    assert sent["chat_template_kwargs"] == {"enable_thinking": False, "thinking": False, "a": 1}
+    assert "enable_thinking" not in sent
+    assert refused(engine, path, messages=CHAT["messages"], enable_thinking="x").param == "enable_thinking"
+
+
+@in_one_test("name", ["type", "schema", "json_schema"])
+def test_a_format_of_a_message_beside_its_place_is_refused(name: str) -> None:
+    for engine in DIALECTS:
+        fields: dict[str, Any] = {"messages": CHAT["messages"], "max_tokens": 5, "output_config": {name: "json_schema"}}
+        refusal = refused(engine, "/v1/messages", **fields)
+        assert refusal.param == f"output_config.{name}" and refusal.hint == "Send output_config.format."

@@ -64,6 +64,20 @@ def check_format(document: RequestDocument, value: Any, param: str) -> None:
     check_schema(inner.get("schema"), f"{param}.json_schema.schema")
 
 
+def check_format_place(holder: Any, param: str) -> None:
+    """Refuse the members of a format beside its place in this object: the answer would have no format.
+
+    Raises:
+        Refusal: 400, naming the first of them.
+    """
+    if not isinstance(holder, dict) or holder.get("format") is not None:
+        return
+    for name in ("type", "schema", "json_schema"):
+        if holder.get(name) is not None:
+            cause = f"{param}.{name}: it is a member of {param}.format, without which the answer has no format."
+            raise Refusal(Code.INVALID_REQUEST, cause, hint=f"Send {param}.format.", param=f"{param}.{name}")
+
+
 def check_schema(schema: Any, param: str) -> None:
     """Check that there is a schema, which is an object: engines do not apply the schemas `true` and `false`."""
     if schema is None:

@@ -11,6 +11,7 @@ from xinference.engines.dialect import Body
 from xinference.error_codes import Code
 from xinference.gateway.canonical_chats import join_last
 from xinference.gateway.canonical_fields import (
+    check_format_place,
     check_schema,
     invalid,
     named_tool,
@@ -92,6 +93,7 @@ def canonical_messages(document: RequestDocument) -> None:
             raise not_one_of("tool_choice.type", choice.get("type"), TOOL_CHOICES)
     _check_thinking(body.get("thinking"))
     output = body.get("output_config")
+    check_format_place(output, "output_config")
     effort = output.get("effort") if isinstance(output, dict) else None
     if effort is not None and effort not in EFFORTS:
         raise not_one_of("output_config.effort", effort, EFFORTS)

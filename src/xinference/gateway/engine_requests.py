@@ -72,6 +72,8 @@ _GENERATION = ("repetition_penalty", "stop_token_ids", "lora_name", "response_fo
 _UNDECODED = ("guided_json", "response_format")
 #: Those that a common chat may have, and that some engines read under other names.
 _RENAMED = ("repetition_penalty", "stop_token_ids")
+#: Those of a conversation that is only rendered or counted.
+_OF_TEMPLATES = ("enable_thinking", "chat_template_kwargs")
 #: Values that set nothing: -1 is the default of a number that an engine chooses itself.
 _NOTHING: tuple[Any, ...] = (None, "", [], {}, -1)
 
@@ -323,7 +325,11 @@ def _fields_to_rewrite(request: Request) -> dict[str, Any]:
         fields = {} if limit is None else {"truncate_prompt_tokens": limit}
         texts = request.input if isinstance(request.input, list) else []
         return fields | ({"input": texts} if any(isinstance(text, Document) for text in texts) else {})
-    return {"text": request} if isinstance(request, Tokenize) else {}
+    if isinstance(request, (Template, Tokenize)):
+        names = _OF_TEMPLATES if request.messages is not None else ()
+        fields = {name: value for name in names if (value := getattr(request, name)) is not None}
+        return fields if isinstance(request, Template) else {"text": request, **fields}
+    return {}
 
 
 def _is_plain(chat: exact_requests.Chat) -> bool:

@@ -272,6 +272,8 @@ class Tokenize(Request, kw_only=True):
     """Of ``prompt``: add the texts of the tokens as ``token_strs``."""
     tools: list[Tool] | None = None
     """Of ``messages``: the tools of the conversation."""
+    enable_thinking: bool | None = None
+    """Of ``messages``: whether the model thinks, if the chat template has such a switch."""
     chat_template_kwargs: Opaque | str | None = None
     """Of ``messages``: arguments of the chat template."""
 
@@ -293,6 +295,7 @@ class Template(Request, kw_only=True):
     parallel_tool_calls: bool | None = None
     response_format: JsonObject = UNSET
     reasoning_effort: str | None = None
+    enable_thinking: bool | None = None
     chat_template_kwargs: Opaque | str | None = None
 
 

@@ -233,6 +233,13 @@ def test_the_format_of_the_text_is_enforced() -> None:
     assert "response_format" not in chat(text={"format": {"type": "text"}, "verbosity": "low"})
 
 
+@in_one_test("name", ["type", "schema", "json_schema"])
+def test_a_format_beside_its_place_is_refused(name: str) -> None:
+    refusal = refused(text={name: "json_schema"})
+    assert refusal.param == f"text.{name}" and refusal.hint == "Send text.format."
+    assert "response_format" not in chat(text={name: None, "verbosity": "low"})
+
+
 def test_tools_are_functions() -> None:
     grammar = {"type": "grammar", "syntax": "lark", "definition": "start: A"}
     tools = [

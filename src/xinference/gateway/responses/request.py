@@ -8,7 +8,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from xinference.error_codes import Code
-from xinference.gateway.canonical_fields import FORMATS, check_schema, invalid, not_one_of, required, unsupported
+from xinference.gateway.canonical_fields import (
+    FORMATS,
+    check_format_place,
+    check_schema,
+    invalid,
+    not_one_of,
+    required,
+    unsupported,
+)
 from xinference.gateway.part_fields import check_message
 from xinference.gateway.responses.tools import Tools, translate_choice
 from xinference.gateway.text_files import as_text
@@ -166,6 +174,7 @@ def _check_unserved(request: Body) -> None:
 
 
 def _translate_format(chat: Body, text: Any) -> None:
+    check_format_place(text, "text")
     form = text.get("format") if isinstance(text, dict) else None
     if form is None:
         return
