@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import aiohttp
+from tests.support.ports import free_port
 
 from benchmarks.shared_prefixes import KnownCaches, RoundRobin, Traffic, body_of, client, simulate, working_set
 from xinference.engines.llama_cpp.engine import PROGRAM
@@ -164,7 +165,7 @@ async def _run(http: aiohttp.ClientSession, picker: Balancer, targets: tuple[Tar
 @contextlib.contextmanager
 def engines(model: Path, count: int) -> Iterator[tuple[Target, ...]]:
     """Bare llama.cpp servers; their slots are their only cache."""
-    from benchmarks.startup import free_port, wait_for
+    from benchmarks.startup import wait_for
 
     processes, targets = [], []
     for number in range(count):

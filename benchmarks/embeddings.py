@@ -28,7 +28,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.transformers_batching import KEY, call, free_port, running_process
+from tests.support.ports import free_port
+
+from benchmarks.transformers_batching import KEY, call, running_process
 from xinference.engines.transformers.engine import PROGRAM
 
 PEER = """

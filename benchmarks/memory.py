@@ -30,7 +30,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import socket
 import subprocess
 import sys
 import tempfile
@@ -42,6 +41,7 @@ from pathlib import Path
 
 import httpx2
 import psutil
+from tests.support.ports import free_port
 
 from benchmarks.engine_memory import table
 from xinference.catalog.models import ModelFamily, ModelSpec, ModelVersion
@@ -139,13 +139,6 @@ def planned(file: Path, context: int, slots: int) -> SizedPlan:
 
 def unescaped(env: Mapping[str, str]) -> dict[str, str]:
     return {name: value.replace("{ port}", "{port}") for name, value in env.items()}
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def wait_ready(port: int) -> None:

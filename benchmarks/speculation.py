@@ -28,10 +28,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from tests.support.ports import free_port
+
 from benchmarks.shared_beginnings.client import Server
 from benchmarks.shared_beginnings.client import text as random_words
 from benchmarks.shared_beginnings.servers import engine_clock, engine_pid
-from benchmarks.startup import call, free_port, wait_for
+from benchmarks.startup import call, wait_for
 
 WITHOUT = "without"
 #: Maximum seconds of a launch and of an answer.

@@ -14,7 +14,6 @@ import json
 import os
 import re
 import shutil
-import socket
 import statistics
 import subprocess
 import sys
@@ -24,6 +23,8 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
+
+from tests.support.ports import free_port
 
 from xinference.engines.llama_cpp.engine import PROGRAM
 
@@ -176,13 +177,6 @@ def call(url: str, method: str, body: object = None, seconds: float = 60) -> byt
     with urllib.request.urlopen(request, timeout=seconds) as answer:
         content: bytes = answer.read()
         return content
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 if __name__ == "__main__":

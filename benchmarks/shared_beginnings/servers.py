@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -16,6 +15,8 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+from tests.support.ports import free_port
 
 from benchmarks.shared_beginnings.client import Server
 from xinference.catalog.registry import builtin_families
@@ -144,13 +145,6 @@ def engine_clock(pid: int) -> Callable[[], float]:
 def with_present_clock(server: Server) -> Server:
     """The server with the clock of its present engine, if it counted the seconds of an engine."""
     return server if server.clock is time.perf_counter else replace(server, clock=engine_clock(engine_pid(server)))
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port: int = found.getsockname()[1]
-        return port
 
 
 def wait_for(url: str, is_ready: Callable[[Any], bool], seconds: float = 120) -> None:
