@@ -211,6 +211,8 @@ def _header_or_problem(path: Path) -> None:
         (w.Gguf(tensors=[w.tensor("w", (64, 0), 0, 0)]), "[64, 0]"),
         (w.Gguf(tensors=[w.tensor("w", (64,), 0, 5)]), "offset"),
         (w.Gguf(tensors=[w.tensor("w", (64,), 0, 1024)]), "truncated"),
+        (w.Gguf(tensors=[w.tensor("v", (64,), 0, 0), w.tensor("w", (64,), 0, 0)]), "tensor 'w' begins at 0, before"),
+        (w.Gguf(tensors=[w.tensor("v", (64,), 0, 256), w.tensor("w", (64,), 0, 0)]), "the tensor before it, 512"),
         (w.Gguf(tensors=[w.tensor("w", (1 << 62, 1 << 62), 0, 0)]), "claims"),
         (w.Gguf(pairs={}), "architecture"),
         (w.Gguf(pairs={"general.architecture": w.scalar(w.UINT32, 7)}), "architecture"),
@@ -243,6 +245,17 @@ def test_wrong_metadata_is_named(tmp_path: Path, key: str, value: bytes, says: s
     gguf = w.Gguf()
     gguf.pairs[key] = value
     assert says in refused_with(tmp_path, gguf)
+
+
+@pytest.mark.parametrize("key", ["tokenizer.chat_template", "tokenizer.chat_template.tool_use"])
+def test_a_template_that_no_model_has_is_refused_and_other_long_strings_are_not(tmp_path: Path, key: str) -> None:
+    long = w.scalar(w.STRING, "x" * ((1 << 20) + 1))
+    gguf = w.Gguf()
+    gguf.pairs |= {"general.description": long}
+    (tmp_path / "m.gguf").write_bytes(gguf.to_bytes())
+    assert "general.description" not in read_header(tmp_path / "m.gguf").metadata
+    gguf.pairs[key] = long
+    assert f"metadata '{key}' claims 1048577 bytes" in refused_with(tmp_path, gguf)
 
 
 def test_a_key_that_occurs_twice_is_refused(tmp_path: Path) -> None:

@@ -30,6 +30,8 @@ _MAX_STRING = 1 << 20
 _MAX_KEPT = 4 << 20
 _MAX_KEPT_ELEMENTS = 1024
 _DEFAULT_ALIGNMENT = 32
+#: The beginning of the keys of chat templates, which llama.cpp parses whole.
+_TEMPLATE = "tokenizer.chat_template"
 
 
 def read_metadata(cursor: Cursor, count: int) -> tuple[dict[str, Value], dict[str, int]]:
@@ -52,6 +54,11 @@ def read_metadata(cursor: Cursor, count: int) -> tuple[dict[str, Value], dict[st
             lengths[key], value, cost = _array(cursor, what, budget)
         elif kind == _STRING:
             value, cost = _string(cursor, what, budget)
+            if cost > _MAX_STRING and key.startswith(_TEMPLATE):
+                raise cursor.damaged(
+                    f"{what} claims {cost} bytes before byte {cursor.position}, "
+                    f"and the maximum of a template is {_MAX_STRING}"
+                )
         else:
             value, cost = _scalar(cursor, kind, what), 0
         if value is not None:
@@ -70,10 +77,11 @@ def _name(cursor: Cursor, what: str) -> str:
 
 
 def _string(cursor: Cursor, what: str, budget: int) -> tuple[str | None, int]:
+    """The text, None if it is too long to be stored, and its length in bytes."""
     length = cursor.u64(what)
     if length > min(_MAX_STRING, budget):
         cursor.skip(length, what)
-        return None, 0
+        return None, length
     return cursor.take(length, what).decode("utf-8", "replace"), length
 
 
@@ -146,8 +154,10 @@ def read_tensors(cursor: Cursor, count: int, metadata: Mapping[str, Value]) -> T
         offset = cursor.u64(f"the offset of {what}")
         if offset % alignment:
             raise cursor.damaged(f"the offset of {what}, {offset}, is not a multiple of {alignment}")
+        if offset < data_end:  # llama.cpp reads only tensors in the order of the table
+            raise cursor.damaged(f"{what} begins at {offset}, before the end of the tensor before it, {data_end}")
         bytes_by_type[type_name] = bytes_by_type.get(type_name, 0) + size
-        data_end = max(data_end, offset + size)
+        data_end = offset + size
     data_offset = -(-cursor.position // alignment) * alignment
     if data_end and data_offset + data_end > cursor.size:
         cursor.need(data_offset + data_end - cursor.position, "the tensors")
