@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 NOTICE_SECONDS = 2.0
 NOTICE_POLL_SECONDS = 0.02
 #: Maximum time until the routing table has the reason of an engine's exit.
-REASON_SECONDS = 0.5
+REASON_SECONDS = 2.0
 #: Headers that forbid proxies in front of the server to buffer or cache events.
 STREAM_HEADERS: tuple[Header, ...] = ((b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no"))
 
