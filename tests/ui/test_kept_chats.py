@@ -227,6 +227,39 @@ def test_a_message_that_is_not_sent_outlasts_a_reload(home: ScriptedHome, open_p
     page.wait_for_function("() => document.querySelector('form.ask textarea')?.value === 'Half a quest'")
 
 
+def test_two_tabs_with_one_chat_lose_no_question_of_the_other(home: ScriptedHome, open_page: Open) -> None:
+    uid = launched(home, "in-two-tabs", chunks=3)
+    page, _ = open_page(home, f"#/chat?model={uid}")
+    ask(page, "One")
+    other = open_again(page, f"{home.url}/ui/#/chat", "One")
+    other.locator(".message.user").get_by_text("One").wait_for()
+    ask(other, "Two")
+    page.locator(".message.user").get_by_text("Two").wait_for()
+    ask(page, "Three")
+    other.locator(".message.user").get_by_text("Three").wait_for()
+    assert other.locator(".message.user").count() == 3
+
+
+def test_two_tabs_that_ask_in_one_chat_at_once_get_a_chat_each(home: ScriptedHome, open_page: Open) -> None:
+    uid = launched(home, "both-ask", **SLOW)
+    page, _ = open_page(home, f"#/chat?model={uid}")
+    begin_answer(page, "From the first tab")
+    other = open_again(page, f"{home.url}/ui/#/chat", "From the first tab")
+    other.locator(".message.user").get_by_text("From the first tab").wait_for()
+    other.get_by_label("Message", exact=True).fill("From the second tab")
+    other.keyboard.press("Enter")
+    other.locator(".message.user").get_by_text("From the second tab").wait_for()
+    chats = other.get_by_role("complementary", name="Chats")
+    page.get_by_role("button", name="Stop").click()
+    page.get_by_text("· stopped").wait_for()
+    page.reload()
+    page.locator(".message.user").get_by_text("From the first tab").wait_for()
+    page.locator(".message.assistant").get_by_text("· stopped").wait_for()
+    assert page.get_by_text("From the second tab").count() == 0
+    assert chats.get_by_role("button", name="From the first tab", exact=True).count() >= 1
+    other.get_by_role("button", name="Stop").click()
+
+
 def test_a_double_click_on_branch_makes_one_chat(home: ScriptedHome, open_page: Open) -> None:
     uid = launched(home, "twice")
     page, _ = open_page(home, f"#/chat?model={uid}")

@@ -51,8 +51,13 @@ class Desk {
   #timer: ReturnType<typeof setTimeout> | undefined;
   #pause = STORE_MS;
   #saves = 0;
+  /** Grows when another chat is opened: what a column of the chat before has to say is of no use then. */
+  #turn = 0;
+  /** Tells the other tabs the id of a chat in which this one has asked, or has got an answer. */
+  #tabs = typeof BroadcastChannel === 'function' ? new BroadcastChannel(`xinference-chats ${location.pathname}`) : null;
 
   constructor() {
+    this.#tabs?.addEventListener('message', (event) => void this.#follow(String(event.data)));
     addEventListener('pagehide', () => this.#flush());
     // A phone may end a page that is not shown without another event.
     document.addEventListener('visibilitychange', () => document.hidden && this.#flush());
@@ -67,6 +72,18 @@ class Desk {
     const chat = id && !this.columns.length ? (await all()).chats.find((each) => each.id === id) : undefined;
     if (chat && !this.columns.length) this.open(chat);
     this.isRestored = true;
+  }
+
+  /** Follow another tab that has changed the open chat: the last tab to store it would drop what the other has asked. */
+  async #follow(id: string): Promise<void> {
+    if (id !== this.id) return;
+    if (this.#isUnsaved || this.columns.some((each) => each.busy)) {
+      this.id = identifier(); // both have asked: each goes on with a chat of its own
+      return this.save();
+    }
+    const turn = this.#turn;
+    const chat = (await all()).chats.find((each) => each.id === id);
+    if (chat && turn === this.#turn && !this.columns.some((each) => each.busy)) this.#show(chat, chat.columns);
   }
 
   async list(): Promise<void> {
@@ -89,12 +106,19 @@ class Desk {
 
   open(chat: Chat): void {
     if (chat.id === this.id && this.columns.some((each) => each.busy)) return;
+    this.#show(
+      chat,
+      chat.columns.map((each) => ({ ...each, messages: markBroken(each.messages) })),
+    );
+  }
+
+  #show(chat: Chat, columns: Chat['columns']): void {
     this.#leave();
     this.id = chat.id;
     keepOfTab(OF_TAB, chat.id);
     this.title = chat.title;
     this.parameters = { ...FREE, ...chat.parameters };
-    this.columns = chat.columns.map((each) => this.#column(each.model, markBroken(each.messages)));
+    this.columns = columns.map((each) => this.#column(each.model, each.messages));
   }
 
   add(model: string): void {
@@ -157,16 +181,18 @@ class Desk {
 
   async #keep(chat: Chat): Promise<void> {
     this.#saves += 1;
-    this.#show(chat);
+    this.#enter(chat);
     this.loss = await keep(chat);
-    if (this.loss) this.#show({ ...chat }); // the list says that it is not stored
+    if (this.loss) this.#enter({ ...chat }); // the list says that it is not stored
   }
 
-  #show(chat: Chat): void {
+  /** Put a chat into the list. */
+  #enter(chat: Chat): void {
     this.chats = [chat, ...this.chats.filter((each) => each.id !== chat.id)].sort((a, b) => b.updated - a.updated);
   }
 
   #leave(): void {
+    this.#turn += 1;
     for (const column of this.columns) column.stop();
     if (this.#isUnsaved) void this.save();
   }
@@ -178,16 +204,17 @@ class Desk {
   }
 
   #store(moment: Moment): void {
+    const { id } = this;
     this.#isUnsaved = true;
     if (moment === 'written') this.#timer ??= setTimeout(() => void this.save(), this.#pause);
-    else void this.save();
+    else void this.save().then(() => this.#tabs?.postMessage(id));
   }
 
   #column(model: string, messages: Message[]): Conversation {
-    const id = this.id;
+    const turn = this.#turn;
     const column = new Conversation(model, (moment) => {
       // An answer that was stopped because another chat was opened belongs to no open chat.
-      if (this.id === id) this.#store(moment);
+      if (this.#turn === turn) this.#store(moment);
     });
     column.messages = messages;
     return column;
