@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+import re
+from typing import TYPE_CHECKING, Any
 
 import httpx2
 import pytest
@@ -11,6 +12,9 @@ import pytest
 from tests.support.scripted_home import ScriptedHome
 from tests.ui.conftest import Open
 from tests.ui.pages import visit
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Route
 
 pytestmark = [pytest.mark.browser, pytest.mark.process]
 CONTEXTS = (512, 2048, 4096, 8192, 1024)
@@ -84,6 +88,23 @@ def test_a_launch_that_does_not_fit_takes_one_that_does(home: ScriptedHome, open
     page.get_by_text("What will happen").wait_for()
     assert page.get_by_label("Size").input_value() != "235"
     assert page.get_by_role("button", name="Launch", exact=True).is_enabled()
+
+
+def test_a_launch_that_fits_is_taken_before_the_list_of_versions_has_come(home: ScriptedHome, open_page: Open) -> None:
+    page, watch = open_page(home, "#/")
+    watch.expected.append("status of 400")
+    page.locator("main h1").wait_for()
+    held: list[Route] = []
+    page.route("**/v1/engines/LLM/qwen3?detailed=true", lambda route: held.append(route))
+    page.evaluate("location.hash = '#/launch/LLM/qwen3?size=235'")
+    page.get_by_role("button", name="Use this").first.click()
+    command = page.locator("section[aria-label='This launch as'] pre").last
+    command.get_by_text(re.compile(r"--size-in-billions (?!235)")).or_(
+        command.and_(page.get_by_text(re.compile(r"--size-in-billions (?!235)")))
+    ).wait_for()
+    held[0].continue_()
+    page.get_by_label("Size").locator("option").nth(2).wait_for(state="attached")
+    assert page.get_by_label("Size").input_value() not in ("", "235")
 
 
 def test_a_cell_of_the_table_fills_in_the_form(home: ScriptedHome, open_page: Open) -> None:
