@@ -50,8 +50,9 @@ def test_a_drain_says_that_replicas_are_still_there(run: Run, canned: Canned) ->
     assert "`xinference cluster undrain box1`" in said
 
 
-def test_a_token_without_uses_left_is_used(run: Run, canned: Canned) -> None:
-    token = {"token_id": "30f27c7b", "expires": 4e9, "uses_left": 0, "revoked": False}
+@pytest.mark.parametrize("left", [0, -5])
+def test_a_token_without_uses_left_is_used(run: Run, canned: Canned, left: int) -> None:
+    token = {"token_id": "30f27c7b", "expires": 4e9, "uses_left": left, "revoked": False}
     canned.answers["GET", "/v1/cluster/tokens"] = Answer([token])
     assert run("cluster", "token", "list").stdout.split()[-1] == "used"
 

@@ -593,3 +593,11 @@ def test_an_option_that_no_engine_has_is_compared_with_those_of_the_command(cann
     result = run("launch", "smollm2-instruct", "--quant", "Q4_1")
     assert result.exit_code == 1
     assert "Hint: Did you mean --quantization" in result.stderr and "xinference launch --help" in result.stderr
+
+
+@pytest.mark.parametrize("option", ["--model-nam", "--model_nmae", "--modelname"])
+def test_a_misspelled_option_of_the_name_is_not_taken_for_one_of_the_engine(run: Run, option: str) -> None:
+    result = run("launch", option, "qwen2.5-instruct")
+    assert result.exit_code == 2
+    assert f"No such option '{option.replace('_', '-')}'. Did you mean '--model-name'?" in result.stderr
+    assert "Give the name of a model" in run("launch", "--model_loader", "x").stderr

@@ -132,7 +132,14 @@ def test_the_help_fits_80_columns(run: Run) -> None:
 
 @pytest.mark.parametrize(
     ("word", "suggested"),
-    [("lunch", "launch"), ("lst", "list"), ("start", "serve"), ("kill", "terminate"), ("models", "registrations")],
+    [
+        ("lunch", "launch"),
+        ("lst", "list"),
+        ("start", "serve"),
+        ("kill", "terminate"),
+        ("models", "registrations"),
+        ("version", "--version"),
+    ],
 )
 def test_an_unknown_command_has_a_near_one(run: Run, word: str, suggested: str) -> None:
     result = run(word)

@@ -131,6 +131,7 @@ _SUGGESTIONS = {
     "start": "serve", "server": "serve", "up": "serve", "kill": "terminate", "delete": "remove-cache",
     "remove": "remove-cache", "models": "registrations", "search": "registrations", "status": "list",
     "info": "describe", "estimate": "cal-model-mem", "down": "stop", "eject": "unload", "shutdown": "stop",
+    "version": "--version", "config": "doctor", "configure": "doctor", "settings": "doctor", "check": "doctor",
 }  # fmt: skip
 _EXAMPLES = """\b
 Examples:

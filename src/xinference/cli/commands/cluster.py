@@ -290,4 +290,4 @@ def _state(row: Json) -> str:
         return "revoked"
     if row["expires"] <= datetime.now().timestamp():
         return "expired"
-    return "used" if row["uses_left"] == 0 else "active"
+    return "used" if row["uses_left"] is not None and row["uses_left"] <= 0 else "active"

@@ -11,6 +11,9 @@ import click
 from xinference.cli.options.completion import complete_model
 from xinference.cli.options.version_options import read_name
 
+#: From this ratio on, an option is the misspelled option of the name.
+SIMILAR = 0.85
+
 Complete = Callable[[click.Context, click.Parameter, str], list[str]]
 
 
@@ -45,6 +48,13 @@ def one_name(argument: str | None, option_value: str | None, option: str, *, req
     if len(names) == 2:
         raise click.UsageError(f"Two names are given, {argument} and {option_value}. Give only one.")
     if not names and required:
-        path = click.get_current_context().command_path
+        import difflib  # only this refusal needs it
+
+        context = click.get_current_context()
+        # An option that a command does not know may be one of the engine's.
+        for given in context.obj if isinstance(context.obj, dict) else ():
+            if difflib.get_close_matches(wrong := f"--{given.replace('_', '-')}", [option], cutoff=SIMILAR):
+                raise click.UsageError(f"No such option '{wrong}'. Did you mean '{option}'?")
+        path = context.command_path
         raise click.UsageError(f"Give the name of a model: `{path} NAME` or `{path} {option} NAME`.")
     return names.pop() if names else None
