@@ -83,7 +83,7 @@ CHATS: list[tuple[dict[str, Any], int]] = [
     (CHAT | {"messages": [{"role": "user", "content": [{"type": "text", "text": "hi"}]}]}, 0),
     (CHAT | {"tools": [TOOL] * 40, "tool_choice": "auto"}, 2),
     (CHAT | {"messages": [TURN[0], {"role": "assistant", "content": None, "tool_calls": [CALL]}, *TURN[:1]]}, 13),
-    (CHAT | {"enable_thinking": False}, 11),
+    (CHAT | {"enable_thinking": False}, 10),
     (CHAT | {"chat_template_kwargs": {"enable_thinking": False}}, 2),
     (CHAT | {"response_format": {"type": "json_schema", "json_schema": {"name": "a", "schema": {}}}}, 4),
 ]

@@ -120,7 +120,7 @@ def member_place(body: bytes, name: bytes, text: bytes) -> tuple[int, int]:
     end = value + len(text)
     if (
         (
-            body.find(b"}", end) == body.rfind(b"}")
+            body.find(b"}", end, -1) < 0
             and body.find(b"\\", end) < 0
             and body[start - 1] != _BACKSLASH  # it would be the end of a longer name
         )
