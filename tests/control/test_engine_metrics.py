@@ -35,6 +35,8 @@ vllm:prefix_cache_hits_total{engine="0",model_name="m"} 40.0
 vllm:prompt_tokens_total{engine="0",model_name="m"} 120.0
 # TYPE vllm:generation_tokens_total counter
 vllm:generation_tokens_total{engine="0",model_name="m"} 60.0
+vllm:spec_decode_num_draft_tokens_total{engine="0",model_name="m"} 30.0
+vllm:spec_decode_num_accepted_tokens_total{engine="0",model_name="m"} 20.0
 # TYPE vllm:num_preemptions_total counter
 vllm:num_preemptions_total{engine="0",model_name="m"} 3.0
 # TYPE vllm:time_to_first_token_seconds histogram
@@ -73,6 +75,8 @@ xinference_transformers_running 1
 xinference_transformers_waiting 0
 xinference_transformers_prompt_tokens_total 5
 xinference_transformers_generated_tokens_total 6
+xinference_transformers_spec_decode_num_draft_tokens_total 4
+xinference_transformers_spec_decode_num_accepted_tokens_total 3
 """
 TEXTS = {"vLLM": VLLM, "SGLang": SGLANG, "llama.cpp": LLAMA, "Transformers": TRANSFORMERS}
 
@@ -111,10 +115,10 @@ class Engines:
 @pytest.mark.parametrize(
     ("engine", "figures"),
     [
-        ("vLLM", EngineFigures(3, 4, 0.375, 100, 40, 3, 120, 60)),
+        ("vLLM", EngineFigures(3, 4, 0.375, 100, 40, 3, 120, 60, 30, 20)),
         ("SGLang", EngineFigures(2, 1, 0.75, 100, 15, 1, 100, 70)),
         ("llama.cpp", EngineFigures(1, 2, 0.25, 40, 9, None, 40, 12)),
-        ("Transformers", EngineFigures(1, 0, None, None, None, None, 5, 6)),
+        ("Transformers", EngineFigures(1, 0, None, None, None, None, 5, 6, 4, 3)),
     ],
 )
 async def test_the_common_figures_of_each_engine(engine: str, figures: EngineFigures) -> None:

@@ -23,6 +23,8 @@ class EngineReplica(Answer):
     preemptions: float | None = Field(description="Requests that were interrupted because the KV cache was full")
     prompt_tokens: float | None = Field(description="Tokens of prompts, also those found in the prefix cache")
     output_tokens: float | None = Field(description="Tokens that it has generated")
+    draft_tokens: float | None = Field(description="Tokens that it has drafted by speculative decoding")
+    accepted_tokens: float | None = Field(description="Those of them that became tokens of an answer")
     problem: str | None = Field(
         description="Why not: timeout, refused, unreachable, too_large; other_node: engines of workers are not asked"
     )

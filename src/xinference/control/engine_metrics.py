@@ -58,6 +58,8 @@ _COMMON = (
     ("preemptions_total", "counter", "preemptions", "Requests that were interrupted because the KV cache was full"),
     ("prompt_tokens_total", "counter", "prompt_tokens", "Tokens of prompts, also those found in the prefix cache"),
     ("output_tokens_total", "counter", "output_tokens", "Tokens that the engine has generated"),
+    ("draft_tokens_total", "counter", "draft_tokens", "Tokens that were drafted by speculative decoding"),
+    ("accepted_tokens_total", "counter", "accepted_tokens", "Drafted tokens that became tokens of an answer"),
 )
 assert {name for _, _, name, _ in _COMMON} == {each.name for each in fields(EngineFigures)}
 

@@ -32,6 +32,10 @@ class EngineFigures:
     """Tokens of prompts that were computed or found in the cache, since the engine's start."""
     output_tokens: float | None = None
     """Tokens that were generated."""
+    draft_tokens: float | None = None
+    """Tokens that were computed as drafts by speculative decoding."""
+    accepted_tokens: float | None = None
+    """Those of them that became tokens of an answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +59,8 @@ class EngineMetrics:
     prompt_tokens: tuple[str, ...] = ()
     """The counters whose sum it is."""
     output_tokens: str = ""
+    draft_tokens: str = ""
+    accepted_tokens: str = ""
     cache_path: str = ""
     """A further path that reports the use of the KV cache; empty: the metrics do."""
     read_cache: Callable[[bytes], float | None] | None = None
@@ -72,6 +78,8 @@ class EngineMetrics:
             preemptions=_sum(samples, self.preemptions),
             prompt_tokens=_sum_of_all(samples, self.prompt_tokens),
             output_tokens=_sum(samples, self.output_tokens),
+            draft_tokens=_sum(samples, self.draft_tokens),
+            accepted_tokens=_sum(samples, self.accepted_tokens),
         )
 
 

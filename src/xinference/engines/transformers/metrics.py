@@ -10,4 +10,6 @@ METRICS = EngineMetrics(
     waiting="xinference_transformers_waiting",
     prompt_tokens=("xinference_transformers_prompt_tokens_total",),
     output_tokens="xinference_transformers_generated_tokens_total",
+    draft_tokens="xinference_transformers_spec_decode_num_draft_tokens_total",
+    accepted_tokens="xinference_transformers_spec_decode_num_accepted_tokens_total",
 )

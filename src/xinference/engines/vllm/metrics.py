@@ -14,4 +14,6 @@ METRICS = EngineMetrics(
     preemptions="vllm:num_preemptions_total",
     prompt_tokens=("vllm:prompt_tokens_total",),
     output_tokens="vllm:generation_tokens_total",
+    draft_tokens="vllm:spec_decode_num_draft_tokens_total",
+    accepted_tokens="vllm:spec_decode_num_accepted_tokens_total",
 )
