@@ -444,12 +444,30 @@ def request(images: Path, case: str) -> dict[str, Any]:
     return {"model": "m", "messages": [{"role": "user", "content": content}], **fields}
 
 
-async def served(server: Callable[[str], Any], folder: Path, images: Path, part: int) -> list[dict[str, Any]]:
-    """The answers to two requests of each case, which are in one batch; prompts are computed `part` tokens a step."""
+def draft_of(sequence: Any, expected: Mapping[str, Any]) -> list[int]:
+    """Three of the tokens that `generate` gave after those of the sequence; the last one is wrong."""
+    prompt, answer = sequence.tokens[: sequence.prompt_length], sequence.tokens[sequence.prompt_length :]
+    for case in expected.values():  # two cases have the same prompt, with different images
+        if case["prompt"] == prompt and case["tokens"][: len(answer)] == answer:
+            found = case["tokens"][len(answer) :][: min(3, sequence.max_tokens - len(answer) - 1)]
+            return [*found[:2], *(0 for _ in found[2:])]
+    return []
+
+
+async def served(
+    server: Callable[[str], Any], folder: Path, images: Path, part: int, expected: Mapping[str, Any] | None = None
+) -> list[dict[str, Any]]:
+    """The answers to two requests of each case, which are in one batch; prompts are computed `part` tokens a step.
+
+    With the `expected` answers, parts of them are drafts.
+    """
     server("batching").PREFILL_TOKENS = part
     params = {"model_path": str(folder), "context_length": CONTEXT, "model_type": "LLM"}
     loaded = server("loading").load(params)
     scheduler = server("scheduler").Scheduler(loaded, 16)
+    if expected is not None:
+        speculation = scheduler._batches[None].speculation
+        speculation.propose = lambda sequences: [draft_of(sequence, expected) for sequence in sequences]
     prompts = server("prompts").Prompts(loaded, server("limited").Workers())
     generator, kind = server("generate").Generator(loaded, prompts, scheduler), server("requests").ChatRequest
 
@@ -464,7 +482,10 @@ async def served(server: Callable[[str], Any], folder: Path, images: Path, part:
     asked = asyncio.gather(*(answer(case) for case in [*CASES, *CASES]))
     await asyncio.sleep(0)  # all are submitted before the first step
     scheduler.start()
-    return await asked
+    answers = await asked
+    counters = scheduler.counters
+    assert expected is None or 0 < counters.spec_decode_num_accepted_tokens < counters.spec_decode_num_draft_tokens
+    return answers
 
 
 def main(root: Path, program: Path, names: list[str]) -> None:
@@ -472,7 +493,11 @@ def main(root: Path, program: Path, names: list[str]) -> None:
     chosen = names or list(MODELS)
     answers = {name: plain(root, name) for name in chosen}
     server = load_server(program)  # from here on, templates are rendered by the server's workers
-    made = {name: {part: asyncio.run(served(server, root / name, root, part)) for part in PARTS} for name in chosen}
+    made: dict[str, dict[Any, Any]] = {
+        name: {part: asyncio.run(served(server, root / name, root, part)) for part in PARTS} for name in chosen
+    }
+    for name in chosen:
+        made[name]["drafts"] = asyncio.run(served(server, root / name, root, PARTS[0], answers[name]))
     (root / "expected.json").write_text(json.dumps(answers), encoding="utf-8")
     (root / "made.json").write_text(json.dumps(made), encoding="utf-8")
 
