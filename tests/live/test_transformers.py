@@ -406,6 +406,14 @@ def test_a_schema_without_end_is_a_400_and_others_are_answered_meanwhile(tiny: R
     assert error["code"] in ("constraint_too_complex", None)
 
 
+def test_the_refusal_of_a_schema_names_the_field_that_has_it(tiny: RunningEngine) -> None:
+    schema, messages = {"type": "text"}, [{"role": "user", "content": "a"}]
+    form = {"type": "json_schema", "json_schema": {"schema": schema}}
+    for name, value in (("guided_json", schema), ("response_format", form)):
+        answer = tiny.post("/v1/chat/completions", model=UID, messages=messages, **{name: value})
+        assert (answer.status_code, answer.json()["error"]["param"]) == (400, name)
+
+
 def test_an_answer_after_a_message_of_the_assistant_continues_it_or_is_a_new_message(tiny: RunningEngine) -> None:
     messages = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "The"}]
     fields: list[dict[str, Any]] = [{}, {"continue_final_message": True}, {"continue_final_message": False}]

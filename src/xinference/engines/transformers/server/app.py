@@ -71,7 +71,10 @@ class ModelRoutes(CommonRoutes):
         rendered = await self._run_limited(self._generator.render, body) if chat else None
         prompts = await self._encoded(self._generator.encode, rendered, body, rendered)
         grammar = self._generator.grammar(body)
-        constraint = await self._run_limited(self._grammars.compile, grammar) if grammar is not None else None
+        constraint = None
+        if grammar is not None:
+            param = "response_format" if body.guided_json is None else "guided_json"
+            constraint = await self._run_limited(self._grammars.compile, grammar, param)
         job = Job(body, prompts, adapter, constraint, int(time.time()))
         answer = AnswerBuilder(job, body.model, self._echo_texts(job), self._token_bytes)
         if body.stream:

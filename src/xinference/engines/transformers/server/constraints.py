@@ -75,10 +75,13 @@ class Grammars:
         self._lock = threading.Lock()
         self._ready: llguidance.LLTokenizer | None = None
 
-    def compile(self, grammar: str) -> Constraint:
+    def compile(self, grammar: str, param: str) -> Constraint:
         """The constraint in its initial state; each sequence gets a copy. Slow: run it in a thread.
 
         The grammar is compiled in a separate process first, and in this one only if that was fast enough.
+
+        Args:
+            param: the request's field with the constraint.
 
         Raises:
             RefusedError: 400: the grammar or schema is wrong, or exceeds a limit.
@@ -87,14 +90,14 @@ class Grammars:
             fault = self._workers.do("validate", grammar=grammar, limits=LIMITS)
         except LimitError as error:
             cause = f"The schema is too complex: its compilation takes {error}."
-            raise RefusedError(cause, code="constraint_too_complex", param="response_format") from None
+            raise RefusedError(cause, code="constraint_too_complex", param=param) from None
         except WorkFailedError as error:
             fault = str(error)
         if not fault:
             matcher = llguidance.LLMatcher(self.tokenizer(), grammar, limits=llguidance.LLParserLimits(**LIMITS))
             fault = matcher.get_error()
         if fault:
-            raise RefusedError(f"The schema is not valid: {fault}", param="response_format")
+            raise RefusedError(f"The schema is not valid: {fault}", param=param)
         return Constraint(matcher, self._vocab_size, self._device)
 
     def tokenizer(self) -> llguidance.LLTokenizer:
