@@ -16,6 +16,8 @@ FAULT_CODES = {
     Fault.NODE_LOST: Code.NODE_GONE,
     Fault.NODE_LEFT: Code.NODE_LEAVING,
 }
+#: The faults of a machine, with which the engine has nothing to do.
+_OF_NODES = (Fault.NODE_LOST, Fault.NODE_LEFT)
 #: The hint for an exit by its fault, in place of what the engine's log tells.
 FAULT_HINTS = {
     Fault.HUNG: "One of its requests may be the cause. XINFERENCE_HUNG_SECONDS is the time for the answer to a probe.",
@@ -65,7 +67,13 @@ def restart_limit_problem(uid: str, last: Problem, exits: int) -> Problem:
 
 
 def crash_of(process: ReplicaSnapshot) -> Crash | None:
-    """The crash of a replica whose engine has ended without a request, or is being killed; else None."""
-    if process.exit is not None:
-        return None if process.exit.requested else Crash(process.replica_id, exit_code(process.exit))
-    return None if process.fault is None else Crash(process.replica_id, FAULT_CODES[process.fault])
+    """The crash of a replica whose engine has ended without a request, or is being killed; else None.
+
+    The end of a machine or of its worker is no crash: no request has caused it.
+    """
+    exit, fault = process.exit, process.fault
+    if exit is not None:
+        return None if exit.requested or exit.fault in _OF_NODES else Crash(process.replica_id, exit_code(exit))
+    if fault is None or fault in _OF_NODES:
+        return None
+    return Crash(process.replica_id, FAULT_CODES.get(fault, Code.ENGINE_DIED))

@@ -26,7 +26,7 @@ from xinference.gateway.http.request_figures import RequestFigures
 from xinference.gateway.placements import Placements
 from xinference.gateway.priority import NORMAL
 from xinference.gateway.routes import FREE, DataPath
-from xinference.gateway.stream import END_TEXTS, OnDeath, relay_bytes, relay_events
+from xinference.gateway.stream import OnDeath, end_text, relay_bytes, relay_events
 from xinference.gateway.tool_support import check_tools_again
 from xinference.protocol.errors import Header, Refusal
 from xinference.routing.interfaces import Router
@@ -354,7 +354,7 @@ def _gone(uid: str) -> Refusal:
 
 
 def _died(uid: str, code: str = Code.ENGINE_DIED) -> Refusal:
-    cause = f"The engine of model {uid!r} {END_TEXTS[code]} before it answered."
+    cause = f"The engine of model {uid!r} {end_text(code)} before it answered."
     return Refusal(known_code(code), cause, hint="Retry the request.")
 
 

@@ -25,6 +25,11 @@ END_TEXTS: Mapping[str, str] = {
 }
 
 
+def end_text(code: str) -> str:
+    """The words for the end of an engine; those of any other code are that it died."""
+    return END_TEXTS.get(code, END_TEXTS[Code.ENGINE_DIED])
+
+
 class Read(Protocol):
     """The signature of `EngineConnection.read`."""
 
@@ -126,7 +131,7 @@ async def relay_events(
                 log.warning("the engine of %s died in mid-stream: %r", model, error)
                 code = (await on_death() if on_death is not None else None) or Code.ENGINE_DIED
                 figures.code = code
-                message = f"The engine of model {model!r} {END_TEXTS[code]} while it was answering. Retry the request."
+                message = f"The engine of model {model!r} {end_text(code)} while it was answering. Retry the request."
                 await reply.end(stream_error(message, code, anthropic=reply.anthropic))
                 return
         await reply.end(DONE if done and not _has_done_event(last) else b"")
