@@ -192,6 +192,25 @@ class NodeChaos(Clients):
             time.sleep(self._seconds(1))
         self.ask("POST", f"/v1/cluster/nodes/{worker.node_id}/undrain")
 
+    def leave(self) -> None:
+        """End a worker by Ctrl-C while requests go on, sometimes by two, and start it again."""
+        worker = self._worker()
+        assert worker.process is not None
+        is_hurried = self.random.random() < 0.3
+        self._begin(worker, "twice" if is_hurried else "")
+        self._killed |= {each.pid for each in self._before if each.node == worker.node_id}
+        send_signal(worker.process.pid, signal.SIGINT)
+        if is_hurried:
+            time.sleep(self.random.uniform(0.1, 1))
+            self.faults.note()
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(worker.process.pid, signal.SIGINT)
+        worker.process.wait(SETTLE_SECONDS)
+        self.faults.note()
+        if left := scripted_engines(worker.home.path):
+            raise Broken(f"the worker of {worker.node_id} has ended, and its engines {left} run on")
+        self.cluster.start_worker(worker)
+
     def wait(self) -> None:
         """Only requests."""
         time.sleep(self._seconds(2))
@@ -328,4 +347,5 @@ EVENTS: tuple[tuple[Callable[[NodeChaos], None], int], ...] = (
     (NodeChaos.kill_supervisor, 3),
     (NodeChaos.stop_supervisor, 2),
     (NodeChaos.drain, 3),
+    (NodeChaos.leave, 3),
 )
