@@ -40,6 +40,7 @@ class Worker:
     client: NodeIdentity
     load: DoorLoad
     heads: list[bytes] = field(default_factory=list)
+    server: Server | None = None
 
     def target(self, replica_id: str = "r1", name: str = node_name(WORKER)) -> Target:
         """How another node sees a replica of this one."""
@@ -80,6 +81,7 @@ async def worker_with(identities: tuple[NodeIdentity, NodeIdentity], handle: Han
         worker.targets["r1"] = Target("r1", f"http://127.0.0.1:{engine_port}", "secret of the launch")
         door = FrontDoor(lambda: worker.targets, pool, 1024 * 1024, load=worker.load)
         server = front_door_server(door, server_identity.server_context(), "127.0.0.1", 0, worker.revoked)
+        worker.server = server
         running = asyncio.create_task(server.serve(sockets=[listener]))
         try:
             yield worker
@@ -184,6 +186,41 @@ async def test_an_engine_that_dies_before_its_answer_is_told_as_on_the_own_node(
         with pytest.raises(EngineDiedError):
             await pool.post(worker.target(), "/v1/chat/completions", b"", HEADERS, b"{}")
         await pool.close()
+
+
+@pytest.mark.parametrize("begins", [False, True])
+async def test_an_answer_that_the_end_of_its_worker_cuts_off_is_that_of_an_engine_that_died(
+    identities: tuple[NodeIdentity, NodeIdentity], begins: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    has_request, client_left = asyncio.Event(), asyncio.Event()
+
+    async def never_ends(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if begins:
+            writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n")
+        has_request.set()
+        await client_left.wait()
+
+    async with worker_with(identities, never_ends) as worker:
+        pool = worker.pool()
+        asking = asyncio.create_task(_whole(pool, worker.target()))
+        await has_request.wait()
+        assert worker.server is not None
+        worker.server.stop()
+        worker.server.hurry()
+        with pytest.raises(EngineDiedError):
+            await asyncio.wait_for(asking, 10)
+        client_left.set()
+        await pool.close()
+    assert "Exception in ASGI application" not in caplog.text and "this worker ends" in caplog.text
+
+
+async def _whole(pool: EnginePool, target: Target) -> bytes:
+    """The whole answer of an engine."""
+    answer = await pool.post(target, "/v1/chat/completions", b"", HEADERS, b"{}")
+    body, chunk = b"", answer.first
+    while chunk:
+        body, chunk = body + chunk, await answer.read()
+    return body
 
 
 async def test_a_node_says_whether_an_engine_still_listens(identities: tuple[NodeIdentity, NodeIdentity]) -> None:

@@ -95,6 +95,10 @@ class FrontDoor:
             await reply.whole(refusal.status, b"{}")
         except ClientLeftError:
             return
+        except asyncio.CancelledError:  # by the server, whose time for the last answers is over
+            log.warning("an answer of replica %s is ended: this worker ends", replica_id)
+            if not reply.started:
+                await reply.whole(NO_ANSWER, b"")
 
     async def _pass_on(
         self, target: Target, path: str, query: bytes, headers: tuple[Header, ...], body: bytes, reply: Reply

@@ -521,7 +521,8 @@ class Protocol(HttpToolsProtocol):
 
     def _close(self) -> None:
         """Close the connection once the client has read what was written, within the time limit."""
-        self.transport.close()
+        if not self.transport.is_closing():  # a transport of TLS that is closed twice can be asked nothing any more
+            self.transport.close()
         if self.transport.get_write_buffer_size():
             self.loop.call_later(self._limits.write_seconds, self.transport.abort)
 
