@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import stat
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -171,3 +172,13 @@ def test_a_server_that_dies_without_a_word_is_explained(
     with pytest.raises(Problem) as raised:
         ensure_server(settings, lambda: None, command=["false"])
     assert raised.value.cause.endswith(cause) and hint in (raised.value.hint or "")
+
+
+def test_a_program_at_the_port_that_never_answers_is_named_with_the_way_out(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local_server, "FIRST_ANSWER_SECONDS", 0.2)
+    with socket.create_server(("127.0.0.1", settings.port)), pytest.raises(Problem) as refused:
+        ensure_server(settings, lambda: None)
+    assert refused.value.code == "server_timeout" and "did not answer within 0.2 s" in refused.value.cause
+    assert "XINFERENCE_PORT" in (refused.value.hint or "")

@@ -7,7 +7,7 @@ import json
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
@@ -260,3 +260,11 @@ def test_an_empty_file_in_place_of_the_database_is_logged(path: Path, caplog: py
     path.write_bytes(b"")
     Store(path).close()
     assert "was empty: the models and API keys of an earlier server are not in it" in caplog.text
+
+
+def test_a_file_of_a_newer_version_is_not_called_empty(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("PRAGMA user_version = 1000")
+    with suppress(Problem):
+        Store(path).close()
+    assert "was empty" not in caplog.text

@@ -21,6 +21,8 @@ from xinference.process.home import is_free
 START_SECONDS = 30.0
 #: Maximum time to wait for another server that was started at the same moment and uses the port.
 OTHER_START_SECONDS = 10.0
+#: Maximum time in which a server that runs already answers. One that starts models answers within a second.
+FIRST_ANSWER_SECONDS = 15.0
 POLL_SECONDS = 0.03
 TAIL_LINES = 40
 #: With less free space than this, a server can't make its store.
@@ -49,9 +51,9 @@ def ensure_server(
         Problem: another program listens at this address; a worker uses the home; or the server did not start, with
             its last lines.
     """
+    if server_answers(settings):
+        return False
     with Client(settings.url, check=False, retries=0) as client:
-        if _answers(client):
-            return False
         _check_no_worker(settings)
         announce()
         log = _open_log(settings)
@@ -90,10 +92,18 @@ def server_answers(settings: Settings) -> bool:
     """Whether a server answers at ``settings.url``.
 
     Raises:
-        Problem: another program listens there.
+        Problem: another program listens there, or what listens there does not answer.
     """
-    with Client(settings.url, check=False, retries=0) as client:
-        return _answers(client)
+    with Client(settings.url, check=False, retries=0, timeout=FIRST_ANSWER_SECONDS) as client:
+        try:
+            return _answers(client)
+        except Problem as problem:
+            if problem.code != Code.SERVER_TIMEOUT:
+                raise
+            raise problem.replace(
+                cause=f"A program listens at {settings.url}, but it did not answer within {FIRST_ANSWER_SECONDS:g} s.",
+                hint="If it is a server, retry later, or end it. If not, use another port: --port or XINFERENCE_PORT.",
+            ) from None
 
 
 def owns_home(settings: Settings, url: str) -> bool:

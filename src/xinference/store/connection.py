@@ -80,7 +80,8 @@ class Connection:
             existed = path.exists()
             os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
             self._db = self._open()
-            if existed and not self._db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+            versions = [self._db.execute(f"PRAGMA {each}_version").fetchone()[0] for each in ("schema", "user")]
+            if existed and versions == [0, 0]:
                 log.warning("%s was empty: the models and API keys of an earlier server are not in it.", path)
             self._migrate()
             status = path.stat()
