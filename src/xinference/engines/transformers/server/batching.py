@@ -42,6 +42,8 @@ class Batch:
         """Tokens, for the metrics."""
         self.speculation = Speculation(most_drafted)
         self._loaded = loaded
+        # On a CPU, other programs change the time that passes, but hardly the time that is computed.
+        self._clock = time.process_time if loaded.device.type == "cpu" else time.monotonic
         # One position more than the longest prompt: the first token of its answer is never fed back.
         self._cache = RowCache(loaded.layers, loaded.context_length + 1)
         self._decoding: list[Sequence] = []
@@ -220,7 +222,7 @@ class Batch:
         A shorter row repeats its last token at the same place, which writes the same keys and values again. Those of
         a wrong draft lie after the computed positions: they are masked, and overwritten later.
         """
-        device, began = self._loaded.device, time.monotonic()
+        device, began = self._loaded.device, self._clock()
         drafts = self.speculation.propose(self._decoding)
         width = 1 + max(map(len, drafts))
         parts = [[s.tokens[-1], *draft] for s, draft in zip(self._decoding, drafts, strict=True)]
@@ -235,7 +237,7 @@ class Batch:
             shown = (positions + offsets[:, None]).expand(AXES, -1, -1)
         logits = self._forward(tokens, positions, first_row=0, shown=shown, keep=0)
         likeliest = logits.argmax(-1).tolist()
-        self.speculation.note_step(len(parts), width, time.monotonic() - began)
+        self.speculation.note_step(len(parts), width, self._clock() - began)
         for sequence in self._decoding:
             sequence.computed += 1
         self._extend(list(logits), likeliest, drafts)
