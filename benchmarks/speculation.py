@@ -1,7 +1,9 @@
-"""Speculative decoding on llama.cpp, through the whole server: tokens a second, and the share of accepted tokens.
+"""Speculative decoding: tokens a second, and the share of accepted tokens; on llama.cpp through the whole server.
 
     python -m benchmarks.speculation --model SmolLM2-135M-Instruct.Q4_1.gguf [--draft SMALLER.gguf] [--rounds 3]
         [--methods n-gram-simple,n-gram-mod] [--clock engine]
+    python -m benchmarks.speculation --engine transformers --python ENV/bin/python --model FOLDER [--at-once 1,4,8]
+        [--methods "prompt lookup"] [--prompts edit,story]
 
 Launches of the same weights answer the same prompts in turn: without speculation, once more without it, with each
 method of n-grams of the prompt and the answer, and with a draft model. The second one shows what equal engines differ
@@ -34,6 +36,9 @@ from benchmarks.shared_beginnings.client import Server
 from benchmarks.shared_beginnings.client import text as random_words
 from benchmarks.shared_beginnings.servers import engine_clock, engine_pid
 from benchmarks.startup import call, wait_for
+from benchmarks.transformers_speculation import METHODS as TRANSFORMERS_METHODS
+from benchmarks.transformers_speculation import Run
+from benchmarks.transformers_speculation import measure as measure_transformers
 
 WITHOUT = "without"
 #: Maximum seconds of a launch and of an answer.
@@ -45,10 +50,16 @@ _CODE = """def sum_of_squares(numbers):
             result = result + number * number
     return result
 """
+_LLAMAS = (
+    "The llama is a domesticated South American camelid, widely used as a meat and pack animal by Andean cultures. "
+    "Llamas are social animals and live with others as a herd. Their wool is soft and contains only a small amount of "
+    "lanolin. Llamas can learn simple tasks after a few repetitions."
+)
 #: Texts that repeat themselves, as code and extracts do, and texts that do not.
 PROMPTS = {
     "repeated": "The colours are red, green, blue, yellow, purple and orange.\n" * 4,
     "edit": f"The code:\n{_CODE}\nThe same code, with total in place of result:\ndef sum_of_squares(numbers):\n",
+    "quote": f"Text: {_LLAMAS}\n\nThe text above, copied word for word: The llama is a",
     # The model need not continue such lines exactly: drafts from them may be wrong.
     "numbered line": f"10. {random_words(('rep', 10), 18)}.\n" * 3,
     "story": "Once upon a time, in a village by the sea,",
@@ -81,7 +92,11 @@ class Answer:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--model", type=Path, required=True, help="a GGUF file")
+    parser.add_argument("--engine", choices=("llama.cpp", "transformers"), default="llama.cpp")
+    parser.add_argument("--model", type=Path, required=True, help="a GGUF file, or for transformers a folder")
+    parser.add_argument("--python", type=Path, help="transformers: the interpreter of its environment")
+    parser.add_argument("--at-once", default="1,4,8", help="transformers: numbers of answers at once")
+    parser.add_argument("--prompts", default=",".join(PROMPTS), help="those to measure, with commas")
     parser.add_argument("--draft", type=Path, help="a smaller GGUF file with the same vocabulary")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--tokens", type=int, default=64, help="tokens of each answer")
@@ -89,6 +104,9 @@ def main() -> None:
     parser.add_argument("--clock", choices=("wall", "engine"), default="wall")
     arguments = parser.parse_args()
     model = arguments.model.absolute()
+    if arguments.engine == "transformers":
+        on_transformers(arguments, model)
+        return
     draft = (arguments.draft or model).absolute()
     methods: dict[str, dict[str, Any]] = {
         WITHOUT: {},
@@ -100,6 +118,23 @@ def main() -> None:
         methods = {name: methods[name] for name in (WITHOUT, *arguments.methods.split(","))}
     by_engine = arguments.clock == "engine"
     print(table(measure(model, methods, arguments.rounds, arguments.tokens, by_engine=by_engine)))
+
+
+def on_transformers(arguments: argparse.Namespace, model: Path) -> None:
+    """Print the tables by CPU time and by wall time."""
+    methods = [WITHOUT, *(arguments.methods.split(",") if arguments.methods else list(TRANSFORMERS_METHODS)[1:])]
+    prompts = {name: PROMPTS[name] for name in arguments.prompts.split(",")}
+    at_once = [int(number) for number in arguments.at_once.split(",")]
+    found = measure_transformers(arguments.python, model, prompts, at_once, arguments.rounds, arguments.tokens, methods)
+
+    def answers(runs: Sequence[Run], *, by_cpu: bool) -> list[Answer]:
+        return [
+            Answer(run.text, run.tokens / (run.cpu if by_cpu else run.wall), run.drafted, run.accepted) for run in runs
+        ]
+
+    for by_cpu in (True, False):
+        print("\nBy CPU time:\n" if by_cpu else "\nBy wall time:\n")
+        print(table({key: answers(runs, by_cpu=by_cpu) for key, runs in found.items()}))
 
 
 def measure(
