@@ -32,6 +32,7 @@ def test_a_double_click_on_create_makes_one_key(own_home: ScriptedHome, open_pag
     button.dblclick()
     page.get_by_text("The key once is shown only now").wait_for()
     page.get_by_role("button", name="Log out").wait_for()
+    page.locator("tbody tr").first.wait_for()
     assert page.locator("tbody tr").count() == 1
 
 
