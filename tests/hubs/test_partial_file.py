@@ -4,7 +4,9 @@ import hashlib
 import threading
 from pathlib import Path
 
-from xinference.hubs.transfer.partial_file import PartialFile
+import pytest
+
+from xinference.hubs.transfer.partial_file import WRITE_BYTES, PartialFile
 
 
 def open_partial(path: Path, size: int, reports: list[int]) -> PartialFile:
@@ -28,3 +30,24 @@ def test_kept_bytes_beyond_the_size_are_taken_back(tmp_path: Path) -> None:
     with open_partial(path, 4, reports) as file:
         assert file.length == 0
     assert reports == [9, -9]
+
+
+def test_a_chunk_is_written_whole_in_calls_of_bounded_length(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "weights.partial"
+    data = bytes(range(256)) * 1024
+    lengths: list[int] = []
+
+    class Disk:
+        """Writes at most 1,000 bytes at a time, as a file may."""
+
+        def write(self, chunk: memoryview) -> int:
+            lengths.append(len(chunk))
+            return real.write(chunk[:1000])
+
+    with open_partial(path, len(data), []) as file:
+        real = file._file
+        monkeypatch.setattr(file, "_file", Disk())
+        file.append(data)
+        monkeypatch.undo()
+        assert file.length == len(data)
+    assert path.read_bytes() == data and max(lengths) == WRITE_BYTES

@@ -15,7 +15,7 @@ from xinference.gateway.http.asgi import Reply, Scope
 log = logging.getLogger(__name__)
 PREFIX = "/w/"
 #: Bytes that are read and sent at once.
-PIECE_BYTES = 512 * 1024
+PIECE_BYTES = 1024 * 1024
 #: Maximum number of files that are sent at the same time: the others wait, so that streams of tokens get their turn.
 MAX_SENDS = 8
 _RANGE = re.compile(rb"bytes=(\d{1,18})-")
