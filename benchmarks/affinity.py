@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import aiohttp
+from tests.support.end_signals import end_as_ctrl_c
 from tests.support.ports import free_port
 
 from benchmarks.shared_prefixes import KnownCaches, RoundRobin, Traffic, body_of, client, simulate, working_set
@@ -187,4 +188,5 @@ def engines(model: Path, count: int) -> Iterator[tuple[Target, ...]]:
 
 
 if __name__ == "__main__":
+    end_as_ctrl_c()
     main()

@@ -20,6 +20,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from tests.support.end_signals import end_as_ctrl_c
+
 N_VOCAB, N_EMBD, N_HEAD, N_FF = 32_000, 4096, 32, 11_008
 Q4_0, BLOCK, BLOCK_BYTES = 2, 32, 18
 LAYER_SHAPES = {
@@ -146,4 +148,5 @@ def report(size: int, seconds: dict[str, list[float]], peak: int) -> None:
 
 
 if __name__ == "__main__":
+    end_as_ctrl_c()
     sys.exit(main())

@@ -28,6 +28,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.support.end_signals import end_as_ctrl_c
 from tests.support.ports import free_port
 
 from benchmarks.transformers_batching import KEY, call, running_process
@@ -169,4 +170,5 @@ def peer(arguments: argparse.Namespace) -> Iterator[Encoder]:
 
 
 if __name__ == "__main__":
+    end_as_ctrl_c()
     main()

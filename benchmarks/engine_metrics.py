@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
+from tests.support.end_signals import end_as_ctrl_c
 from tests.support.ports import free_port
 
 from xinference.engines.llama_cpp.engine import PROGRAM
@@ -145,4 +146,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    end_as_ctrl_c()
     main()

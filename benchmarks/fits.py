@@ -10,6 +10,7 @@ import time
 from dataclasses import replace
 
 import msgspec
+from tests.support.end_signals import end_as_ctrl_c
 
 from xinference.catalog.registry import builtin_families
 from xinference.engines.registry import all_engines
@@ -42,4 +43,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    end_as_ctrl_c()
     main()

@@ -13,6 +13,8 @@ import resource
 import time
 import tracemalloc
 
+from tests.support.end_signals import end_as_ctrl_c
+
 from xinference.config import Settings
 from xinference.error_codes import Code
 from xinference.errors import Problem
@@ -108,4 +110,5 @@ async def measure() -> dict[str, float]:
 
 
 if __name__ == "__main__":
+    end_as_ctrl_c()
     print(json.dumps(asyncio.run(measure()), indent=2))

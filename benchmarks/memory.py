@@ -41,6 +41,7 @@ from pathlib import Path
 
 import httpx2
 import psutil
+from tests.support.end_signals import end_as_ctrl_c
 from tests.support.ports import free_port
 
 from benchmarks.engine_memory import table
@@ -176,4 +177,5 @@ def fill(port: int, pid: int, sizing: Sizing) -> int:
 
 
 if __name__ == "__main__":
+    end_as_ctrl_c()
     sys.exit(main())

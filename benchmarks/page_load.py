@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx2
+from tests.support.end_signals import end_as_ctrl_c
 from tests.support.polling import until
 from tests.support.ports import free_port
 from tests.ui.conftest import ARGUMENTS, scripted_home
@@ -141,4 +142,5 @@ def _members(wheel: Path) -> list[str]:
 
 
 if __name__ == "__main__":
+    end_as_ctrl_c()
     main()

@@ -28,6 +28,8 @@ from datetime import UTC, datetime
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+from tests.support.end_signals import end_as_ctrl_c
+
 from xinference.nodes.certificates import ClusterAuthority, NodeIdentity, public_bytes
 
 PEER, NODE = "n00000000000a", "n00000000000b"
@@ -175,5 +177,6 @@ def _memory_mib() -> float:
 
 
 if __name__ == "__main__":
+    end_as_ctrl_c()
     assert shutil.which("cp")
     main()

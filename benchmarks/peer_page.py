@@ -20,6 +20,7 @@ import uvicorn
 from fastapi import FastAPI, Request, Response
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import JSONResponse
+from tests.support.end_signals import end_as_ctrl_c
 
 #: Answers of a fresh server to requests that ours does not serve.
 OWN_ANSWERS: dict[str, Any] = {
@@ -69,4 +70,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    end_as_ctrl_c()
     main()

@@ -16,6 +16,8 @@ import threading
 import time
 from pathlib import Path
 
+from tests.support.end_signals import end_as_ctrl_c
+
 from benchmarks.shared_beginnings.client import Server, chat, text
 from benchmarks.shared_beginnings.servers import ours
 
@@ -100,4 +102,5 @@ def _under_load(server: Server, load: Load, number: int) -> tuple[float, float]:
 
 
 if __name__ == "__main__":
+    end_as_ctrl_c()
     main()

@@ -17,6 +17,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.support.end_signals import end_as_ctrl_c
+
 #: Runs in each process, and with its checkout's own code: reads ``chat N``, ``stream N`` or ``calls N``.
 CHILD = """
 import asyncio, gc, sys, time
@@ -148,4 +150,5 @@ def report(variants: list[Variant], rounds: int) -> None:
 
 
 if __name__ == "__main__":
+    end_as_ctrl_c()
     main()

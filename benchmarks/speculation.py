@@ -30,6 +30,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from tests.support.end_signals import end_as_ctrl_c
 from tests.support.ports import free_port
 
 from benchmarks.shared_beginnings.client import Server
@@ -198,4 +199,5 @@ def table(found: Mapping[tuple[str, str], Sequence[Answer]]) -> str:
 
 
 if __name__ == "__main__":
+    end_as_ctrl_c()
     main()

@@ -24,6 +24,7 @@ import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
+from tests.support.end_signals import end_as_ctrl_c
 from tests.support.ports import free_port
 
 from xinference.engines.llama_cpp.engine import PROGRAM
@@ -180,4 +181,5 @@ def call(url: str, method: str, body: object = None, seconds: float = 60) -> byt
 
 
 if __name__ == "__main__":
+    end_as_ctrl_c()
     main()

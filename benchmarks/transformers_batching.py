@@ -24,6 +24,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from tests.support.end_signals import end_as_ctrl_c
 from tests.support.ports import free_port
 
 from xinference.engines.transformers.engine import PROGRAM
@@ -150,4 +151,5 @@ def show(rates: dict[str, list[float]], streams: int) -> None:
 
 
 if __name__ == "__main__":
+    end_as_ctrl_c()
     main()

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import httpx2
 import psutil
+from tests.support.end_signals import end_as_ctrl_c
 from tests.support.ports import free_port
 
 _RESYNC = b"event: resync"
@@ -127,4 +128,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    end_as_ctrl_c()
     main()

@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING
 import httpx2
 import psutil
 from tests.formats.gguf_model import write_gguf
+from tests.support.end_signals import end_as_ctrl_c
 from tests.support.ports import free_port
 from tests.support.scripted_home import ScriptedHome
 
@@ -190,4 +191,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    end_as_ctrl_c()
     main()

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import io
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -21,6 +24,38 @@ from benchmarks.speculation import table as table_of_speculation
 
 from tests.formats.gguf_writer import Gguf
 from xinference.formats.gguf import read_header
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+#: Programs that a benchmark starts, and ends itself.
+PARTS = {"several.py", "engine.py", "load.py", "server.py", "upstream_xinference.py"}
+
+
+@pytest.mark.process
+def test_a_command_that_is_ended_by_a_signal_runs_its_last_blocks() -> None:
+    code = """
+import time
+from tests.support.end_signals import end_as_ctrl_c
+end_as_ctrl_c()
+try:
+    print("begun", flush=True)
+    time.sleep(60)
+finally:
+    print("the servers are ended", flush=True)
+"""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        command = subprocess.Popen(
+            [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+            cwd=BENCHMARKS.parent,
+        )  # fmt: skip
+        assert command.stdout is not None and command.stdout.readline() == "begun\n"
+        command.send_signal(number)
+        assert command.communicate(timeout=30)[0] == "the servers are ended\n"
+
+
+def test_each_benchmark_ends_its_servers_when_it_is_ended_by_a_signal() -> None:
+    commands = [each for each in BENCHMARKS.rglob("*.py") if '__name__ == "__main__"' in each.read_text()]
+    without = {each.name for each in commands if "    end_as_ctrl_c()\n" not in each.read_text()}
+    assert without <= PARTS, f"`end_as_ctrl_c()` is missing in {without - PARTS}"
 
 
 def figures(target: str, *events_a_second: int, cpu: float = 0.0) -> Figures:

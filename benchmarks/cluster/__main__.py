@@ -12,6 +12,8 @@ import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from tests.support.end_signals import end_as_ctrl_c
+
 from benchmarks.cluster import hop, idle, losses, many_nodes
 from benchmarks.cluster.clusters import weights
 from benchmarks.cluster.figures import HEAD, Figure, row
@@ -44,4 +46,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    end_as_ctrl_c()
     sys.exit(main())

@@ -8,6 +8,8 @@ import statistics
 import sys
 from pathlib import Path
 
+from tests.support.end_signals import end_as_ctrl_c
+
 from benchmarks.gateway import __doc__ as about
 from benchmarks.gateway.cells import Cell, Figures, cells, open_minute
 from benchmarks.gateway.report import table, write_json, write_picture
@@ -92,4 +94,5 @@ def summary(figures: list[Figures]) -> list[str]:
 
 
 if __name__ == "__main__":
+    end_as_ctrl_c()
     sys.exit(main())

@@ -20,6 +20,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import psutil
+from tests.support.end_signals import end_as_ctrl_c
 
 from benchmarks.gateway.__main__ import measure
 from benchmarks.gateway.cells import Cell, Figures
@@ -136,4 +137,5 @@ def _call(url: str, body: object = None, method: str | None = None) -> list[dict
 
 
 if __name__ == "__main__":
+    end_as_ctrl_c()
     sys.exit(main())

@@ -30,6 +30,8 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
+from tests.support.end_signals import end_as_ctrl_c
+
 from benchmarks.shared_beginnings.agents import agents
 from benchmarks.shared_beginnings.bursts import bursts, floor
 from benchmarks.shared_beginnings.client import Server, chat
@@ -167,4 +169,5 @@ PARTS: dict[str, Callable[[Path, argparse.Namespace], None]] = {
 
 
 if __name__ == "__main__":
+    end_as_ctrl_c()
     main()

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 from tests.support.cluster_processes import ClusterProcesses
+from tests.support.end_signals import end_as_ctrl_c
 from tests.support.home import UID, send_signal
 from tests.support.polling import until
 
@@ -78,4 +79,5 @@ def _chat(cluster: ClusterProcesses) -> str:
 
 
 if __name__ == "__main__":
+    end_as_ctrl_c()
     sys.exit(main())
