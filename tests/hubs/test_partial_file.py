@@ -1,11 +1,13 @@
 """The bytes of an earlier run count as done from the first report on."""
 
+import errno
 import hashlib
 import threading
 from pathlib import Path
 
 import pytest
 
+from xinference.hubs.transfer import flusher
 from xinference.hubs.transfer.partial_file import WRITE_BYTES, PartialFile
 
 
@@ -51,3 +53,26 @@ def test_a_chunk_is_written_whole_in_calls_of_bounded_length(tmp_path: Path, mon
         monkeypatch.undo()
         assert file.length == len(data)
     assert path.read_bytes() == data and max(lengths) == WRITE_BYTES
+
+
+def test_the_disk_writes_while_more_is_transferred(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    flushed = threading.Event()
+    monkeypatch.setattr(flusher, "FLUSH_BYTES", 100)
+    monkeypatch.setattr(flusher, "_flush", lambda descriptor: flushed.set())
+    with open_partial(tmp_path / "weights.partial", 1000, []) as file:
+        file.append(b"n" * 100)
+        assert flushed.wait(10)
+        file.append(b"n" * 10)
+
+
+def test_an_error_of_the_disk_ends_the_transfer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(descriptor: int) -> None:
+        raise OSError(errno.EIO, "the disk is broken")
+
+    monkeypatch.setattr(flusher, "FLUSH_BYTES", 100)
+    monkeypatch.setattr(flusher, "_flush", fail)
+    with (
+        pytest.raises(OSError, match="the disk is broken"),
+        open_partial(tmp_path / "weights.partial", 1000, []) as file,
+    ):
+        file.append(b"n" * 100)

@@ -1,4 +1,4 @@
-"""Pieces are written, hashed and flushed in order, and an error of the disk or a stop reaches whoever receives them."""
+"""Pieces are written and hashed in order, and an error of the disk or a stop reaches whoever receives them."""
 
 import errno
 import hashlib
@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from xinference.hubs.transfer import piece_queue
 from xinference.hubs.transfer.parallel import Stopped
 from xinference.hubs.transfer.partial_file import PartialFile
 from xinference.hubs.transfer.piece_queue import PIECE_BYTES, PIECES, PieceQueue
@@ -56,27 +55,6 @@ def test_a_full_disk_is_raised_in_place_of_the_error_of_a_peer(tmp_path: Path, m
         with pytest.raises(OSError, match="no space left"), PieceQueue(opened) as pieces:
             pieces.append(pieces.buffer(), 10)
             raise EOFError
-
-
-def test_the_disk_writes_while_pieces_are_received(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    flushed = threading.Event()
-    monkeypatch.setattr(piece_queue, "FLUSH_BYTES", PIECE_BYTES)
-    with open_partial(tmp_path / "file") as opened:
-        monkeypatch.setattr(opened, "flush", flushed.set)
-        with PieceQueue(opened) as pieces:
-            pieces.append(pieces.buffer(), PIECE_BYTES)
-            assert flushed.wait(10)
-
-
-def test_an_error_of_a_flush_ends_the_transfer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail() -> None:
-        raise OSError(errno.EIO, "the disk is broken")
-
-    monkeypatch.setattr(piece_queue, "FLUSH_BYTES", PIECE_BYTES)
-    with open_partial(tmp_path / "file") as opened:
-        monkeypatch.setattr(opened, "flush", fail)
-        with pytest.raises(OSError, match="the disk is broken"), PieceQueue(opened) as pieces:
-            append_all(pieces)
 
 
 def test_a_stopped_transfer_ends_the_wait_for_a_buffer(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
+from xinference.hubs.transfer.flusher import Flusher
 from xinference.hubs.transfer.parallel import Report, check_stop
 
 _CHUNK = 1 << 20
@@ -39,6 +40,7 @@ class PartialFile:
         self._report = report
         self._stop = stop
         self._file = path.open("ab+", buffering=0)
+        self._flusher = Flusher(self._file.fileno())
 
     def __enter__(self) -> PartialFile:
         # What is kept is reported before it is hashed: its bytes are no part of this transfer's rate.
@@ -51,8 +53,10 @@ class PartialFile:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        os.fsync(self._file.fileno())
-        self._file.close()
+        try:
+            self._flusher.end()
+        finally:
+            self._file.close()
 
     def append(self, chunk: bytes | memoryview) -> None:
         if self.length + len(chunk) > self.size:
@@ -65,10 +69,7 @@ class PartialFile:
         view = memoryview(chunk)
         while view:
             view = view[self._file.write(view[:WRITE_BYTES]) :]
-
-    def flush(self) -> None:
-        """Wait until the disk has what is written now; another thread may write meanwhile."""
-        os.fdatasync(self._file.fileno())
+        self._flusher.add(len(chunk))
 
     def add_to_hash(self, chunk: bytes | memoryview) -> None:
         """Hash and count bytes that have been written."""

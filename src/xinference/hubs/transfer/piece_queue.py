@@ -1,4 +1,4 @@
-"""Writes, hashes and flushes the pieces of a file in a thread each, while the next piece is received."""
+"""Writes and hashes the pieces of a file in a thread each, while the next piece is received."""
 
 from __future__ import annotations
 
@@ -11,8 +11,6 @@ from xinference.work_threads import start_thread
 
 #: Bytes of a piece, and the number of pieces: one is received, one written, one hashed, and one waits.
 PIECE_BYTES, PIECES = 1024 * 1024, 4
-#: Number of written bytes after which they are flushed: the disk works during the transfer, not only after it.
-FLUSH_BYTES = 32 * 1024 * 1024
 
 
 class PieceQueue:
@@ -26,18 +24,11 @@ class PieceQueue:
         self._free = SimpleQueue[bytearray | BaseException]()
         self._received = SimpleQueue[memoryview | None]()
         self._written = SimpleQueue[memoryview | None]()
-        self._flushes = SimpleQueue[bool]()
-        """True: enough is written for a flush; False: the last one."""
-        self._not_flushed = 0
         for _ in range(PIECES):
             self._free.put(bytearray(PIECE_BYTES))
 
     def __enter__(self) -> PieceQueue:
-        self._threads = (
-            start_thread("write pieces", self._write),
-            start_thread("hash pieces", self._hash),
-            start_thread("flush pieces", self._flush),
-        )
+        self._threads = (start_thread("write pieces", self._write), start_thread("hash pieces", self._hash))
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -65,25 +56,9 @@ class PieceQueue:
 
     def _write(self) -> None:
         try:
-            self._pass_on(self._received, self._write_piece, self._written.put)
+            self._pass_on(self._received, self._opened.write, self._written.put)
         finally:
             self._written.put(None)
-            self._flushes.put(False)
-
-    def _write_piece(self, piece: memoryview) -> None:
-        self._opened.write(piece)
-        self._not_flushed += len(piece)
-        if self._not_flushed >= FLUSH_BYTES:
-            self._not_flushed = 0
-            self._flushes.put(True)
-
-    def _flush(self) -> None:
-        try:
-            while self._flushes.get():
-                self._opened.flush()
-        except BaseException as error:
-            self._free.put(error)  # as in `_pass_on`
-            raise
 
     def _hash(self) -> None:
         self._pass_on(self._written, self._opened.add_to_hash, lambda piece: self._free.put(cast(bytearray, piece.obj)))
