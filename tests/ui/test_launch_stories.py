@@ -11,7 +11,7 @@ import pytest
 
 from tests.support.scripted_home import ScriptedHome
 from tests.ui.conftest import Open
-from tests.ui.pages import visit
+from tests.ui.pages import look, visit
 
 if TYPE_CHECKING:
     from playwright.sync_api import Route
@@ -157,6 +157,28 @@ def test_adapters_of_a_launch_are_lines_of_the_form_and_come_back_with_it(home: 
     page.get_by_role("button", name="Terminate", exact=True).click()
     page.get_by_role("link", name="Launch again: adapted").click()
     assert box.input_value() == "short=/adapters/short\nlong one=/adapters/long"
+
+
+def test_the_plan_shows_the_warnings_of_the_dry_run(home: ScriptedHome, open_page: Open) -> None:
+    ignored = {"worker_ip": "10.0.0.2", "enable_virtual_env": True}
+    body = {"model_name": "qwen3", "model_size_in_billions": "0_6", **ignored}
+    warnings = dry_run(home, body).json()["warnings"]
+    assert [each.split()[0] for each in warnings] == list(ignored)
+    extra = "worker_ip=10.0.0.2\nenable_virtual_env=true"
+    page, _ = open_page(home, f"#/launch/LLM/qwen3?{httpx2.QueryParams({'size': '0_6', 'extra': extra})}")
+    plan = page.get_by_role("region", name="Plan")
+    shown = plan.get_by_role("status").filter(has_text="Warnings")
+    shown.wait_for()
+    assert shown.get_by_role("listitem").all_inner_texts() == [each.replace("`", "") for each in warnings]
+    assert shown.locator("code").all_inner_texts() == ["xinference env"]
+    look(page, theme="dark", language="zh")
+    page.get_by_role("region", name="计划").get_by_role("status").get_by_text("警告").wait_for()
+    look(page, theme="light", language="en")
+    page.get_by_label("One option per line: name=value").fill("worker_ip=10.0.0.2")
+    shown.get_by_text("enable_virtual_env").wait_for(state="detached")
+    assert shown.get_by_role("listitem").all_inner_texts() == warnings[:1]
+    page.get_by_label("One option per line: name=value").fill("")
+    shown.wait_for(state="detached")
 
 
 def test_the_way_back_from_a_model_leads_to_the_same_search(home: ScriptedHome, open_page: Open) -> None:

@@ -288,6 +288,8 @@ export interface Plan {
   download_bytes: number | null;
   disk: { purpose: string; folder: string; needed_bytes: number; free_bytes: number }[];
   reasons: string[];
+  /** One text for each field of the launch that has no effect. */
+  warnings: string[];
 }
 
 export interface Spec {

@@ -244,6 +244,7 @@ const words: Record<string, string> = {
   'Another tab has logged in as {name}. This tab now has the permissions of that key.': '另一个标签页已用密钥 {name} 登录。此标签页现在具有该密钥的权限。',
   'Logged in as {name}.': '已用密钥 {name} 登录。',
   'No request matches.': '没有匹配的请求。',
+  Warnings: '警告',
   'No setting matches.': '没有匹配的设置。',
   'Only settings that differ from the default': '仅显示与默认值不同的设置',
   Output: '输出',
