@@ -1,10 +1,11 @@
-"""Three workers on hosts of their own: a pulled cable, a power cut, and what is told to whom after how many seconds.
+"""Three workers on hosts of their own: each loss, and what is told to whom after how many seconds.
 
 Run it with ``-s`` to see the record.
 """
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 import time
@@ -16,6 +17,7 @@ import httpx2
 import pytest
 
 from tests.support.cluster_processes import ClusterProcesses
+from tests.support.home import send_signal
 from tests.support.network_hosts import (
     drop_no_packets,
     drop_packets_to,
@@ -30,7 +32,7 @@ UID = "spread"
 #: A pulled cable is noticed after 8 s; the machine that runs these tests may be busy.
 TOLD_SECONDS = 30.0
 #: Processes on each host that compute hashes, as fetches do, and for how long.
-BUSY, BUSY_SECONDS = 2, 30.0
+BUSY, BUSY_SECONDS = 2, 60.0
 HASHES = "import hashlib\nwhile True: hashlib.sha256(bytes(1 << 20)).digest()"
 
 pytestmark = pytest.mark.skipif(missing() is not None, reason=str(missing()))
@@ -107,6 +109,13 @@ def _replicas_that_answer(site: Site, count: int) -> list[str]:
     return [each["replica"] for each in site.cluster.get(f"/v1/requests?after={last}")]
 
 
+def _same_engines(site: Site, expected: dict[str, int]) -> None:
+    """Each node runs one engine, the expected one: none twice, none orphaned, none loaded again."""
+    assert site.cluster.ready_on(UID) == expected
+    assert site.cluster.engines() == {node: [pid] for node, pid in expected.items()}
+    site.record(f"the engines are the processes {sorted(expected.values())}")
+
+
 def test_a_cable_is_out_for_a_short_time_and_nothing_restarts(site: Site) -> None:
     cluster, worker, host = site.cluster, site.cluster.workers[0], site.cluster.hosts[1]
     before = cluster.ready_on(UID)
@@ -117,9 +126,7 @@ def test_a_cable_is_out_for_a_short_time_and_nothing_restarts(site: Site) -> Non
     plug_in(host)
     site.record("the cable is back")
     site.wait(f"{worker.node_id} is READY", lambda: cluster.state(worker) == "READY")
-    assert cluster.ready_on(UID) == before
-    assert {node: [pid] for node, pid in before.items()} == cluster.engines()
-    site.record(f"the engines are the same processes: {sorted(before.values())}")
+    _same_engines(site, before)
 
 
 def test_without_the_link_a_worker_goes_on_answering_and_nothing_restarts(site: Site) -> None:
@@ -137,8 +144,50 @@ def test_without_the_link_a_worker_goes_on_answering_and_nothing_restarts(site: 
     finally:
         drop_no_packets(host)
     site.wait(f"{worker.node_id} is READY", lambda: cluster.state(worker) == "READY")
-    assert cluster.ready_on(UID) == before
-    assert {node: [pid] for node, pid in before.items()} == cluster.engines()
+    _same_engines(site, before)
+
+
+def test_a_killed_worker_ends_no_engine(site: Site) -> None:
+    cluster, worker = site.cluster, site.cluster.workers[0]
+    before = cluster.ready_on(UID)
+    assert worker.process is not None
+    site.begin(f"kill the worker of {worker.node_id}, pid {worker.process.pid}")
+    send_signal(worker.process.pid, signal.SIGKILL)
+    worker.process.wait(30)
+    site.wait(f"{worker.node_id} is not READY", lambda: cluster.state(worker) != "READY")
+    _all_answered(site, _ask(site, 6), {200})
+    cluster.start_worker(worker)
+    site.wait(f"{worker.node_id} is READY", lambda: cluster.state(worker) == "READY")
+    _same_engines(site, before)
+
+
+def test_a_killed_keeper_takes_one_engine_with_it_which_is_started_again(site: Site) -> None:
+    cluster, worker = site.cluster, site.cluster.workers[0]
+    before, keeper = cluster.ready_on(UID), cluster.instance_keeper(UID, worker)
+    lost = before[worker.node_id]
+    site.begin(f"kill the keeper on {worker.node_id}, pid {keeper}, whose engine is {lost}")
+    send_signal(keeper, signal.SIGKILL)
+    # A request that the engine has begun is not repeated: it might end the next engine, too.
+    _all_answered(site, _ask(site, 6), {200, 502})
+    site.wait(
+        "three replicas are ready with another engine",
+        lambda: len(now := cluster.ready_on(UID)) == 3 and now[worker.node_id] != lost,
+    )
+    _same_engines(site, before | {worker.node_id: cluster.ready_on(UID)[worker.node_id]})
+
+
+def test_a_killed_supervisor_loads_nothing_when_it_starts_again(site: Site) -> None:
+    cluster = site.cluster
+    before = cluster.ready_on(UID)
+    assert cluster.server is not None
+    site.begin(f"kill the supervisor, pid {cluster.server.pid}")
+    cluster.kill_server()
+    cluster.start()
+    site.record("the supervisor answers")
+    site.wait("a request is answered", lambda: {status for status, _ in _ask(site, 1)} == {200})
+    site.wait("three replicas are ready", lambda: len(cluster.ready_on(UID)) == 3)
+    _all_answered(site, _ask(site, 6), {200})
+    _same_engines(site, before)
 
 
 @pytest.mark.long
