@@ -88,6 +88,37 @@ def test_two_browsers_change_one_key_and_none_undoes_the_change_of_the_other(
     second.get_by_role("row", name=re.compile("^shared.*revoked")).wait_for()
 
 
+def test_the_search_of_the_keys_finds_names_permissions_and_states(own_home: ScriptedHome, open_page: Open) -> None:
+    owner = create_key(own_home, "owner", "use", "manage")
+    for name, scope in (("alice", "use"), ("alicia", "monitor"), ("bob", "use")):
+        create_key(own_home, name, scope)
+    page, watch = open_page(own_home, "#/keys")
+    watch.expected.append("status of 401")
+    page.get_by_label("Key", exact=True).fill(owner)
+    page.get_by_role("button", name="Log in").click()
+    page.get_by_role("row", name=re.compile("^bob")).get_by_role("button", name="Revoke").click()
+    page.get_by_role("row", name=re.compile("^bob.*revoked")).wait_for()
+
+    def names(text: str) -> list[str]:
+        page.get_by_role("searchbox", name="Search").fill(text)
+        return [each.split("\t")[0] for each in page.locator("tbody tr:not(:has(td.form))").all_inner_texts()]
+
+    found = {text: sorted(names(text)) for text in (" ALI ", "monitor", "revoked", "nobody", "")}
+    assert found == {
+        " ALI ": ["alice", "alicia"],
+        "monitor": ["alicia"],
+        "revoked": ["bob"],
+        "nobody": [],
+        "": ["alice", "alicia", "bob", "owner"],
+    }
+    # A change that is not sent outlives the search.
+    page.get_by_role("row", name=re.compile("^alice")).get_by_role("button", name="Change").click()
+    page.locator("td.form").get_by_label("Name", exact=True).fill("alice at home")
+    assert sorted(names("bob")) == ["alice", "bob"]
+    assert page.locator("td.form").get_by_label("Name", exact=True).input_value() == "alice at home"
+    page.get_by_role("status").get_by_text("1 found").wait_for()
+
+
 def test_escape_leaves_the_change_of_a_key(own_home: ScriptedHome, open_page: Open) -> None:
     page, watch = open_page(own_home, "#/keys")
     page.get_by_role("button", name="Create").and_(page.locator(":enabled")).wait_for()

@@ -11,6 +11,7 @@ import { roomsOf } from './rooms';
 import { shortened } from './samples';
 import { csv } from './records';
 import { codeOf } from './session.svelte';
+import { matches } from './search';
 import { parse } from './sse';
 import { change, NOTHING, snapshot } from './state';
 import { cosine } from './vectors';
@@ -262,4 +263,10 @@ describe('the devices of a plan', () => {
 test('equal GPUs of a machine are one entry with their number', () => {
   expect(counted(['H200', 'L4', 'H200'])).toBe('2 × H200, L4');
   expect(counted([])).toBe('');
+});
+
+test('a search finds a part of a row in upper or lower case, without the spaces around it', () => {
+  expect(matches(' QWEN ', null, 'a qwen3')).toBe(true);
+  expect(matches('', undefined)).toBe(true);
+  expect(matches('llama', 'qwen3', null)).toBe(false);
 });

@@ -243,6 +243,7 @@ const words: Record<string, string> = {
   'The code of this link was used before or has expired. Open the page by the command again, or log in with a key.': '此链接中的代码已被使用或已过期。请用命令重新打开页面，或使用密钥登录。',
   'Another tab has logged in as {name}. This tab now has the permissions of that key.': '另一个标签页已用密钥 {name} 登录。此标签页现在具有该密钥的权限。',
   'Logged in as {name}.': '已用密钥 {name} 登录。',
+  'No key matches.': '没有匹配的密钥。',
   'No request matches.': '没有匹配的请求。',
   Warnings: '警告',
   'No setting matches.': '没有匹配的设置。',
