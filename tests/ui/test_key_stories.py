@@ -10,6 +10,7 @@ import pytest
 
 from tests.support.scripted_home import ScriptedHome
 from tests.ui.conftest import Open, scripted_home
+from tests.ui.pages import look
 
 pytestmark = [pytest.mark.browser, pytest.mark.process]
 
@@ -117,6 +118,35 @@ def test_the_search_of_the_keys_finds_names_permissions_and_states(own_home: Scr
     assert sorted(names("bob")) == ["alice", "bob"]
     assert page.locator("td.form").get_by_label("Name", exact=True).input_value() == "alice at home"
     page.get_by_role("status").get_by_text("1 found").wait_for()
+
+
+def test_the_state_of_a_key_is_on_one_line_in_chinese(own_home: ScriptedHome, open_page: Open) -> None:
+    owner = create_key(own_home, "owner", "use", "manage")
+    create_key(own_home, "the-monitor-of-the-second-rack-of-the-first-floor", "monitor")
+    page, watch = open_page(own_home, "#/keys")
+    watch.expected.append("status of 401")
+    page.get_by_label("Key", exact=True).fill(owner)
+    page.get_by_role("button", name="Log in").click()
+    row = page.get_by_role("row", name=re.compile("^the-monitor"))
+    row.get_by_role("button", name="Change").click()
+    page.locator("td.form").get_by_text("Models, limits and priority").click()
+    page.locator("td.form").get_by_label("Requests per minute").fill("60")
+    page.locator("td.form").get_by_label("Tokens per minute").fill("100000")
+    page.locator("td.form").get_by_label("Expires").select_option("in a week")
+    page.locator("td.form").get_by_role("button", name="Change").click()
+    row.get_by_text("100,000 tokens/min").wait_for()
+    row.get_by_role("button", name="Revoke").click()
+    row.get_by_text("revoked").wait_for()
+    page.set_viewport_size({"width": 1200, "height": 800})
+    look(page, theme="light", language="zh")
+    lines = row.get_by_text("已吊销").evaluate(
+        """(cell) => {
+          const range = document.createRange();
+          range.selectNodeContents(cell);
+          return new Set([...range.getClientRects()].map((each) => each.top)).size;
+        }"""
+    )
+    assert lines == 1
 
 
 def test_escape_leaves_the_change_of_a_key(own_home: ScriptedHome, open_page: Open) -> None:

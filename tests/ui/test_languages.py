@@ -139,3 +139,10 @@ def test_every_text_is_translated(home: ScriptedHome, open_page: Open) -> None:
     assert seen > 200
     assert without_chinese == set()
     assert not untranslated, "\n".join(f"{name}: {words}" for name, words in untranslated.items())
+
+
+def test_a_list_in_chinese_has_chinese_commas(home: ScriptedHome, open_page: Open) -> None:
+    page, _ = open_page(home, "#/machine")
+    page.get_by_text("Disk: home folder, weights, environments").wait_for()
+    look(page, theme="light", language="zh")
+    page.get_by_text("磁盘：主目录、权重、环境").wait_for()

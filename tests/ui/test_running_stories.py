@@ -57,6 +57,22 @@ def test_the_engine_of_a_model_is_shown_and_how_to_call_it(home: ScriptedHome, o
     page.get_by_role("row", name="GET /v1/fits").wait_for()
 
 
+def test_the_message_of_an_empty_chart_covers_no_value_of_its_axis(own_home: ScriptedHome, open_page: Open) -> None:
+    page, _ = open_page(own_home, "#/activity/usage", viewport={"width": 1280, "height": 800})
+    message = page.get_by_text("There are no measurements in this period.").last
+    message.wait_for()
+    covered = message.evaluate(
+        """(message) => {
+          const own = message.getBoundingClientRect();
+          return [...message.parentElement.querySelectorAll("svg text")].filter((each) => {
+            const other = each.getBoundingClientRect();
+            return other.left < own.right && own.left < other.right && other.top < own.bottom && own.top < other.bottom;
+          }).map((each) => each.textContent.trim());
+        }"""
+    )
+    assert covered == []
+
+
 def test_an_on_demand_model_is_pinned_while_it_runs(home: ScriptedHome, open_page: Open) -> None:
     assert home.post_launch("to-pin", on_demand=True, ttl=600).is_success
     page, _ = open_page(home, "#/running/to-pin")
