@@ -181,6 +181,49 @@ def test_the_plan_shows_the_warnings_of_the_dry_run(home: ScriptedHome, open_pag
     shown.wait_for(state="detached")
 
 
+@pytest.mark.parametrize(
+    ("added", "words"),
+    [(-1, "Requests fill the rest."), (2**20, "This includes cached pages of the file"), (0, None)],
+)
+def test_the_plan_says_why_the_memory_when_ready_differs_from_the_total(
+    home: ScriptedHome, open_page: Open, added: int, words: str | None
+) -> None:
+    page, _ = open_page(home, "#/")
+    page.locator("main h1").wait_for()
+
+    def answer(route: Route) -> None:
+        response = route.fetch()
+        plan = response.json()
+        plan["memory"]["loaded"] = plan["memory"]["total"] + added
+        route.fulfill(response=response, json=plan)
+
+    page.route("**/v1/models?dry_run=true", answer)
+    visit(page, "launch/LLM/qwen3?size=0_6&context=512")
+    shown = page.locator("dt", has_text="When ready").locator("+ dd")
+    shown.wait_for()
+    if words is None:
+        assert shown.locator("span").count() == 0
+    else:
+        assert shown.locator("span").inner_text().startswith(words)
+
+
+def test_a_plan_without_sizes_shows_no_bytes_of_memory(home: ScriptedHome, open_page: Open) -> None:
+    page, _ = open_page(home, "#/")
+    page.locator("main h1").wait_for()
+
+    def answer(route: Route) -> None:
+        response = route.fetch()
+        plan = response.json()
+        plan["memory"] = dict.fromkeys(plan["memory"])
+        route.fulfill(response=response, json=plan)
+
+    page.route("**/v1/models?dry_run=true", answer)
+    visit(page, "launch/LLM/qwen3?size=0_6&context=512")
+    page.locator("dt", has_text="Memory").locator("+ dd", has_text="not known before the download").wait_for()
+    plan = page.get_by_role("region", name="Plan")
+    assert plan.locator("ul.legend").get_by_text("weights").count() == plan.get_by_text("When ready").count() == 0
+
+
 def test_the_way_back_from_a_model_leads_to_the_same_search(home: ScriptedHome, open_page: Open) -> None:
     page, _ = open_page(home, "#/models")
     page.get_by_role("searchbox", name="Name").fill("qwen3-rerank")

@@ -281,9 +281,10 @@ export interface Plan {
     kv_cache: number;
     overhead: number;
     saved_states: number | null;
-    total: number;
+    /** null: not known before the download. */
+    total: number | null;
     loaded: number | null;
-    source: string;
+    source: string | null;
   } | null;
   download_bytes: number | null;
   disk: { purpose: string; folder: string; needed_bytes: number; free_bytes: number }[];
