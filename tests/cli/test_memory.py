@@ -161,3 +161,22 @@ def test_the_total_is_that_of_the_plan_of_a_launch(settings: Settings, name: str
     sizing = size_launch(launch, Path("/w.gguf"), expected_shape(version, source)[0], there, model).sizing
     assert (found.engine, bool(found.saved_states_bytes)) == ("llama.cpp", beginnings)
     assert (found.saved_states_bytes, found.total_bytes) == (sizing.state_bytes, sizing.total_bytes)
+
+
+@pytest.mark.parametrize(("text", "tokens"), [("32k", 32_768), ("8K", 8192), ("4096", 4096)])
+def test_a_context_is_named_in_tokens_or_in_units_of_1024(run: Run, text: str, tokens: int) -> None:
+    shown = run("cal-model-mem", "-n", "llama-2-chat", "-s", "7", "-f", "ggufv2", "-c", text, "--json")
+    assert {each["context_length"] for each in json.loads(shown.stdout)} == {tokens}
+
+
+@pytest.mark.parametrize("text", ["0", "0k", "100000000000000000000", "999999999k", "32m", "k", "-1k", "1.5k"])
+def test_a_context_that_no_engine_has_is_refused_by_its_option(run: Run, text: str) -> None:
+    shown = run("cal-model-mem", "-n", "llama-2-chat", "-c", text)
+    assert (shown.exit_code, shown.stdout) == (2, "")
+    assert "--context-length" in shown.stderr and text in shown.stderr
+
+
+def test_an_estimate_refuses_a_context_that_no_engine_has(settings: Settings) -> None:
+    for context in (0, 10**20):
+        with pytest.raises(Problem, match=f"context_length is {context}, but must be a number from 1 to 2147483647"):
+            estimate(model_name="llama-2-chat", context_length=context, settings=settings)

@@ -33,6 +33,8 @@ KV_BITS = (8, 16, 32)
 PLANNED_KV_BITS = 16
 #: Tokens of prompt and answer together if no context is named.
 USUAL_CONTEXT = 4096
+#: Maximum number of tokens of a context: engines store it in 32 bits.
+MAX_CONTEXT = 2**31 - 1
 
 
 @dataclass(frozen=True)
@@ -77,8 +79,8 @@ def estimate(
     Raises:
         Problem: 400, which names the unknown value with similar ones, or ``shape_unknown``.
     """
-    if context_length is not None and context_length < 1:
-        raise bad_request(f"context_length is {context_length}, but must be positive.")
+    if context_length is not None and not 1 <= context_length <= MAX_CONTEXT:
+        raise bad_request(f"context_length is {context_length}, but must be a number from 1 to {MAX_CONTEXT}.")
     if kv_cache_bits not in KV_BITS:
         raise bad_request(f"kv_cache_dtype is {kv_cache_bits}; use {', '.join(map(str, KV_BITS))} bits.")
     request = LaunchRequest(

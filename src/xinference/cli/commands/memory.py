@@ -8,7 +8,7 @@ import click
 
 from xinference.cli.options.json_option import json_option
 from xinference.cli.options.name_argument import name_argument
-from xinference.cli.options.numbers import IntegerRange
+from xinference.cli.options.numbers import TokenCount
 from xinference.cli.options.version_options import read_name, read_size
 from xinference.cli.output import note, print_json, size
 from xinference.cli.table import print_table
@@ -33,8 +33,9 @@ from xinference.cli.table import print_table
 @click.option(
     "-c",
     "--context-length",
-    type=IntegerRange(min=1),
-    help="Tokens of prompt and answer together. [default: 4096, or the model's context if it is shorter]",
+    type=TokenCount(),
+    metavar="N",
+    help="Tokens of prompt and answer together, such as 32k. [default: 4096, or the model's context if it is shorter]",
 )
 @click.option(
     "--kv-cache-dtype",

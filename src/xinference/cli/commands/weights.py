@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from xinference.cli.options.json_option import json_option
-from xinference.cli.options.numbers import IntegerRange, NumberRange
+from xinference.cli.options.numbers import NumberRange, TokenCount
 from xinference.cli.options.version_options import read_size
 from xinference.cli.output import clean, note, print_json, size
 
@@ -95,7 +95,10 @@ def _indent(lines: list[str], maximum: int) -> str:
     help="Epsilon of the RMS norms, such as 1e-5.",
 )
 @click.option(
-    "--context-length", type=IntegerRange(1, 1 << 30), help="Context length that the model was trained on, in tokens."
+    "--context-length",
+    type=TokenCount(1 << 30),
+    metavar="N",
+    help="Context length that the model was trained on, in tokens.",
 )
 @click.option("--force", is_flag=True, help="Replace OUT if it exists.")
 def convert(source: Path, target: Path, billions: int | str | None, **arguments: Any) -> None:

@@ -9,7 +9,7 @@ import click
 
 from xinference.cli.options.labels import labels_of
 from xinference.cli.options.native_options import parse_value
-from xinference.cli.options.numbers import IntegerRange, NumberRange
+from xinference.cli.options.numbers import IntegerRange, NumberRange, TokenCount
 
 Pairs = tuple[tuple[str, str], ...]
 
@@ -67,12 +67,13 @@ def further_options(command: Callable[..., None]) -> Callable[..., None]:
             help="Option of bitsandbytes, such as load_in_4bit true, for engines that quantize with it. Repeatable."),
         click.option("--request-limits", type=IntegerRange(min=0), metavar="N",
             help="Maximum number of requests at the same time. [default: no limit]"),
-        click.option("--max-output-tokens", type=IntegerRange(1, 2**31 - 1), metavar="N",
+        click.option("--max-output-tokens", type=TokenCount(), metavar="N",
             help="Maximum number of tokens of an answer; a request for more gets a 400. [default: the context]"),
         click.option("--max-request-seconds", type=NumberRange(0, 2**31, min_open=True), metavar="SECONDS",
             help="Maximum time of the engine for one request; a longer request gets a 504. [default: no limit]"),
-        click.option("--context-length", type=IntegerRange(1, 2**31 - 1), metavar="N",
-            help="Maximum number of tokens of a prompt and its answer together. [default: depends on the free memory]"),
+        click.option("--context-length", type=TokenCount(), metavar="N",
+            help="Maximum number of tokens of a prompt and its answer together, such as 32k. "
+            "[default: depends on the free memory]"),
         click.option("--no-tune", "tune", flag_value=False, default=None, type=click.UNPROCESSED,
             help="Do not use the engine options that `xinference tune` has stored for the model."),
         click.option("--enable-thinking/--disable-thinking", default=None,
