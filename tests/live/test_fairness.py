@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import httpx2
@@ -76,11 +77,14 @@ def test_a_request_with_many_inputs_does_not_keep_another_client_waiting(
     def complete(given: list[str]) -> Any:
         return post("/v1/completions", first, prompt=given, max_tokens=4, ignore_eos=True, temperature=0, echo=True)
 
+    def has_begun(request: Future[Any]) -> bool:
+        return computes(home) or request.done()
+
     answers = {}
     with ThreadPoolExecutor(1) as pool:
         for ask in (embed, complete):
             many = pool.submit(ask, texts)
-            until("the engine computes it", lambda many=many: computes(home) or many.done())
+            until("the engine computes it", partial(has_begun, many))
             post("/v1/completions", second, **{name: value for name, value in ASKED.items() if name != "model"})
             assert not many.done(), "100 inputs took no longer than one answer: the test shows nothing"
             answers[ask] = many.result()
