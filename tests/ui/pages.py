@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
+    from tests.ui.browser import Watch
+
 #: The pages with one model that runs, `shown`.
 PAGES = (
     "",
@@ -43,6 +45,14 @@ def visit(page: Page, name: str) -> None:
     """Go to a page by its address, as a link does, and wait until it shows its data."""
     page.evaluate("(hash) => { location.hash = hash; }", f"#/{name}")
     page.wait_for_function(IS_THERE, arg=f"#/{name}")
+
+
+def log_in(page: Page, watch: Watch, key: str) -> None:
+    """Send a key by the form of the login, which is shown, and wait until it is accepted."""
+    watch.expected.append("status of 401")
+    page.get_by_label("Key", exact=True).fill(key)
+    page.get_by_role("button", name="Log in").click()
+    page.get_by_role("button", name="Log out").wait_for()
 
 
 def look(page: Page, *, theme: str, language: str) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from tests.support.scripted_home import ScriptedHome
 from tests.ui.conftest import Open, scripted_home
-from tests.ui.pages import look
+from tests.ui.pages import log_in, look
 
 pytestmark = [pytest.mark.browser, pytest.mark.process]
 
@@ -26,18 +26,14 @@ def create_key(home: ScriptedHome, name: str, *scopes: str) -> str:
 def test_a_key_is_changed_limited_and_revoked_under_an_open_page(own_home: ScriptedHome, open_page: Open) -> None:
     owner, guest = create_key(own_home, "owner", "use", "manage"), create_key(own_home, "guest@home", "use")
     page, watch = open_page(own_home)
-    watch.expected += ["status of 401", "status of 403"]
-    page.get_by_label("Key", exact=True).fill(guest)
-    page.get_by_role("button", name="Log in").click()
-    page.get_by_role("button", name="Log out").wait_for()
+    watch.expected.append("status of 403")
+    log_in(page, watch, guest)
     # What the key may not do is said on the page that does it.
     page.get_by_role("link", name="Downloads", exact=True).click()
     page.get_by_text("This page needs a key that may manage the server.").wait_for()
     # Another browser is the owner's.
     other, others = open_page(own_home, "#/keys")
-    others.expected.append("status of 401")
-    other.get_by_label("Key", exact=True).fill(owner)
-    other.get_by_role("button", name="Log in").click()
+    log_in(other, others, owner)
     row = other.get_by_role("row", name=re.compile("^guest@home"))
     row.get_by_role("button", name="Change").click()
     form = other.locator("td.form")
@@ -64,9 +60,8 @@ def test_two_browsers_change_one_key_and_none_undoes_the_change_of_the_other(
     pages = []
     for _ in range(2):
         page, watch = open_page(own_home, "#/keys")
-        watch.expected += ["status of 401", "status of 400"]
-        page.get_by_label("Key", exact=True).fill(owner)
-        page.get_by_role("button", name="Log in").click()
+        watch.expected.append("status of 400")
+        log_in(page, watch, owner)
         page.get_by_role("row", name=re.compile("^shared")).get_by_role("button", name="Change").click()
         page.locator("td.form").get_by_text("Models, limits and priority").click()
         pages.append(page)
@@ -94,9 +89,7 @@ def test_the_search_of_the_keys_finds_names_permissions_and_states(own_home: Scr
     for name, scope in (("alice", "use"), ("alicia", "monitor"), ("bob", "use")):
         create_key(own_home, name, scope)
     page, watch = open_page(own_home, "#/keys")
-    watch.expected.append("status of 401")
-    page.get_by_label("Key", exact=True).fill(owner)
-    page.get_by_role("button", name="Log in").click()
+    log_in(page, watch, owner)
     page.get_by_role("row", name=re.compile("^bob")).get_by_role("button", name="Revoke").click()
     page.get_by_role("row", name=re.compile("^bob.*revoked")).wait_for()
 
@@ -124,9 +117,7 @@ def test_the_state_of_a_key_is_on_one_line_in_chinese(own_home: ScriptedHome, op
     owner = create_key(own_home, "owner", "use", "manage")
     create_key(own_home, "the-monitor-of-the-second-rack-of-the-first-floor", "monitor")
     page, watch = open_page(own_home, "#/keys")
-    watch.expected.append("status of 401")
-    page.get_by_label("Key", exact=True).fill(owner)
-    page.get_by_role("button", name="Log in").click()
+    log_in(page, watch, owner)
     row = page.get_by_role("row", name=re.compile("^the-monitor"))
     row.get_by_role("button", name="Change").click()
     page.locator("td.form").get_by_text("Models, limits and priority").click()
@@ -171,7 +162,6 @@ def test_a_browser_is_logged_in_to_two_servers_on_two_ports(
         page, watch = open_page(own_home)
         # The page of one server still asks it for plans when the other one is opened.
         watch.expected += [
-            "status of 401",
             "dry_run=true",
             "net::ERR_INCOMPLETE_CHUNKED",
             "net::ERR_CONNECTION_RE",
@@ -180,9 +170,7 @@ def test_a_browser_is_logged_in_to_two_servers_on_two_ports(
         for home, key in homes:
             watch.address = home.url
             page.goto(f"{home.url}/ui/")
-            page.get_by_label("Key", exact=True).fill(key)
-            page.get_by_role("button", name="Log in").click()
-            page.get_by_role("button", name="Log out").wait_for()
+            log_in(page, watch, key)
         for home, _key in homes:
             watch.address = home.url
             page.goto(f"{home.url}/ui/")
@@ -210,9 +198,8 @@ def test_a_message_that_is_not_sent_outlives_the_session(own_home: ScriptedHome,
     assert own_home.post_launch("shown").is_success
     owner, guest = create_key(own_home, "owner", "use", "manage"), create_key(own_home, "guest", "use")
     page, watch = open_page(own_home, "#/chat?model=shown")
-    watch.expected += ["status of 401", "net::ERR_INCOMPLETE_CHUNKED"]
-    page.get_by_label("Key", exact=True).fill(guest)
-    page.get_by_role("button", name="Log in").click()
+    watch.expected.append("net::ERR_INCOMPLETE_CHUNKED")
+    log_in(page, watch, guest)
     page.get_by_label("Message", exact=True).fill("A long question")
     headers = {"Authorization": f"Bearer {owner}"}
     [key] = [each for each in httpx2.get(f"{own_home.url}/v1/keys", headers=headers).json() if each["name"] == "guest"]

@@ -17,6 +17,7 @@ from tests.support.polling import until
 from tests.support.ports import free_port
 from tests.support.scripted_home import ScriptedHome
 from tests.ui.conftest import Open, scripted_home
+from tests.ui.pages import log_in
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -116,10 +117,9 @@ def launch(home: ScriptedHome, key: str, uid: str) -> None:
 def test_the_page_works_behind_a_proxy_with_tls_and_a_path(proxied: Proxied, open_page: Open, buffers: bool) -> None:
     home, address, key = proxied(buffers=buffers)
     page, watch = open_page(home, address, ignore_https_errors=True)
-    watch.expected.append("status of 401")
-    page.get_by_label("Key", exact=True).fill(key)
-    page.get_by_role("button", name="Log in").click()
+    log_in(page, watch, key)
     page.get_by_role("link", name="Running").click()
+    page.get_by_role("heading", name="Running models").wait_for()  # the page before it has links to the model, too
     page.get_by_role("link", name="first", exact=True).wait_for()
     [cookie] = page.context.cookies()
     assert (cookie["secure"], cookie["httpOnly"], cookie["sameSite"]) == (True, True, "Strict")

@@ -9,6 +9,7 @@ import pytest
 
 from tests.support.scripted_home import ScriptedHome
 from tests.ui.conftest import Open
+from tests.ui.pages import log_in
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -25,13 +26,6 @@ def created(home: ScriptedHome, name: str, *scopes: str) -> str:
     assert made.returncode == 0, made.stderr
     key: str = json.loads(made.stdout)["key"]
     return key
-
-
-def log_in(page: Page, watch: Watch, key: str) -> None:
-    watch.expected.append("status of 401")
-    page.get_by_label("Key", exact=True).fill(key)
-    page.get_by_role("button", name="Log in").click()
-    page.get_by_role("button", name="Log out").wait_for()
 
 
 def second_tab(page: Page, watch: Watch) -> Page:
