@@ -35,16 +35,25 @@ class Server:
         Raises:
             RuntimeError: the stream has neither.
         """
-        begin, first, line = self.clock(), 0.0, b""
+        begin = self.clock()
+        return self.token_times(body)[0] - begin
+
+    def token_times(self, body: dict[str, Any]) -> list[float]:
+        """When each text of a stream came, and its end, by the clock; there is at least one.
+
+        Raises:
+            RuntimeError: the stream has neither.
+        """
+        times, line = [], b""
         with urllib.request.urlopen(
             self._request("/v1/chat/completions", {**body, "stream": True}), timeout=3600
         ) as answer:
             for line in answer:
-                if not first and (b'"content":"' in line or b'"finish_reason":"' in line):
-                    first = self.clock() - begin
-        if not first:
+                if b'"content":"' in line or b'"finish_reason":"' in line:
+                    times.append(self.clock())
+        if not times:
             raise RuntimeError(f"{self.url} ended its stream without an answer: {line[:300]!r}")
-        return first
+        return times
 
     def burst(self, bodies: Sequence[dict[str, Any]]) -> list[float]:
         """The seconds until the first token of each of these requests, sent at once."""

@@ -16,7 +16,8 @@ from tests.gateway.harness import CHAT, STREAM, HandMadeRouter, call, gateway_of
 from tests.gateway.test_rate_limits import BEARER, OneKey
 from tests.routing.routes import TARGET
 from tests.support.polling import until_async
-from xinference.gateway.fair_queue import MAX_PASSED, MAX_UNUSED, UNKNOWN_SLOTS, FairQueue, places
+from xinference.gateway.fair_queue import MAX_PASSED, MAX_UNUSED, RESERVED_SECONDS, FairQueue
+from xinference.gateway.places import UNKNOWN_SLOTS, Places, places
 from xinference.gateway.priority import HIGH, LOW, NORMAL
 from xinference.protocol.errors import Refusal
 from xinference.routing.table import Target
@@ -26,11 +27,16 @@ BODY = json.dumps(CHAT).encode()
 
 
 class Users:
-    """Clients of one model with `places` places; `order` has who got a place, in that order."""
+    """Clients of one model with `places` places; `order` has who got a place, in that order.
 
-    def __init__(self, places: int, maximum: int = 1000) -> None:
+    Requests have their first token at once, unless they are `slow`.
+    """
+
+    def __init__(self, places: int | Places, maximum: int = 1000, *, slow: bool = False) -> None:
         self.queue = FairQueue(maximum)
-        self.places = places
+        self.slow = slow
+        self.places = Places.equal(places) if isinstance(places, int) else places
+        self.levels: dict[str, int] = {}
         self.order: list[str] = []
         self.refused: list[str] = []
         self.tasks: dict[str, asyncio.Task[None]] = {}
@@ -39,11 +45,12 @@ class Users:
         """Requests of a client, named ``a1``, ``a2`` and so on."""
         for _ in range(count):
             number = 1 + sum(name.startswith(client) for name in self.tasks)
+            self.levels[f"{client}{number}"] = priority
             self.tasks[f"{client}{number}"] = asyncio.create_task(self._ask(client, f"{client}{number}", priority))
 
     async def _ask(self, client: str, name: str, priority: int) -> None:
         try:
-            if not self.queue.enter("m", client, self.places):
+            if not self.queue.enter("m", client, self.places, priority):
                 await self.queue.wait("m", client, priority)
         except Refusal as refusal:
             assert (refusal.status, refusal.code, refusal.headers) == (
@@ -54,11 +61,13 @@ class Users:
             self.refused.append(name)
             return
         self.order.append(name)
+        if priority == HIGH and not self.slow:
+            self.queue.begin_answer("m")
 
     async def end(self, *names: str) -> None:
         """These requests are answered."""
         for name in names:
-            self.queue.leave("m", name[0])
+            self.queue.leave("m", name[0], self.levels[name])
         await self.settle()
 
     async def settle(self) -> None:
@@ -214,7 +223,7 @@ async def test_places_that_are_added_are_given_to_those_who_wait() -> None:
     users = Users(1)
     users.ask("a", 3)
     await users.settle()
-    users.places = 4
+    users.places = Places.equal(4)
     users.ask("b", 1)
     await users.settle()
     assert sorted(users.order) == ["a1", "a2", "a3", "b1"]
@@ -251,19 +260,169 @@ async def test_no_place_is_lost_and_none_is_given_twice(seed: int) -> None:
 
 
 def test_models_that_are_gone_leave_nothing() -> None:
-    queue = FairQueue(1)
-    assert queue.enter("used", "a", 1)
+    queue, one = FairQueue(1), Places.equal(1)
+    assert queue.enter("used", "a", one)
     for number in range(1000):
-        assert queue.enter(str(number), "a", 1)
+        assert queue.enter(str(number), "a", one)
         queue.leave(str(number), "a")
-    assert len(queue._models) <= MAX_UNUSED and not queue.enter("used", "a", 1)
+    assert len(queue._models) <= MAX_UNUSED and not queue.enter("used", "a", one)
+
+
+async def test_a_request_with_high_priority_does_not_wait_for_those_that_wait_at_the_engine() -> None:
+    users = Users(places(route(TARGET, slots=2)))
+    users.ask("n", 9)
+    await users.settle()
+    assert users.order == ["n1", "n2", "n3"]
+    users.ask("h", 3, HIGH)
+    await users.settle()
+    assert users.order[3:] == ["h1"]  # the engine computes two, and has to take h1 before n3
+    await users.end("n1", "n2")
+    assert users.order[4:] == ["h2", "h3"]
+
+
+async def test_one_with_low_priority_never_waits_at_the_engine() -> None:
+    users = Users(places(route(TARGET, slots=2)))
+    users.ask("l", 4, LOW)
+    users.ask("n", 2)
+    await users.settle()
+    assert users.order == ["l1", "l2", "n1"]
+
+
+async def test_after_a_high_priority_a_slot_of_each_replica_stays_free_for_the_next() -> None:
+    users = Users(places(route(TARGET, TARGET, slots=4)))
+    users.ask("n", 40)
+    await users.settle()
+    assert len(users.order) == 10
+    users.ask("h", 1, HIGH)
+    await users.settle()
+    assert users.order[10:] == ["h1"]
+    await users.end(*users.order[:10])
+    assert len(users.order) == 17  # six beside the one with high priority
+    await users.end("h1")
+    assert len(users.order) == 17
+    for number in (2, 3):
+        users.ask("h", 1, HIGH)
+        await users.settle()
+        assert users.order[-1] == f"h{number}"
+    await users.end("h2", "h3", "n11", "n12")
+    assert users.order[-2:] == ["n17", "n18"]
+
+
+async def test_the_reserved_slot_is_for_all_again_after_some_minutes(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1000.0
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    users = Users(places(route(TARGET, slots=4)))
+    users.ask("h", 1, HIGH)
+    await users.settle()
+    await users.end("h1")
+    users.ask("n", 5)
+    await users.settle()
+    assert users.order == ["h1", "n1", "n2", "n3"]
+    now += RESERVED_SECONDS - 1
+    await users.end("n1")
+    assert users.order[4:] == ["n4"]
+    now += 1
+    await users.end("n2")
+    assert users.order[5:] == ["n5"]
+    users.ask("n", 3)
+    await users.settle()
+    assert users.order[6:] == ["n6", "n7"]
+
+
+async def test_requests_with_high_priority_in_the_reserved_slot_pass_nobody() -> None:
+    users = Users(places(route(TARGET, slots=4)))
+    users.ask("h", 1, HIGH)
+    await users.settle()
+    await users.end("h1")
+    users.ask("n", 9)
+    await users.settle()
+    for _ in range(3 * MAX_PASSED):
+        users.ask("h", 1, HIGH)
+        await users.settle()
+        await users.end(users.order[-1])
+    assert [name for name in users.order if name[0] == "n"] == ["n1", "n2", "n3"]
+    await users.end("n1")
+    assert users.order[-1] == "n4"
+
+
+async def test_a_flood_of_high_priority_leaves_others_their_turn() -> None:
+    users = Users(places(route(TARGET, slots=4)))
+    users.ask("h", 60, HIGH)
+    users.ask("n", 10)
+    users.ask("l", 10, LOW)
+    await users.settle()
+    ended = 0
+    while len(users.order) < 50:
+        await users.end(users.order[ended])
+        ended += 1
+    counts = Counter(name[0] for name in users.order)
+    assert counts["n"] >= 3 and counts["l"] >= 3
+
+
+async def test_no_other_prompt_begins_before_the_first_token_of_a_high_priority() -> None:
+    users = Users(places(route(TARGET, slots=4)), slow=True)
+    users.ask("n", 1)
+    users.ask("h", 1, HIGH)
+    users.ask("n", 1)
+    users.ask("h", 1, HIGH)
+    await users.settle()
+    await users.end("n1")
+    assert users.order == ["n1", "h1", "h2"]
+    users.queue.begin_answer("m")
+    await users.settle()
+    assert users.order[3:] == ["n2"]
+
+
+async def test_others_begin_if_a_high_priority_ends_without_a_token() -> None:
+    users = Users(places(route(TARGET, slots=4)), slow=True)
+    users.ask("h", 1, HIGH)
+    users.ask("n", 1)
+    await users.settle()
+    assert users.order == ["h1"]
+    await users.end("h1")
+    assert users.order == ["h1", "n1"]
+
+
+async def test_others_wait_a_bounded_time_for_the_first_token_of_a_high_priority(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("xinference.gateway.fair_queue.ALONE_SECONDS", 0.05)
+    users = Users(places(route(TARGET, slots=4)), slow=True)
+    users.ask("h", 1, HIGH)
+    users.ask("n", 1)
+    await users.settle()
+    assert users.order == ["h1"]
+    await until_async("it has a place", lambda: users.order == ["h1", "n1"], seconds=5)
+
+
+async def test_many_short_requests_of_a_high_priority_do_not_hold_others_back_for_ever() -> None:
+    users = Users(places(route(TARGET, slots=4)), slow=True)
+    users.ask("h", 1, HIGH)
+    users.ask("n", 1)
+    await users.settle()
+    while "n1" not in users.order:
+        users.ask("h", 1, HIGH)
+        await users.settle()
+        users.queue.leave("m", "h", HIGH)
+        users.queue._models["m"].alone_until = float("inf")  # another one has just begun
+        await users.settle()
+    assert len(users.order) <= MAX_PASSED + 4
+
+
+async def test_a_free_place_is_given_although_no_request_may_wait() -> None:
+    users = Users(places(route(TARGET, slots=4)), maximum=0)
+    users.ask("h", 2, HIGH)
+    users.ask("l", 1, LOW)
+    users.ask("n", 3)
+    await users.settle()
+    assert (users.order, users.refused) == (["h1", "h2", "l1", "n1", "n2"], ["n3"])
 
 
 def test_an_engine_gets_a_few_requests_more_than_it_computes() -> None:
-    assert places(route(TARGET, slots=4)) == 5
-    assert places(route(TARGET, slots=1)) == 2
-    assert places(route(TARGET, TARGET, slots=16)) == 40
-    assert places(route(TARGET)) > UNKNOWN_SLOTS
+    assert places(route(TARGET, slots=4)) == Places((6, 5, 4), normal=5, unreserved=3)
+    assert places(route(TARGET, slots=1)) == Places((3, 2, 1), normal=2, unreserved=2)
+    assert places(route(TARGET, TARGET, slots=16)) == Places((48, 40, 32), normal=40, unreserved=30)
+    assert places(route(TARGET)).normal > UNKNOWN_SLOTS
 
 
 # -- in the gateway ---------------------------------------------------------------------------------------------
@@ -290,7 +449,7 @@ async def test_requests_with_one_key_from_several_addresses_have_one_turn() -> N
     router.publish(route(TARGET, slots=1))
     async with gateway_of(router, keys=keys) as gateway:
         queue = gateway._forwarder.queue
-        assert queue.enter("m", "a", 2) and queue.enter("m", "a", 2)
+        assert queue.enter("m", "a", Places.equal(2)) and queue.enter("m", "a", Places.equal(2))
         asking = [asyncio.create_task(asked(gateway, f"10.0.0.{n}", BEARER)) for n in range(3)]
         await until_async("they wait", lambda: queue.waiting("m") == 3)
         assert [*queue._models["m"].levels[NORMAL]] == ["k1"]
@@ -325,7 +484,7 @@ async def test_requests_that_compute_nothing_do_not_wait() -> None:
         router.publish(route(engine, slots=1, paths=frozenset({"/tokenize", PATH})))
         async with gateway_of(router) as gateway:
             queue = gateway._forwarder.queue
-            assert queue.enter("m", "a", 1)
+            assert queue.enter("m", "a", Places.equal(1))
             assert (await call(gateway, "/tokenize", b'{"model": "m", "prompt": "a"}')).status == 200
 
 
@@ -333,7 +492,9 @@ async def test_a_full_queue_is_a_429_with_the_time_to_wait() -> None:
     router = HandMadeRouter()
     router.publish(route(TARGET, slots=1))
     async with gateway_of(router, max_queued_requests=0) as gateway:
-        assert gateway._forwarder.queue.enter("m", "a", 2) and gateway._forwarder.queue.enter("m", "a", 2)
+        assert gateway._forwarder.queue.enter("m", "a", Places.equal(2)) and gateway._forwarder.queue.enter(
+            "m", "a", Places.equal(2)
+        )
         said = await call(gateway, PATH, BODY)
         assert (said.status, said.json["error"]["code"]) == (429, "too_many_waiting")
         assert said.headers[b"retry-after"] == b"5"
@@ -346,7 +507,7 @@ async def test_a_request_that_waited_goes_to_the_model_of_the_newest_table() -> 
         router.publish(route(Target("gone", "http://127.0.0.1:9", "key"), slots=1))
         async with gateway_of(router) as gateway:
             queue = gateway._forwarder.queue
-            assert queue.enter("m", "a", 2) and queue.enter("m", "a", 2)
+            assert queue.enter("m", "a", Places.equal(2)) and queue.enter("m", "a", Places.equal(2))
             asking = asyncio.create_task(call(gateway, PATH, BODY))
             await until_async("it waits", lambda: queue.waiting("m") == 1)
             router.publish(route(engine, slots=1))
@@ -359,7 +520,7 @@ async def test_a_request_that_waited_is_refused_if_its_like_has_crashed_the_engi
     router.publish(route(TARGET, slots=1))
     async with gateway_of(router) as gateway:
         queue = gateway._forwarder.queue
-        assert queue.enter("m", "a", 2) and queue.enter("m", "a", 2)
+        assert queue.enter("m", "a", Places.equal(2)) and queue.enter("m", "a", Places.equal(2))
         asking = asyncio.create_task(call(gateway, PATH, BODY))
         await until_async("it waits", lambda: queue.waiting("m") == 1)
         gateway._forwarder._crashes.add(router.current.routes["m"], TARGET, PATH, BODY, 1)

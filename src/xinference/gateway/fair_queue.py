@@ -3,22 +3,27 @@
 A client is a key, or an address where no key is required. Of the clients that wait, the one with the fewest requests
 in flight at the model is next; of equal ones, the one whose last turn is the longest ago.
 
-Requests of a higher priority come first. A lower level gets a place at the latest after `MAX_PASSED` others.
+Requests of a higher priority come first. A lower level gets a place at the latest after `MAX_PASSED` others. After a
+request with high priority, one slot of each replica remains free for the next one, for `RESERVED_SECONDS`. While its
+prompt is computed, no other prompt begins, for at most `ALONE_SECONDS`: an engine computes all new prompts together.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 
 from xinference.error_codes import Code
-from xinference.gateway.priority import LOW, NORMAL
+from xinference.gateway.places import Places
+from xinference.gateway.priority import HIGH, LOW, NORMAL
 from xinference.protocol.errors import Refusal
-from xinference.routing.table import Route
 
-#: The number of requests that a replica is assumed to compute at the same time if its plan does not say.
-UNKNOWN_SLOTS = 256
 RETRY_AFTER_SECONDS = 5
+#: Time after a request with high priority during which places are reserved for others like it.
+RESERVED_SECONDS = 300.0
+#: Maximum time until the first token of a request with high priority during which no other request gets a place.
+ALONE_SECONDS = 1.0
 #: The queues of models without a request are removed when there are this many queues.
 MAX_UNUSED = 64
 #: The number of places that go to higher levels while a level waits; the next one is its own.
@@ -28,24 +33,16 @@ MAX_PASSED = 8
 _Waiting = dict[str, deque[asyncio.Future[None]]]
 
 
-def places(route: Route) -> int:
-    """The number of requests that are sent to the engines of a route at the same time.
-
-    Some more than the engines compute: without them, an engine would wait for the gateway after each answer.
-    """
-    slots = route.slots or UNKNOWN_SLOTS
-    return (slots + (slots // 4 or 1)) * len(route.targets)
-
-
 class _ModelQueue:
     """The requests of one deployment."""
 
-    __slots__ = ("count", "held", "in_flight", "levels", "passed", "places")
+    __slots__ = ("alone_until", "count", "held", "high", "in_flight", "levels", "passed", "places", "reserved_until")
 
     def __init__(self) -> None:
-        self.places = 1
-        """The number of requests that may be in flight."""
+        self.places = Places.equal(1)
         self.in_flight = 0
+        self.high = 0
+        """Those of them with high priority."""
         self.held: dict[str, int] = {}
         """Requests in flight by client."""
         self.levels: tuple[_Waiting, ...] = tuple({} for _ in range(LOW + 1))
@@ -54,15 +51,64 @@ class _ModelQueue:
         """The places that have gone to higher levels since the last one of each level that waits."""
         self.count = 0
         """The number of requests that wait."""
+        self.reserved_until = 0.0
+        """The end of the reservation for high priority, by the monotonic clock; 0: nothing is reserved."""
+        self.alone_until = 0.0
+        """The time from which on requests of all levels may begin; 0: they may."""
 
-    def next_level(self) -> int:
-        """The level that gets the next place; one of them waits."""
-        waiting = [level for level, clients in enumerate(self.levels) if clients]
+    def reserve(self) -> None:
+        """Reserve places for high priority from now on."""
+        self.reserved_until = time.monotonic() + RESERVED_SECONDS
+
+    def next_level(self) -> int | None:
+        """The level that gets the next place; None: no level that waits may have one."""
+        waiting = [level for level, clients in enumerate(self.levels) if clients and not self._is_reserved_from(level)]
+        if not waiting:
+            return None
         chosen = max(waiting, key=lambda level: (self.passed[level] >= MAX_PASSED, -level))
+        if not self._has_place(chosen) or self._is_held_back(chosen):
+            return None
         for level in waiting:
             self.passed[level] = self.passed[level] + 1 if level > chosen else self.passed[level]
         self.passed[chosen] = 0
         return chosen
+
+    def is_free_for(self, level: int) -> bool:
+        """Whether a request of this level gets a place without a wait."""
+        return (
+            not any(self.levels[: level + 1])
+            and self._has_place(level)
+            and not self._is_reserved_from(level)
+            and not self._is_held_back(level)
+        )
+
+    def begin(self, client: str, level: int) -> None:
+        """Count a request that has got a place."""
+        self.in_flight += 1
+        if level == HIGH:
+            self.high += 1
+            self.alone_until = time.monotonic() + ALONE_SECONDS
+        self.held[client] = self.held.get(client, 0) + 1
+
+    def _has_place(self, level: int) -> bool:
+        # A level that many have passed gets the place for which the next one of a higher level would wait.
+        limit = self.places.of_level[HIGH if self.passed[level] >= MAX_PASSED else level]
+        return self.in_flight < limit
+
+    def _is_held_back(self, level: int) -> bool:
+        """Whether a request of this level has to wait until one with high priority has its first token."""
+        if not self.alone_until or level == HIGH or self.passed[level] >= MAX_PASSED:
+            return False
+        return time.monotonic() < self.alone_until
+
+    def _is_reserved_from(self, level: int) -> bool:
+        """Whether the next place is reserved for a higher level."""
+        if not self.reserved_until or level == HIGH or self.in_flight - self.high < self.places.unreserved:
+            return False
+        if time.monotonic() < self.reserved_until:
+            return True
+        self.reserved_until = 0.0
+        return False
 
 
 class FairQueue:
@@ -88,12 +134,12 @@ class FairQueue:
         queue = self._models.get(uid)
         return 0 if queue is None else queue.count
 
-    def enter(self, uid: str, client: str, places: int) -> bool:
-        """Take one of the model's `places` if one is free and nobody waits for it; False: use `wait`."""
+    def enter(self, uid: str, client: str, places: Places, priority: int = NORMAL) -> bool:
+        """Take one of the model's `places` if that needs no further look; False: use `wait`."""
         # Every request comes here: `in` costs less than `get`.
         queue = self._models[uid] if uid in self._models else self._add(uid)
         queue.places = places
-        if queue.count or queue.in_flight >= places:
+        if queue.count or queue.in_flight >= places.normal or priority != NORMAL or queue.reserved_until:
             return False
         queue.in_flight += 1
         held = queue.held
@@ -108,7 +154,9 @@ class FairQueue:
                 its newest.
         """
         queue = self._models[uid]
-        if self.waiting(uid) >= self._maximum:
+        if priority == HIGH:
+            queue.reserve()
+        if queue.count >= self._maximum and not queue.is_free_for(priority):
             self._make_room(queue, uid, client, priority)
         place = asyncio.get_running_loop().create_future()
         queue.levels[priority].setdefault(client, deque()).append(place)
@@ -118,15 +166,24 @@ class FairQueue:
             await place
         except BaseException:
             if place.done() and not place.cancelled() and place.exception() is None:
-                self.leave(uid, client)
+                self.leave(uid, client, priority)
             else:
                 self._remove(queue, client, priority, place)
             raise
 
-    def leave(self, uid: str, client: str) -> None:
+    def begin_answer(self, uid: str) -> None:
+        """A request with high priority has its first token: others may begin."""
+        queue = self._models[uid]
+        queue.alone_until = 0.0
+        self._give_places(queue)
+
+    def leave(self, uid: str, client: str, priority: int = NORMAL) -> None:
         """Give a place back."""
         queue = self._models[uid]
         queue.in_flight -= 1
+        if priority == HIGH:
+            queue.high -= 1
+            queue.alone_until = 0.0
         held = queue.held[client] - 1
         if held:
             queue.held[client] = held
@@ -142,19 +199,19 @@ class FairQueue:
         return queue
 
     def _give_places(self, queue: _ModelQueue) -> None:
-        held = queue.held
-        while queue.count and queue.in_flight < queue.places:
-            waiting = queue.levels[queue.next_level()]
-            client = min(waiting, key=lambda each: held.get(each, 0))
+        while queue.count and (level := queue.next_level()) is not None:
+            waiting = queue.levels[level]
+            client = min(waiting, key=lambda each: queue.held.get(each, 0))
             places = waiting.pop(client)
             place = places.popleft()
             queue.count -= 1
             if places:
                 waiting[client] = places  # at the end: the others come first
             if not place.done():  # else its client has just left
-                queue.in_flight += 1
-                held[client] = held.get(client, 0) + 1
+                queue.begin(client, level)
                 place.set_result(None)
+                if level == HIGH:
+                    asyncio.get_running_loop().call_later(ALONE_SECONDS, self._give_places, queue)
 
     def _make_room(self, queue: _ModelQueue, uid: str, client: str, priority: int) -> None:
         """End the newest wait of the client with the most waiting requests, which may be the one that asks.

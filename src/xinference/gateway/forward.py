@@ -19,12 +19,13 @@ from xinference.gateway.answer_limits import TimeLimit
 from xinference.gateway.balancer import Balancer
 from xinference.gateway.crash_memory import CrashMemory, is_listening
 from xinference.gateway.engine_answers import MAX_ERROR_BYTES, check_status, read_error, rewritten
-from xinference.gateway.fair_queue import FairQueue, places
+from xinference.gateway.fair_queue import FairQueue
 from xinference.gateway.http.asgi import Reply
 from xinference.gateway.http.engine_pool import EngineAnswer, EngineDiedError, EnginePool, EngineUnreachableError
 from xinference.gateway.http.request_figures import RequestFigures
 from xinference.gateway.placements import Placements
-from xinference.gateway.priority import NORMAL
+from xinference.gateway.places import places
+from xinference.gateway.priority import HIGH, NORMAL
 from xinference.gateway.routes import FREE, DataPath
 from xinference.gateway.stream import OnDeath, end_text, relay_bytes, relay_events
 from xinference.gateway.tool_support import check_tools_again
@@ -117,7 +118,7 @@ class Forwarder:
         if call.path.upstream in FREE:
             uid = ""  # the path runs no model, so the request needs no place
             reply.figures.is_free = True
-        if uid and not self.queue.enter(uid, call.client, places(route)):
+        if uid and not self.queue.enter(uid, call.client, places(route), call.priority):
             route = await self._take_turn(call, route, uid, reply.figures)
         limit = call.time_limit
         if limit is not None:
@@ -155,7 +156,7 @@ class Forwarder:
             if limit is not None:
                 limit.stop()
             if uid:
-                self.queue.leave(uid, call.client)
+                self.queue.leave(uid, call.client, call.priority)
 
     async def _take_turn(self, call: ForwardedCall, route: Route, uid: str, figures: RequestFigures) -> Route:
         """Wait for a place; returns the route as it is then, with targets."""
@@ -169,7 +170,7 @@ class Forwarder:
             self._check_not_suspected(call, now)
             return now
         except BaseException:
-            self.queue.leave(uid, call.client)
+            self.queue.leave(uid, call.client, call.priority)
             raise
 
     async def _attempt(self, call: ForwardedCall, route: Route, target: Target, reply: Reply) -> None:
@@ -190,6 +191,8 @@ class Forwarder:
                 check_status(route.uid, answer.status)
             if answer.status >= 400:
                 raise await _engine_refusal(answer, call, route)
+            if call.priority == HIGH and call.path.upstream not in FREE:
+                self.queue.begin_answer(route.parent or route.uid)
             await _relay(answer, call, route, reply, lambda: self._note_crash(call, route, target))
         except EngineDiedError:
             if (code := await self._note_crash(call, route, target)) is not None:

@@ -15,6 +15,7 @@ from xinference.gateway.http.asgi import Message
 from xinference.gateway.http.request_body import SMALL_BODY, BodyMemory, ClientLeftError, read_body
 from xinference.gateway.http.server import http_server
 from xinference.gateway.http.uvicorn_protocol import Protocol
+from xinference.gateway.places import Places
 from xinference.protocol.errors import Refusal
 
 PATH = "/v1/chat/completions"
@@ -90,7 +91,7 @@ async def test_a_request_has_its_memory_until_it_is_answered() -> None:
         router.publish(route(engine, slots=1))
         async with gateway_of(router, max_bodies_bytes=len(LARGE) + 10) as gateway:
             queue = gateway._forwarder.queue
-            assert queue.enter("m", "a", 2) and queue.enter("m", "a", 2)
+            assert queue.enter("m", "a", Places.equal(2)) and queue.enter("m", "a", Places.equal(2))
             asking = asyncio.create_task(call(gateway, PATH, LARGE))
             await until_async("it waits", lambda: queue.waiting("m") == 1)
             refused = await call(gateway, PATH, LARGE)

@@ -13,6 +13,7 @@ from xinference.error_codes import Code
 from xinference.gateway.fair_queue import RETRY_AFTER_SECONDS, FairQueue
 from xinference.gateway.media.image_fetcher import ImageFetcher
 from xinference.gateway.media.image_places import Body, ImagePlace, image_places
+from xinference.gateway.places import Places
 from xinference.hosts import DomainList
 from xinference.https.address import HttpsAddress
 from xinference.https.network import Network, real_network
@@ -22,6 +23,7 @@ from xinference.protocol.errors import Refusal
 MAX_ADDRESSES = 16
 #: Number of images that one gateway process fetches at the same time.
 AT_ONCE = 8
+_PLACES = Places.equal(AT_ONCE)
 #: The name of the queue; there is one.
 _QUEUE = "images"
 
@@ -83,7 +85,7 @@ class ImageEmbedder:
 
     @contextlib.asynccontextmanager
     async def _turn(self, client: str) -> AsyncIterator[None]:
-        if not self._queue.enter(_QUEUE, client, AT_ONCE):
+        if not self._queue.enter(_QUEUE, client, _PLACES):
             try:
                 await self._queue.wait(_QUEUE, client)
             except Refusal:
