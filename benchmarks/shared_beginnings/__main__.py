@@ -1,8 +1,8 @@
 """Time to the first token with equal beginnings: this server with llama.cpp, and the same engine with its defaults.
 
     python -m benchmarks.shared_beginnings --weights SmolLM2-135M-Instruct.Q4_1.gguf [--rounds 3] [--words 1850]
-        [--agent-words 6600] [--context 8192] [--turns 20] [--limit SECONDS] [--threads 1 --clock engine]
-        [--before CHECKOUT]
+        [--agent-words 6600] [--context 8192] [--turn-words 30] [--turns 20] [--limit SECONDS]
+        [--threads 1 --clock engine] [--before CHECKOUT]
 
 Both run at the same time and take turns with each request or burst; the ratios of one run count, not the seconds. Part
 1 sends eight requests at once with one beginning, which nobody had before, and again after one request. Part 2 lets
@@ -32,7 +32,7 @@ from typing import Any
 
 from tests.support.end_signals import end_as_ctrl_c
 
-from benchmarks.shared_beginnings.agents import agents
+from benchmarks.shared_beginnings.agents import TURN_WORDS, agents
 from benchmarks.shared_beginnings.bursts import bursts, floor
 from benchmarks.shared_beginnings.client import Server, chat
 from benchmarks.shared_beginnings.costs import costs
@@ -66,6 +66,9 @@ def _arguments() -> argparse.Namespace:
         metavar="TOKENS",
         help="part 2: context of each agent; above the model's, a copy of the weights states it",
     )
+    parser.add_argument(
+        "--turn-words", type=int, default=TURN_WORDS, help="part 2: length of what each turn adds, without its answer"
+    )
     parser.add_argument("--turns", type=int, default=20, help="part 2: turns of each agent")
     parser.add_argument(
         "--limit",
@@ -88,7 +91,7 @@ def _bursts(weights: Path, arguments: argparse.Namespace) -> None:
 
 def _agents(weights: Path, arguments: argparse.Namespace) -> None:
     with weights_for(weights, arguments.context) as file, _both(file, arguments, arguments.context) as servers:
-        agents(servers, arguments.agent_words, arguments.turns, arguments.agents, arguments.limit)
+        agents(servers, arguments.agent_words, arguments.turns, arguments.agents, arguments.limit, arguments.turn_words)
 
 
 @contextmanager

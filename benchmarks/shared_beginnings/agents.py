@@ -10,6 +10,8 @@ from benchmarks.shared_beginnings.client import Server, in_threads, text
 
 #: The default limit: seconds a turn of all agents, and seconds for each word of their common beginning in it.
 TURN_SECONDS, TURN_SECONDS_A_WORD = 60, 0.015
+#: The default length of what each turn adds, in words, without the answer.
+TURN_WORDS = 30
 TOOL = {
     "type": "function",
     "function": {
@@ -20,7 +22,9 @@ TOOL = {
 }
 
 
-def agents(servers: dict[str, Server], words: int, turns: int, count: int, limit: float | None) -> None:
+def agents(
+    servers: dict[str, Server], words: int, turns: int, count: int, limit: float | None, turn_words: int = TURN_WORDS
+) -> None:
     """Part 2: the servers take turns with each turn of all agents, so that both have the same machine."""
     until = time.monotonic() + ((TURN_SECONDS + TURN_SECONDS_A_WORD * words) * turns if limit is None else limit)
     histories: dict[tuple[str, int], list[dict[str, Any]]] = {}
@@ -33,7 +37,7 @@ def agents(servers: dict[str, Server], words: int, turns: int, count: int, limit
         for name, server in servers.items():
             begin = server.clock()
             of_agents = [histories.setdefault((name, n), [_system(words)]) for n in range(count)]
-            in_threads(partial(_turn, server, turn), range(count), of_agents)
+            in_threads(partial(_turn, server, turn, turn_words), range(count), of_agents)
             total[name] += server.clock() - begin
         print(f"turn {turn + 1}: xinference / bare {total['xinference'] / total['bare']:.2f}", flush=True)
     for name, server in servers.items():
@@ -45,8 +49,8 @@ def _system(words: int) -> dict[str, Any]:
     return {"role": "system", "content": text("agents", words)}
 
 
-def _turn(server: Server, turn: int, agent: int, messages: list[dict[str, Any]]) -> None:
-    messages.append({"role": "user", "content": text((agent, turn), 30)})
+def _turn(server: Server, turn: int, words: int, agent: int, messages: list[dict[str, Any]]) -> None:
+    messages.append({"role": "user", "content": text((agent, turn), words)})
     body = {"model": "m", "messages": messages, "tools": [TOOL], "max_tokens": 8, "temperature": 0}
     answer = server.post("/v1/chat/completions", body)["choices"][0]["message"]
     messages.append({"role": "assistant", "content": answer.get("content") or "Done."})

@@ -86,12 +86,15 @@ def ours(
 
 @contextmanager
 def bare(weights: Path, threads: int, *, by_engine: bool, **further: Any) -> Iterator[Server]:
-    """llama.cpp with the parameters that a launch without saved states has."""
+    """llama.cpp with the parameters that a launch without saved states has, and with its own default of cached prompts.
+
+    With less for these, it would compute long conversations of several agents again at each turn.
+    """
     port = free_port()
     params = {
         "cpuparams.n_threads": threads,
         "cpuparams_batch.n_threads": threads,
-        "cache_ram_mib": 512,
+        "cache_ram_mib": 8192,
         "n_threads_http": 64,
         "ui": False,
         "endpoint_metrics": True,

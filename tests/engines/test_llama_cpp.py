@@ -51,7 +51,11 @@ def test_each_slot_gets_one_cell_more_than_the_promised_prompt() -> None:
 def test_small_weights_on_the_cpu_get_small_batches() -> None:
     small, large = plan(use_gpu=False), plan(use_gpu=False)
     large = replace(large, sizing=msgspec.structs.replace(SIZING, weights_bytes=SMALL_WEIGHTS))
-    assert params(small)["n_ubatch"] == 128
+    batches = {
+        slots: params(replace(small, sizing=msgspec.structs.replace(small.sizing, slots=slots)))["n_ubatch"]
+        for slots in (1, 2, 3, 8, 16)
+    }
+    assert batches == {1: 128, 2: 128, 3: 192, 8: 512, 16: 512}  # 64 tokens for each slot
     assert params(plan(use_gpu=False, options={"n_ubatch": 64}))["n_ubatch"] == 64
     # A projector's image may have to be in one batch.
     vision = plan(use_gpu=False, options={"mmproj.path": "/w/mmproj.gguf"})

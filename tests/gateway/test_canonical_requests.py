@@ -398,6 +398,22 @@ def test_the_events_of_a_call_are_those_of_a_function_call() -> None:
     assert done == b"data: [DONE]"
 
 
+@in_one_test(
+    ("fields", "value"),
+    [
+        ({"functions": [{"name": "one"}], "function_call": ""}, "''"),
+        ({"functions": [{"name": "one"}], "function_call": "any"}, "'any'"),
+        ({"function_call": "required"}, "'required'"),
+    ],
+)
+def test_an_unknown_choice_of_a_function_is_refused_by_the_name_that_was_sent(
+    fields: dict[str, Any], value: str
+) -> None:
+    refusal = refused(**fields)
+    assert refusal.param == "function_call"
+    assert f"invalid value {value}, expected one of none, auto" in refusal.cause
+
+
 # -- fields of Anthropic's messages ---------------------------------------------------------------------------------
 
 

@@ -329,6 +329,21 @@ async def test_the_reserved_slot_is_for_all_again_after_some_minutes(monkeypatch
     assert users.order[6:] == ["n6", "n7"]
 
 
+async def test_the_end_of_the_reservation_is_seen_without_another_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("xinference.gateway.fair_queue.RESERVED_SECONDS", 0.2)
+    users = Users(places(route(TARGET, slots=4)), slow=True)
+    users.ask("h", 1, HIGH)
+    await users.settle()
+    users.ask("n", 4)
+    users.queue.begin_answer("m")
+    await users.settle()
+    assert users.order == ["h1", "n1", "n2", "n3"]
+    await until_async("it has a place", lambda: users.order[4:] == ["n4"], seconds=5)
+    users.ask("n", 1)
+    await users.settle()
+    assert users.queue._models["m"].reserved_until == 0  # and the next request needs no look at the clock
+
+
 async def test_requests_with_high_priority_in_the_reserved_slot_pass_nobody() -> None:
     users = Users(places(route(TARGET, slots=4)))
     users.ask("h", 1, HIGH)

@@ -238,6 +238,14 @@ def test_an_answer_keeps_to_a_json_schema(running: Running) -> None:
     assert value["name"] in ("llama", "alpaca") and 0 <= value["legs"] <= 9
 
 
+@pytest.mark.parametrize("schema", [{"type": "text"}, {"$ref": "#/nowhere"}, {"type": "object", "properties": {"a": 5}}])
+def test_a_schema_with_a_mistake_is_a_400_that_names_its_field(running: Running, schema: dict[str, Any]) -> None:
+    response_format = {"type": "json_schema", "json_schema": {"name": "animal", "schema": schema}}
+    with pytest.raises(openai.BadRequestError) as caught:
+        running.text("Give me a JSON object.", response_format=response_format)
+    assert str(caught.value.param).startswith("response_format") and "schema" in caught.value.message
+
+
 def test_a_forced_tool_is_called_with_arguments_of_its_schema(running: Running) -> None:
     if running.engine == "llama.cpp":
         pytest.skip("llama.cpp calls tools only with a chat template that has them: see docs/engines.md")

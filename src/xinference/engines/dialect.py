@@ -53,6 +53,8 @@ class EngineError:
     """The request's field with the prompt: ``messages``, ``prompt`` or ``input``."""
     context_length: int | None
     """The model's context in tokens; None: not known, the engine's own number is used."""
+    request: bytes = b""
+    """The request that the engine got; empty if its fields have other names than those that the client has sent."""
 
 
 #: An engine that reads the fields of the APIs only.

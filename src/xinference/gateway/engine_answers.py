@@ -144,13 +144,14 @@ def rewritten(rewrite: BytesRewrite, body: bytes, uid: str) -> bytes:
         raise odd_answer(uid, f"in a form that cannot be read: {type(error).__name__}") from error
 
 
-def read_error(route: Route, status: int, body: bytes, prompt_field: str) -> Refusal:
+def read_error(route: Route, status: int, body: bytes, prompt_field: str, request: bytes = b"") -> Refusal:
     """Read an engine's error answer.
 
     Args:
         status: the engine's HTTP status, 400 or more.
         body: its answer, or the first bytes of it.
         prompt_field: the request's field with the prompt: ``messages``, ``prompt`` or ``input``.
+        request: what the engine got, if its fields have the client's names.
     """
     error = _error(body)
     message = _message(error, body, status)
@@ -159,7 +160,8 @@ def read_error(route: Route, status: int, body: bytes, prompt_field: str) -> Ref
         return Refusal(Code.ENGINE_REFUSED_KEY, "The engine refused the gateway's own key.", hint="Restart the model.")
     if status == 503:
         return Refusal(Code.MODEL_LOADING, message, retry_after=route.retry_after)
-    explained = dialect_of(route.engine).explain(EngineError(error, message, prompt_field, route.context_length))
+    said = EngineError(error, message, prompt_field, route.context_length, request)
+    explained = dialect_of(route.engine).explain(said)
     if explained is not None:
         return explained
     code, param = error.get("code"), error.get("param")

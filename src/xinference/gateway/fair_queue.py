@@ -36,7 +36,18 @@ _Waiting = dict[str, deque[asyncio.Future[None]]]
 class _ModelQueue:
     """The requests of one deployment."""
 
-    __slots__ = ("alone_until", "count", "held", "high", "in_flight", "levels", "passed", "places", "reserved_until")
+    __slots__ = (
+        "alone_until",
+        "count",
+        "held",
+        "high",
+        "in_flight",
+        "levels",
+        "passed",
+        "places",
+        "reserved_until",
+        "timer",
+    )
 
     def __init__(self) -> None:
         self.places = Places.equal(1)
@@ -55,10 +66,24 @@ class _ModelQueue:
         """The end of the reservation for high priority, by the monotonic clock; 0: nothing is reserved."""
         self.alone_until = 0.0
         """The time from which on requests of all levels may begin; 0: they may."""
+        self.timer: asyncio.TimerHandle | None = None
+        """Looks at the requests again that wait for one of these times."""
 
     def reserve(self) -> None:
         """Reserve places for high priority from now on."""
         self.reserved_until = time.monotonic() + RESERVED_SECONDS
+
+    def is_reserving(self) -> bool:
+        """Whether places are reserved for high priority."""
+        if self.reserved_until and time.monotonic() >= self.reserved_until:
+            self.reserved_until = 0.0
+        return bool(self.reserved_until)
+
+    def is_alone(self) -> bool:
+        """Whether a request with high priority has no first token yet, and its time for that has not passed."""
+        if self.alone_until and time.monotonic() >= self.alone_until:
+            self.alone_until = 0.0
+        return bool(self.alone_until)
 
     def next_level(self) -> int | None:
         """The level that gets the next place; None: no level that waits may have one."""
@@ -97,18 +122,11 @@ class _ModelQueue:
 
     def _is_held_back(self, level: int) -> bool:
         """Whether a request of this level has to wait until one with high priority has its first token."""
-        if not self.alone_until or level == HIGH or self.passed[level] >= MAX_PASSED:
-            return False
-        return time.monotonic() < self.alone_until
+        return level != HIGH and self.passed[level] < MAX_PASSED and self.is_alone()
 
     def _is_reserved_from(self, level: int) -> bool:
         """Whether the next place is reserved for a higher level."""
-        if not self.reserved_until or level == HIGH or self.in_flight - self.high < self.places.unreserved:
-            return False
-        if time.monotonic() < self.reserved_until:
-            return True
-        self.reserved_until = 0.0
-        return False
+        return level != HIGH and self.in_flight - self.high >= self.places.unreserved and self.is_reserving()
 
 
 class FairQueue:
@@ -139,7 +157,9 @@ class FairQueue:
         # Every request comes here: `in` costs less than `get`.
         queue = self._models[uid] if uid in self._models else self._add(uid)
         queue.places = places
-        if queue.count or queue.in_flight >= places.normal or priority != NORMAL or queue.reserved_until:
+        if queue.count or queue.in_flight >= places.normal or priority != NORMAL:
+            return False
+        if queue.reserved_until and queue.is_reserving():
             return False
         queue.in_flight += 1
         held = queue.held
@@ -210,8 +230,23 @@ class FairQueue:
             if not place.done():  # else its client has just left
                 queue.begin(client, level)
                 place.set_result(None)
-                if level == HIGH:
-                    asyncio.get_running_loop().call_later(ALONE_SECONDS, self._give_places, queue)
+        if queue.count and (queue.is_alone() or queue.is_reserving()):
+            self._look_again(queue)
+
+    def _look_again(self, queue: _ModelQueue) -> None:
+        """Give places when the time is over for which requests are held back."""
+        seconds = (queue.alone_until or queue.reserved_until) - time.monotonic()
+        loop = asyncio.get_running_loop()
+        if queue.timer is not None:
+            if queue.timer.when() <= loop.time() + seconds:
+                return
+            queue.timer.cancel()
+
+        def look() -> None:
+            queue.timer = None
+            self._give_places(queue)
+
+        queue.timer = loop.call_later(seconds, look)
 
     def _make_room(self, queue: _ModelQueue, uid: str, client: str, priority: int) -> None:
         """End the newest wait of the client with the most waiting requests, which may be the one that asks.

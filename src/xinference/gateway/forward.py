@@ -336,8 +336,9 @@ async def _engine_refusal(answer: EngineAnswer, call: ForwardedCall, route: Rout
     with contextlib.suppress(EngineDiedError):  # the bytes so far are used
         while len(body) < MAX_ERROR_BYTES and (chunk := await answer.read()):
             body += chunk
-    prompt_field = "input" if call.path.is_response else call.path.prompt_field
-    return read_error(route, answer.status, body[:MAX_ERROR_BYTES], prompt_field)
+    is_response = call.path.is_response
+    prompt_field = "input" if is_response else call.path.prompt_field
+    return read_error(route, answer.status, body[:MAX_ERROR_BYTES], prompt_field, b"" if is_response else call.body)
 
 
 def _failed(uid: str, problem: Problem) -> Refusal:

@@ -25,6 +25,7 @@ from xinference.engines.llama_cpp.answer_schemas import follow_any_object, follo
 from xinference.engines.llama_cpp.metrics import METRICS
 from xinference.engines.llama_cpp.native_fields import NATIVE
 from xinference.engines.llama_cpp.prefill import PrefillCut
+from xinference.engines.llama_cpp.refused_schemas import refused_schema, wrong_form
 from xinference.engines.llama_cpp.vectors import cut_vectors
 from xinference.engines.request_placement import ModelStates, StateLimits
 from xinference.error_codes import Code
@@ -227,7 +228,7 @@ def _explain_field(error: EngineError) -> Refusal | None:
 def _explain_grammar(error: EngineError) -> Refusal | None:
     bad = BAD_SCHEMA.search(error.message)
     if bad is not None:
-        return Refusal(Code.INVALID_CONSTRAINT, f"A JSON schema of the request is not valid: {bad[1][:300].strip()}")
+        return refused_schema(error.request, bad[1][:300].strip())
     if NO_GRAMMAR not in error.message:
         return None
     cause = (
@@ -243,7 +244,8 @@ def _explain_wrong_type(error: EngineError) -> Refusal | None:
         return Refusal(Code.UNSUPPORTED_FIELD, cause, hint="Send the prompt as a text.", param="prompt")
     if not WRONG_TYPE.search(error.message):
         return None
-    return Refusal(Code.INVALID_REQUEST, f"The engine cannot read a field of the request: {error.message[:300]}")
+    cause = f"The engine cannot read a field of the request: {error.message[:300]}"
+    return wrong_form(error.request) or Refusal(Code.INVALID_REQUEST, cause)
 
 
 def _explain_wrong_request(error: EngineError) -> Refusal | None:

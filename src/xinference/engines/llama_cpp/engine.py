@@ -17,7 +17,7 @@ from xinference.engines.base import (
     Lack,
 )
 from xinference.engines.llama_cpp import chat_form, pooling, projector, prompt_cache, shared_states, speculation, tuning
-from xinference.engines.llama_cpp.memory_model import BATCH, CELL_PADDING, MEMORY, SMALL_MICRO_BATCH, SMALL_WEIGHTS
+from xinference.engines.llama_cpp.memory_model import BATCH, CELL_PADDING, MEMORY, SMALL_WEIGHTS, small_micro_batch
 from xinference.engines.llama_cpp.option_policy import POLICY
 from xinference.engines.llama_cpp.option_values import convert
 from xinference.engines.llama_cpp.variable_policy import VARIABLES
@@ -294,7 +294,7 @@ def _set_batches(params: dict[str, Any], plan: SizedPlan) -> None:
         params["pooling_type"] = "LLAMA_POOLING_TYPE_RANK"
     elif not plan.use_gpu and projector.OPTION not in params:
         if sizing.weights_bytes < SMALL_WEIGHTS:
-            params.setdefault("n_ubatch", SMALL_MICRO_BATCH)
+            params.setdefault("n_ubatch", small_micro_batch(sizing.slots))
         if model_type == "LLM":
             params.setdefault("n_batch", max(BATCH, params.get("n_ubatch", BATCH), sizing.slots))
 
