@@ -238,7 +238,9 @@ def test_an_answer_keeps_to_a_json_schema(running: Running) -> None:
     assert value["name"] in ("llama", "alpaca") and 0 <= value["legs"] <= 9
 
 
-@pytest.mark.parametrize("schema", [{"type": "text"}, {"$ref": "#/nowhere"}, {"type": "object", "properties": {"a": 5}}])
+@pytest.mark.parametrize(
+    "schema", [{"type": "text"}, {"$ref": "#/nowhere"}, {"type": "object", "properties": {"a": 5}}]
+)
 def test_a_schema_with_a_mistake_is_a_400_that_names_its_field(running: Running, schema: dict[str, Any]) -> None:
     response_format = {"type": "json_schema", "json_schema": {"name": "animal", "schema": schema}}
     with pytest.raises(openai.BadRequestError) as caught:

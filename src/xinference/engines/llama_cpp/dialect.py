@@ -25,9 +25,10 @@ from xinference.engines.llama_cpp.answer_schemas import follow_any_object, follo
 from xinference.engines.llama_cpp.metrics import METRICS
 from xinference.engines.llama_cpp.native_fields import NATIVE
 from xinference.engines.llama_cpp.prefill import PrefillCut
-from xinference.engines.llama_cpp.refused_schemas import refused_schema, wrong_form
+from xinference.engines.llama_cpp.schema_forms import wrong_form
 from xinference.engines.llama_cpp.vectors import cut_vectors
 from xinference.engines.request_placement import ModelStates, StateLimits
+from xinference.engines.request_schemas import refused_schema
 from xinference.error_codes import Code
 from xinference.protocol.errors import Refusal
 from xinference.protocol.requests import AnthropicMessages, Embeddings, Generation, Request
@@ -228,7 +229,7 @@ def _explain_field(error: EngineError) -> Refusal | None:
 def _explain_grammar(error: EngineError) -> Refusal | None:
     bad = BAD_SCHEMA.search(error.message)
     if bad is not None:
-        return refused_schema(error.request, bad[1][:300].strip())
+        return wrong_form(error.request) or refused_schema(error.request, bad[1][:300].strip())
     if NO_GRAMMAR not in error.message:
         return None
     cause = (

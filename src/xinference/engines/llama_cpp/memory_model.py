@@ -12,7 +12,7 @@ MICRO_BATCH = 512
 #: The least for weights below `SMALL_WEIGHTS` on the CPU, where the buffers of `MICRO_BATCH` tokens would be up to a
 #: tenth of the memory. One prompt takes the same CPU time with both (SmolLM2-135M, one thread).
 SMALL_MICRO_BATCH = 128
-#: The number of tokens of one sequence from which on llama.cpp's attention computes them in tiles on the CPU. Fewer take
+#: The number of tokens of one sequence from which on llama.cpp computes attention in tiles on the CPU. Fewer take
 #: up to twice as long: after 6,600 tokens, 56 take 1.45 s and 66 take 0.92 s (SmolLM2-135M, two threads).
 ATTENTION_TILE = 64
 #: Number of tokens of prompts after which the engine looks for other work (n_batch): answers of other requests, and

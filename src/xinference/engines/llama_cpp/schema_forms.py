@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from xinference.engines.dialect import Body
+from xinference.engines.request_schemas import schemas_of
 from xinference.error_codes import Code
 from xinference.protocol.errors import Refusal
 
@@ -48,6 +49,20 @@ def check_form(schema: Body, where: str, *, patterns: bool = True) -> None:
                 raise _refusal(f"{at}.{name}", f"it is {expected}, not {_short(value)}")
         _check_reference(schema, node.get("$ref"), at)
         pending += _inner(node, at)
+
+
+def wrong_form(request: bytes) -> Refusal | None:
+    """The refusal of the first keyword of a request's schemas that has a wrong value; None: there is no such keyword.
+
+    Args:
+        request: what the engine got; empty: not known.
+    """
+    for where, schema in schemas_of(request):
+        try:
+            check_form(schema, where, patterns=False)
+        except Refusal as refusal:
+            return refusal
+    return None
 
 
 def _inner(node: Body, at: str) -> list[tuple[Any, str]]:

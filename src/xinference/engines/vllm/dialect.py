@@ -13,6 +13,7 @@ from xinference.engines.dialect import (
     text_as_prompt,
 )
 from xinference.engines.prefill import CONTINUE, NEW_ANSWER, continuing
+from xinference.engines.request_schemas import refused_schema
 from xinference.engines.vllm.metrics import METRICS
 from xinference.engines.vllm.native_fields import NATIVE
 from xinference.protocol.errors import Refusal
@@ -25,9 +26,13 @@ PROMPT_TOKENS = re.compile(r"your prompt contains ((?:at least )?\d+)")
 NO_TOKEN_LEFT = re.compile(r"max_(?:completion_|output_)?tokens must be at least 1, got 0\b")
 #: The object with the constraints of an answer.
 CONSTRAINTS = "structured_outputs"
+#: The error for a schema of which no grammar can be made, without the time and the place in the source.
+BAD_SCHEMA = re.compile(r"Failed to transform json schema into a grammar: (?:\[[\d:]+\] \S+:\d+: )?(.*)", re.DOTALL)
 
 
 def _explain(error: EngineError) -> Refusal | None:
+    if bad := BAD_SCHEMA.search(error.message):
+        return refused_schema(error.request, bad[1][:300].strip())
     limit = error.context_length
     if limit and NO_TOKEN_LEFT.search(error.message):
         return prompt_refusal(error, limit, limit + 1)

@@ -1,4 +1,4 @@
-"""The field that a refusal names if llama.cpp refuses a schema."""
+"""The field that a refusal names if an engine refuses a schema."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pytest
 from tests.support.cases import in_one_test
 from xinference.engines.dialect import EngineError
 from xinference.engines.llama_cpp.dialect import DIALECT
+from xinference.engines.vllm.dialect import DIALECT as VLLM
 from xinference.protocol.errors import Refusal
 
 GOOD = {"type": "object", "properties": {"a": {"type": "string"}}}
@@ -81,3 +82,18 @@ def test_a_request_that_is_not_known_has_the_engines_words(request_body: bytes) 
     for message, code in ((BAD_SCHEMA, "invalid_constraint"), (BAD_TYPE, "invalid_request")):
         refusal = DIALECT.explain(EngineError({"message": message}, message, "messages", None, request_body))
         assert refusal is not None and (refusal.code, refusal.param) == (code, None)
+
+
+def test_vllm_refuses_a_schema_by_its_field_without_a_place_in_its_source() -> None:
+    fault = "Cannot find field nowhere in #/nowhere"
+    message = f"Failed to transform json schema into a grammar: [11:18:33] /src/json_schema.cc:4950: {fault}"
+    for body, param in (
+        ({"response_format": {"type": "json_schema", "json_schema": {"schema": {"a": 1}}}}, "response_format"),
+        ({"structured_outputs": {"json": {"a": 1}}}, "guided_json"),
+        ({}, None),
+    ):
+        request = json.dumps(body).encode()
+        refusal = VLLM.explain(EngineError({"message": message}, message, "messages", 100, request))
+        assert refusal is not None
+        assert (refusal.status, refusal.code, refusal.param) == (400, "invalid_constraint", param)
+        assert refusal.cause.endswith(f"is not valid: {fault}")
