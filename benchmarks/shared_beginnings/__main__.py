@@ -32,7 +32,7 @@ from typing import Any
 
 from tests.support.end_signals import end_as_ctrl_c
 
-from benchmarks.shared_beginnings.agents import TURN_WORDS, agents
+from benchmarks.shared_beginnings.agents import agents
 from benchmarks.shared_beginnings.bursts import bursts, floor
 from benchmarks.shared_beginnings.client import Server, chat
 from benchmarks.shared_beginnings.costs import costs
@@ -67,7 +67,7 @@ def _arguments() -> argparse.Namespace:
         help="part 2: context of each agent; above the model's, a copy of the weights states it",
     )
     parser.add_argument(
-        "--turn-words", type=int, default=TURN_WORDS, help="part 2: length of what each turn adds, without its answer"
+        "--turn-words", type=int, default=30, help="part 2: length of what each turn adds, without its answer"
     )
     parser.add_argument("--turns", type=int, default=20, help="part 2: turns of each agent")
     parser.add_argument(

@@ -10,8 +10,6 @@ from benchmarks.shared_beginnings.client import Server, in_threads, text
 
 #: The default limit: seconds a turn of all agents, and seconds for each word of their common beginning in it.
 TURN_SECONDS, TURN_SECONDS_A_WORD = 60, 0.015
-#: The default length of what each turn adds, in words, without the answer.
-TURN_WORDS = 30
 TOOL = {
     "type": "function",
     "function": {
@@ -23,7 +21,7 @@ TOOL = {
 
 
 def agents(
-    servers: dict[str, Server], words: int, turns: int, count: int, limit: float | None, turn_words: int = TURN_WORDS
+    servers: dict[str, Server], words: int, turns: int, count: int, limit: float | None, turn_words: int
 ) -> None:
     """Part 2: the servers take turns with each turn of all agents, so that both have the same machine."""
     until = time.monotonic() + ((TURN_SECONDS + TURN_SECONDS_A_WORD * words) * turns if limit is None else limit)

@@ -308,13 +308,19 @@ async def test_after_a_high_priority_a_slot_of_each_replica_stays_free_for_the_n
     assert users.order[-2:] == ["n17", "n18"]
 
 
-async def test_the_reserved_slot_is_for_all_again_after_some_minutes(monkeypatch: pytest.MonkeyPatch) -> None:
-    now = 1000.0
-    monkeypatch.setattr("time.monotonic", lambda: now)
+async def with_reservation() -> Users:
+    """Clients of a model with four slots, after a request with high priority has ended."""
     users = Users(places(route(TARGET, slots=4)))
     users.ask("h", 1, HIGH)
     await users.settle()
     await users.end("h1")
+    return users
+
+
+async def test_the_reserved_slot_is_for_all_again_after_some_minutes(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1000.0
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    users = await with_reservation()
     users.ask("n", 5)
     await users.settle()
     assert users.order == ["h1", "n1", "n2", "n3"]
@@ -345,10 +351,7 @@ async def test_the_end_of_the_reservation_is_seen_without_another_request(monkey
 
 
 async def test_requests_with_high_priority_in_the_reserved_slot_pass_nobody() -> None:
-    users = Users(places(route(TARGET, slots=4)))
-    users.ask("h", 1, HIGH)
-    await users.settle()
-    await users.end("h1")
+    users = await with_reservation()
     users.ask("n", 9)
     await users.settle()
     for _ in range(3 * MAX_PASSED):
@@ -434,10 +437,10 @@ async def test_a_free_place_is_given_although_no_request_may_wait() -> None:
 
 
 def test_an_engine_gets_a_few_requests_more_than_it_computes() -> None:
-    assert places(route(TARGET, slots=4)) == Places((6, 5, 4), normal=5, unreserved=3)
-    assert places(route(TARGET, slots=1)) == Places((3, 2, 1), normal=2, unreserved=2)
-    assert places(route(TARGET, TARGET, slots=16)) == Places((48, 40, 32), normal=40, unreserved=30)
-    assert places(route(TARGET)).normal > UNKNOWN_SLOTS
+    assert places(route(TARGET, slots=4)) == Places((6, 5, 4), unreserved=3)
+    assert places(route(TARGET, slots=1)) == Places((3, 2, 1), unreserved=2)
+    assert places(route(TARGET, TARGET, slots=16)) == Places((48, 40, 32), unreserved=30)
+    assert places(route(TARGET)).of_level[NORMAL] > UNKNOWN_SLOTS
 
 
 # -- in the gateway ---------------------------------------------------------------------------------------------

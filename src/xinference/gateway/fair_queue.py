@@ -157,7 +157,7 @@ class FairQueue:
         # Every request comes here: `in` costs less than `get`.
         queue = self._models[uid] if uid in self._models else self._add(uid)
         queue.places = places
-        if queue.count or queue.in_flight >= places.normal or priority != NORMAL:
+        if queue.count or queue.in_flight >= places.of_level[NORMAL] or priority != NORMAL:
             return False
         if queue.reserved_until and queue.is_reserving():
             return False

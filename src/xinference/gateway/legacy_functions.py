@@ -11,13 +11,12 @@ import msgspec
 
 from xinference.engines.dialect import Body
 from xinference.error_codes import Code
+from xinference.gateway.canonical_chats import TOOL_CHOICES
 from xinference.gateway.canonical_fields import invalid, not_one_of, required
 from xinference.gateway.request_document import RequestDocument
 from xinference.protocol.errors import Refusal
 
 DATA, DONE = b"data: ", b"[DONE]"
-#: The texts of `function_call`; the last one is only in the newer field, and is taken here, too.
-CHOICES = ("none", "auto", "required")
 
 
 def replace_functions(document: RequestDocument) -> None:
@@ -36,7 +35,7 @@ def replace_functions(document: RequestDocument) -> None:
     if functions:
         document.put(body, "tools", [{"type": "function", "function": function} for function in functions])
         body.setdefault("parallel_tool_calls", False)
-    if isinstance(choice, str) and (choice not in CHOICES or (choice == "required" and not body.get("tools"))):
+    if isinstance(choice, str) and (choice not in TOOL_CHOICES or (choice == "required" and not body.get("tools"))):
         raise not_one_of("function_call", choice, ("none", "auto"), ", or an object that names a function")
     if isinstance(choice, dict):
         choice = {"type": "function", "function": choice}

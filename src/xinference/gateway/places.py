@@ -20,15 +20,13 @@ class Places:
 
     of_level: tuple[int, ...]
     """The maximum of all requests in flight with which another one of this priority is sent, the highest first."""
-    normal: int
-    """That of normal priority."""
     unreserved: int
     """The maximum of requests below high priority while slots are reserved for high priority."""
 
     @classmethod
     def equal(cls, count: int) -> Places:
         """The same number for each priority."""
-        return cls((count,) * (LOW + 1), count, count)
+        return cls((count,) * (LOW + 1), count)
 
 
 def places(route: Route) -> Places:
@@ -46,4 +44,4 @@ def _places(slots: int, replicas: int) -> Places:
     extra = slots // 4 or 1
     most = tuple((slots + count * extra) * replicas for count in (2, 1, 0))
     unreserved = slots - 1 if slots >= MIN_RESERVING_SLOTS else slots + extra
-    return Places(most, most[1], unreserved * replicas)
+    return Places(most, unreserved * replicas)
