@@ -25,6 +25,8 @@ from xinference.engines.llama_cpp.engine import PROGRAM
 SLOTS, CONTEXT = 8, 4096
 #: Parameters with which each slot keeps its prompt while others compute.
 SLOTS_APART = {"kv_unified": False, "cache_ram_mib": 0, "cache_idle_slots": False, "n_ctx": (CONTEXT + 256) * SLOTS}
+#: libgomp's default, which llama.cpp has if it is not started by Xinference.
+DEFAULT_SPINS = {"GOMP_SPINCOUNT": "300000"}
 _KEY = "benchmark"
 
 
@@ -109,7 +111,8 @@ def bare(weights: Path, threads: int, *, by_engine: bool, **further: Any) -> Ite
         "chat_template": builtin_families()["smollm2-instruct"].chat_template,
         **further,
     }
-    env = {**os.environ, "XINFERENCE_LLAMA_PARAMS": json.dumps(params), "XINFERENCE_ENGINE_KEY": _KEY}
+    own = {"XINFERENCE_LLAMA_PARAMS": json.dumps(params), "XINFERENCE_ENGINE_KEY": _KEY}
+    env = {**os.environ, **DEFAULT_SPINS, **own}
     process = subprocess.Popen(
         [sys.executable, "-I", str(PROGRAM), "--port", str(port)],
         env=env,

@@ -21,6 +21,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+# Set before xllamacpp is imported, whose libgomp reads it once. A thread that waits for the other threads of its step
+# sleeps after about 10 us. By default, it spins for milliseconds, on a core that other programs and engines need.
+if "OMP_WAIT_POLICY" not in os.environ:
+    os.environ.setdefault("GOMP_SPINCOUNT", "500")
+
 import xllamacpp
 
 #: The groups of parameters.
