@@ -34,6 +34,7 @@ from xinference.keys.keyring import Keyring
 from xinference.keys.sessions import Lifetime
 from xinference.listener import check_exposure, check_host, is_exposed, listen
 from xinference.log_setup import set_up_log
+from xinference.process.engine_stop import finish_stop, on_signals
 from xinference.process.home import announce, own_home, withdraw
 from xinference.process.state_root import own_states
 from xinference.records.hub import RecordHub
@@ -85,6 +86,7 @@ def run(options: ServerOptions) -> int:
         check_exposure(settings, keys)
         with listen(settings, port_is_given) as listener:
             uvloop.run(_serve(settings, store, keys, listener))
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # a further Ctrl+C is for a server that has ended
     return 0
 
 
@@ -128,10 +130,15 @@ async def _serve(settings: Settings, store: Store, keys: Keyring, listener: sock
         else:
             await _serve_behind(workers, server, listener, controller)
     finally:
+        hurried = asyncio.Event()
+        on_signals(hurried.set)  # the handlers of the server are gone
         how: Ending = "stop" if server.ended_by == signal.SIGINT else "detach"
         if weight_door is not None:
             await weight_door.close()
-        await controller.close(how)
+        if how == "stop":
+            await finish_stop(controller.close(how), hurried, settings.run_dir)
+        else:
+            await controller.close(how)
         await gateway.close()
         for task in tasks:
             task.cancel()
@@ -217,6 +224,8 @@ def main() -> int:
         lines = [f"Error: {problem.cause}", *([f"Hint: {problem.hint}"] if problem.hint else [])]
         print("\n".join(lines), file=sys.stderr)  # noqa: T201 -- there is no log yet
         return EXIT_IN_USE if isinstance(problem, InUse) else 1
+    except KeyboardInterrupt:  # before it serves
+        return 128 + signal.SIGINT
 
 
 if __name__ == "__main__":

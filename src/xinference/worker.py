@@ -45,6 +45,7 @@ from xinference.nodes.peer_link import PeerLink
 from xinference.nodes.report_slots import seconds_to_report
 from xinference.nodes.served_records import ServedRecords
 from xinference.nodes.supervisor_link import SupervisorLink
+from xinference.process.engine_stop import on_signals
 from xinference.process.home import own_home
 from xinference.process.leftovers import keepers_of
 from xinference.process.own_program import Inherited, start_again
@@ -279,10 +280,10 @@ class _Worker:
         try:
             await self._server.serve(sockets=[self._listener])
         finally:
+            on_signals(self._departure.hurry)  # the handlers of the server are gone
             self._served.send()
             stops = self._ends_with_engines
             if stops:
-                self._hurry_at_signals()
                 await self._departure.end_engines()
             for task in tasks:
                 task.cancel()
@@ -305,11 +306,6 @@ class _Worker:
             await self._departure.begin(moves=not self._stops_engines)
         if self._gateway is not None:
             await self._gateway.stop()
-
-    def _hurry_at_signals(self) -> None:
-        """End at once at a further signal; the handlers of the server are gone."""
-        for each in (signal.SIGINT, signal.SIGTERM):
-            asyncio.get_running_loop().add_signal_handler(each, self._departure.hurry)
 
     def _end_link(self) -> None:
         self._linking.cancel()

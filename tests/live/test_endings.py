@@ -256,3 +256,22 @@ from xinference.client.local_server import ensure_server
 from xinference.config import Settings
 ensure_server(Settings.from_env(), lambda: None)
 """
+
+
+def test_a_further_interrupt_kills_the_engines_and_the_end_is_whole(tmp_path: Path) -> None:
+    home = Home(tmp_path, free_port(), {"XINFERENCE_STOP_SECONDS": "600"})
+    with ExitStack() as stack:
+        stack.callback(home.clean_up)
+        server, log = serve(home), home.path / "server.log"
+        launch(home, "m", {"ignore_sigterm": True})
+        assert httpx2.post(f"{home.url}/v1/chat/completions", json=CHAT | {"model": "m"}, timeout=30).is_success
+        server.send_signal(signal.SIGINT)
+        until("it says what a further one does", lambda: "Ctrl+C kills them" in log.read_text())
+        for number in (signal.SIGINT, signal.SIGHUP, signal.SIGINT):
+            server.send_signal(number)
+        assert server.wait(30) == 0
+        assert "ended (engines stopped)" in log.read_text() and "Traceback" not in log.read_text()
+        until("nothing is left", home.nothing_left)
+        serve(home)
+        stored = httpx2.get(f"{home.url}/v1/usage?by=model,status", timeout=10).json()
+        assert [(each["model"], each["requests"]) for each in stored if each["status"] == 200] == [("m", 1)], stored

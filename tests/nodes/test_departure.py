@@ -14,6 +14,7 @@ from tests.deployments.doubles import turns
 from xinference.nodes import departure
 from xinference.nodes.agent import Agent
 from xinference.nodes.departure import Departure
+from xinference.process import engine_stop
 
 MOVE_SECONDS = 3600.0
 
@@ -55,7 +56,7 @@ class Scripted:
 def made(monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[Departure, Scripted]]:
     def make(**changes: object) -> tuple[Departure, Scripted]:
         scripted = Scripted(**changes)  # type: ignore[arg-type]  # the fields of a test
-        monkeypatch.setattr(departure, "end_keepers", scripted.end_keepers)
+        monkeypatch.setattr(engine_stop, "end_keepers", scripted.end_keepers)
         ended = Departure(
             cast(Agent, scripted),
             lambda: scripted.is_linked,
@@ -110,7 +111,7 @@ async def test_a_second_signal_ends_the_wait_for_the_supervisor(made: Make) -> N
 async def test_a_second_signal_kills_the_engines_that_have_not_stopped(
     made: Make, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(departure, "KEEPER_SECONDS", 0.0)
+    monkeypatch.setattr(engine_stop, "KEEPER_SECONDS", 0.0)
     ended, scripted = made(left=["r1"])
     ending = asyncio.create_task(ended.end_engines())
     await turns()

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 from xinference.nodes.agent import Agent
-from xinference.process.leftovers import end_keepers
+from xinference.process.engine_stop import finish_stop
 
 log = logging.getLogger(__name__)
 #: Maximum time for the answer of the supervisor, in seconds: one of an earlier release does not answer.
 LEAVE_SECONDS = 2.0
 #: Interval at which the link is looked at meanwhile, in seconds.
 LINK_SECONDS = 0.2
-#: Maximum time in which the keepers of stopped engines end by themselves, in seconds.
-KEEPER_SECONDS = 2.0
 
 
 class Departure:
@@ -84,15 +81,7 @@ class Departure:
     async def end_engines(self) -> None:
         """Stop all engines, and kill what is left of them."""
         await self.begin()
-        stopping = asyncio.create_task(self._agent.stop_engines())
-        hurried = asyncio.create_task(self._hurried.wait())
-        await asyncio.wait({stopping, hurried}, return_when=asyncio.FIRST_COMPLETED)
-        hurried.cancel()
-        left = await asyncio.to_thread(end_keepers, self._run_dir, 0.0 if self._hurried.is_set() else KEEPER_SECONDS)
-        if left:
-            log.warning("killed the engines that had not ended: %s", ", ".join(left))
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(stopping, KEEPER_SECONDS)
+        await finish_stop(self._agent.stop_engines(), self._hurried, self._run_dir)
 
     async def _is_first(self, event: asyncio.Event, seconds: float) -> bool:
         """Wait for an event that comes over the link, at most `seconds`, and until the end is hurried.
