@@ -379,6 +379,20 @@ async def test_an_operation_of_an_agent_that_was_started_again_fails_by_name(lin
         await fetching
 
 
+async def test_an_operation_of_an_agent_that_ends_is_lost_with_its_node_and_was_not_cancelled(
+    link: Linked, machine: Machine
+) -> None:
+    fetching = asyncio.create_task(link.remote.fetch_weights(LAUNCH, Taken()))
+    await turns()
+    await link.agent.close()
+    await turns()
+    assert not fetching.done() and machine.fetches == ["began", "cancelled"]
+    link.remote.give_up()
+    with pytest.raises(Problem) as failed:
+        await fetching
+    assert failed.value.code == "node_gone"
+
+
 async def test_the_problem_of_an_operation_is_that_of_the_node_and_names_it(link: Linked, machine: Machine) -> None:
     machine.refusal = Problem("hub_unavailable", "No hub.", stage="fetch")
     machine.may_fetch.set()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from xinference.deployments.messages import PreparationFailed, Prepared, Restart
 from xinference.deployments.preparation import Preparation, Runnable, Weights
 from xinference.deployments.record import Record
 from xinference.deployments.snapshot import Stage
+from xinference.error_codes import Code
 from xinference.errors import Problem
 from xinference.hardware.devices import Host
 from xinference.launch.place import Place
@@ -21,6 +24,13 @@ from xinference.planning.occupancy import Occupancy, available
 from xinference.planning.replicas import check_same_size, single_replica_launch
 from xinference.planning.sizing import size_launch
 from xinference.planning.summary import slots_and_context, summary
+
+#: Problems of a preparation that are none of the model: its node ends, or cannot be reached. Another node may take it.
+LOST_NODE = frozenset({Code.NODE_GONE, Code.NODE_LEAVING, Code.NODE_TIMEOUT, Code.NODE_UNKNOWN})
+#: The number of lost nodes after which a preparation fails: the model itself may end the workers.
+MAX_LOST_NODES = 5
+#: Interval at which a preparation without a node looks for one, in seconds.
+NODE_SECONDS = 1.0
 
 
 class Loader:
@@ -37,6 +47,8 @@ class Loader:
         self._inbox = inbox
         self._weights: Weights | None = None
         self._runnable: Runnable | None = None
+        self._lost_nodes = 0
+        """The nodes that were lost since the last complete preparation."""
         self.preparing = False
 
     @property
@@ -87,9 +99,28 @@ class Loader:
         memory = available(weights.host, self._context.admission.occupancy_for(launch))
         return size_launch(launch, weights.path, weights.shape, memory, self._memory, weights.notes)
 
+    def place_again(self, problem: Problem) -> bool:
+        """Prepare the model again on the nodes that fit now, if the preparation has lost its node.
+
+        Returns whether it goes on; if not, it has failed with `problem`.
+        """
+        launch = self._record.snapshot.launch
+        placer = self._context.placer
+        if not self.preparing or placer is None or not placer.takes(launch):
+            return False
+        if problem.code not in LOST_NODE or self._lost_nodes >= MAX_LOST_NODES:
+            return False
+        self._lost_nodes += 1
+        self._context.admission.release(launch.uid)
+        self._record.change(plan=launch)
+        content = f"{problem.cause} The model is prepared again on a node that can run it now."
+        self._record.add_event(Stage.PLAN, content, level="WARNING")
+        self._inbox.spawn(self._read_weights(launch, until=time.monotonic() + self._context.settings.node_lost_seconds))
+        return True
+
     def note_prepared(self, runnable: Runnable) -> None:
         """Record that the weights and the environment are available."""
-        self.preparing, self._runnable = False, runnable
+        self.preparing, self._runnable, self._lost_nodes = False, runnable, 0
         sized = self._record.snapshot.sized
         if sized is not None:
             self._record.change(plan=replace(sized, path=runnable.path))
@@ -98,11 +129,20 @@ class Loader:
         """Start a task that finds the interpreter of an engine and then puts `RestartDue`."""
         self._inbox.spawn(self._find_interpreter(number))
 
-    async def _read_weights(self, launch: ResolvedLaunch) -> None:
+    async def _read_weights(self, launch: ResolvedLaunch, until: float = 0.0) -> None:
+        """Read the weights of a launch.
+
+        Args:
+            until: the time by the monotonic clock until which a node is waited for: a lost worker may start again.
+        """
         try:
             self._inbox.put(WeightsRead(await self._preparation.read_weights(launch)))
         except Problem as problem:
-            self._inbox.put(PreparationFailed(problem))
+            if problem.code == Code.NO_NODE and time.monotonic() < until:
+                await asyncio.sleep(NODE_SECONDS)
+                self._inbox.spawn(self._read_weights(launch, until))
+            else:
+                self._inbox.put(PreparationFailed(problem))
 
     async def _make_runnable(self, plan: SizedPlan) -> None:
         try:

@@ -130,6 +130,8 @@ class Owner:
                 self._loader.note_prepared(runnable)
                 self._note_launched()
                 await self._advance(message)
+            case PreparationFailed(problem) if self._loader.place_again(problem):
+                pass
             case PreparationFailed():
                 self._loader.preparing = False
                 await self._advance(message)

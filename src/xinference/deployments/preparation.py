@@ -72,7 +72,7 @@ class Preparation:
             return await self._read_weights(self._local, launch, path)
         view = await placer.view(launch)
         first = placer.best(view, launch.request)
-        weights = await self._read_weights(self._context.nodes[first], launch, view.with_weights.get(first))
+        weights = await self._read_weights(node_of(self._context.nodes, first), launch, view.with_weights.get(first))
         # A download takes long: the memory that is free afterwards counts.
         return replace(weights, nodes=await placer.view(launch))
 

@@ -28,6 +28,7 @@ class Operations:
         self._clock = clock
         self._running: dict[str, asyncio.Task[None]] = {}
         self._finished: dict[str, messages.Finished] = {}
+        self._has_closed = False
 
     def begin(self, operation: str, work: Callable[[Report], Awaitable[Path]]) -> None:
         """Begin an operation, unless it has begun already: the answer to an earlier question was lost."""
@@ -51,7 +52,8 @@ class Operations:
         return tuple(self._running), tuple(self._finished.values())
 
     async def close(self) -> None:
-        """Cancel all operations, and wait for their ends."""
+        """Cancel all operations, and wait for their ends. The server learns of the end of this worker by its link."""
+        self._has_closed = True
         tasks = tuple(self._running.values())
         for task in tasks:
             task.cancel()
@@ -63,6 +65,8 @@ class Operations:
         try:
             path = await work(report)
         except asyncio.CancelledError:
+            if self._has_closed:
+                raise
             problem = cancelled_problem("the operation", action="Running")
         except Problem as error:
             problem = error
