@@ -13,7 +13,7 @@ import pytest
 from tests.support.polling import until
 from tests.support.ports import free_port
 from xinference.client import local_server
-from xinference.client.local_server import ensure_server
+from xinference.client.local_server import end_left_engines, ensure_server
 from xinference.config import Settings
 from xinference.errors import InUse, Problem
 from xinference.process.home import is_free, own_home
@@ -102,6 +102,15 @@ def test_no_server_is_started_in_the_home_of_a_worker(settings: Settings) -> Non
         with pytest.raises(Problem, match="A worker of a cluster runs in") as caught:
             ensure_server(settings, lambda: pytest.fail("a server is started"))
     assert "http://10.0.0.1:9997" in str(caught.value.hint)
+
+
+def test_the_engines_of_a_home_that_a_server_or_worker_uses_are_left_alone(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local_server, "stop_keepers", lambda run_dir, seconds: int(run_dir == settings.run_dir))
+    with own_home(settings):
+        assert end_left_engines(settings) == 0
+    assert end_left_engines(settings) == 1
 
 
 def test_a_server_is_started_once_more_when_the_lock_of_the_stopping_one_is_gone(settings: Settings) -> None:

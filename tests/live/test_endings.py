@@ -275,3 +275,19 @@ def test_a_further_interrupt_kills_the_engines_and_the_end_is_whole(tmp_path: Pa
         serve(home)
         stored = httpx2.get(f"{home.url}/v1/usage?by=model,status", timeout=10).json()
         assert [(each["model"], each["requests"]) for each in stored if each["status"] == 200] == [("m", 1)], stored
+
+
+def test_a_stop_ends_the_engines_that_a_server_has_left_for_the_next_one(tmp_path: Path) -> None:
+    home = Home(tmp_path, free_port(), {"XINFERENCE_GRACE_SECONDS": "600", "XINFERENCE_STOP_SECONDS": "1"})
+    with ExitStack() as stack:
+        stack.callback(home.clean_up)
+        server = serve(home)
+        launch(home, "m", {})
+        launch(home, "stubborn", {"ignore_sigterm": True})
+        server.terminate()
+        assert server.wait(30) == 0
+        assert len(home.processes()) > 0
+        told = home.cli("stop")
+        assert told.returncode == 0 and "Ended the engines that the last server had left running: 2." in told.stderr
+        assert home.nothing_left()
+        assert home.cli("stop").stderr == f"No server runs at {home.url}.\n"

@@ -16,7 +16,8 @@ from xinference.error_codes import Code
 from xinference.errors import EXIT_IN_USE, Problem
 from xinference.files.small_file import read_small_object
 from xinference.hosts import host_in_url
-from xinference.process.home import is_free
+from xinference.process.home import is_free, own_home
+from xinference.process.leftovers import stop_keepers
 
 START_SECONDS = 30.0
 #: Maximum time to wait for another server that was started at the same moment and uses the port.
@@ -24,6 +25,8 @@ OTHER_START_SECONDS = 10.0
 #: Maximum time in which a server that runs already answers. One that starts models answers within a second.
 FIRST_ANSWER_SECONDS = 15.0
 POLL_SECONDS = 0.03
+#: Time in which a keeper ends after its engine, in seconds.
+KEEPER_SECONDS = 2.0
 TAIL_LINES = 40
 #: With less free space than this, a server can't make its store.
 FULL_DISK_BYTES = 256 * 1024
@@ -110,6 +113,21 @@ def owns_home(settings: Settings, url: str) -> bool:
     """Whether the server at `url` is the one that has announced itself in this home."""
     endpoint = local_endpoint(settings)
     return endpoint is not None and place(endpoint) == place(url)
+
+
+def end_left_engines(settings: Settings) -> int:
+    """End the engines that run on for the next server of this home; returns their number.
+
+    A server that ends by SIGTERM, or is killed, leaves them for `grace_seconds`. Nothing is ended if a server or a
+    worker uses the home.
+    """
+    if not settings.home.is_dir():
+        return 0
+    try:
+        with own_home(settings):
+            return stop_keepers(settings.run_dir, settings.stop_seconds + KEEPER_SECONDS)
+    except Problem:
+        return 0
 
 
 def server_command(settings: Settings) -> list[str]:

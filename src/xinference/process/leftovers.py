@@ -11,6 +11,7 @@ import contextlib
 import os
 import time
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import psutil
@@ -19,6 +20,8 @@ from xinference.process.scratch import remove_scratch
 
 #: Environment variable of the keeper and all its descendants; its value is the keeper's socket path.
 KEEPER_VARIABLE = "XINFERENCE_KEEPER_SOCKET"
+#: In the command line of a keeper.
+KEEPER_MODULE = "xinference.process.keeper"
 _DEADLINE_SECONDS = 5.0
 
 
@@ -78,6 +81,22 @@ def end_keepers(run_dir: Path, seconds: float) -> list[str]:
     for name in names:
         end_leftovers(run_dir / f"{name}.sock", None)
     return names
+
+
+def stop_keepers(run_dir: Path, seconds: float) -> int:
+    """Stop the engines of all keepers in `run_dir`, and kill those that need longer than `seconds`. Blocks.
+
+    Returns their number.
+    """
+    keepers = keepers_of(run_dir)
+    for pid in chain.from_iterable(keepers.values()):
+        with contextlib.suppress(psutil.Error):
+            process = psutil.Process(pid)
+            if KEEPER_MODULE in process.cmdline():
+                process.terminate()
+    if keepers:
+        end_keepers(run_dir, seconds)
+    return len(keepers)
 
 
 def keepers_of(run_dir: Path) -> dict[str, list[int]]:

@@ -21,7 +21,7 @@ from xinference.config import Settings
 from xinference.error_codes import Code
 from xinference.errors import Problem, system_reason
 from xinference.process.command import EngineCommand
-from xinference.process.leftovers import KEEPER_VARIABLE
+from xinference.process.leftovers import KEEPER_MODULE, KEEPER_VARIABLE
 from xinference.process.probe import Endpoint
 from xinference.process.tree import signal_name
 
@@ -98,7 +98,7 @@ class KeeperProcess:
         try:
             # Popen, not asyncio's subprocess, which kills its process when the loop is closed.
             process = subprocess.Popen(  # noqa: ASYNC220 -- it returns in a few milliseconds
-                [sys.executable, "-P", "-m", "xinference.process.keeper"],
+                [sys.executable, "-P", "-m", KEEPER_MODULE],
                 env={**os.environ, KEEPER_VARIABLE: os.fspath(socket_path)},
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,

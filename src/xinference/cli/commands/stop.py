@@ -40,6 +40,8 @@ def stop(target: Target, name: str | None, as_json: bool) -> None:
             if problem.code != Code.NO_SERVER:
                 raise
             note(f"No server runs at {client.base_url}.")
+            if not target.settings.endpoint:
+                _end_left_engines(target.settings)
             running, stopped = [], False
         else:
             _stop(client, target.settings, running)
@@ -60,6 +62,13 @@ def stop_cluster(target: Target, check: bool) -> None:
             _stop(client, target.settings, running)
         else:
             note("Nothing was stopped.")
+
+
+def _end_left_engines(settings: Settings) -> None:
+    from xinference.client.local_server import end_left_engines
+
+    if ended := end_left_engines(settings):
+        note(f"Ended the engines that the last server had left running: {ended}.")
 
 
 def _running(client: Client) -> list[str]:
