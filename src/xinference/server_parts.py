@@ -77,6 +77,7 @@ def build_single(
         shutdown=shutdown,
         node_tls=ClusterTls(settings.identity_dir) if settings.cluster else None,
     )
+    controller.subscribe(gateway.use_table)
 
     async def before_end() -> None:
         controller.begin_stop()

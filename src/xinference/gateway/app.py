@@ -126,6 +126,10 @@ class Gateway:
             self._shutdown,
         )
 
+    def use_table(self) -> None:
+        """Take the newest table for the requests that wait; each further request reads it itself."""
+        self._forwarder.use_table()
+
     async def close(self) -> None:
         """Close the connections to engines."""
         self.recorder.flush()

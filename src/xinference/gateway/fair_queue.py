@@ -152,6 +152,17 @@ class FairQueue:
         queue = self._models.get(uid)
         return 0 if queue is None else queue.count
 
+    @property
+    def contended(self) -> list[str]:
+        """The models for whose places requests wait."""
+        return [uid for uid, queue in self._models.items() if queue.count]
+
+    def set_places(self, uid: str, places: Places) -> None:
+        """The places of a model have changed: requests that wait get those that have come."""
+        queue = self._models[uid]
+        queue.places = places
+        self._give_places(queue)
+
     def enter(self, uid: str, client: str, places: Places, priority: int = NORMAL) -> bool:
         """Take one of the model's `places` if that needs no further look; False: use `wait`."""
         # Every request comes here: `in` costs less than `get`.

@@ -98,6 +98,14 @@ class Forwarder:
         self.queue = FairQueue(settings.max_queued_requests)
         """The requests that wait for a place at an engine."""
 
+    def use_table(self) -> None:
+        """Send waiting requests to the replicas that the newest table has in addition."""
+        routes = self._router.table.routes
+        for uid in self.queue.contended:
+            route = routes.get(uid)
+            if route is not None and route.targets:
+                self.queue.set_places(uid, places(route))
+
     async def forward(self, call: ForwardedCall, route: Route, reply: Reply) -> None:
         """Answer `call` from one of the route's replicas, when it is the client's turn.
 

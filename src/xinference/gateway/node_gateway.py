@@ -197,6 +197,7 @@ class NodeGateway:
         """Use a table of the supervisor; one of another release is logged, and the earlier one stays."""
         try:
             self._router.use(table)
+            self.gateway.use_table()
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             log.warning("the routes of the supervisor cannot be read, the earlier ones are used: %s", error)
 

@@ -118,6 +118,7 @@ class GatewayWorker:
         match message:
             case TableUpdate():
                 self._proxy.use(message)
+                self._gateway.use_table()
                 self._channel.send(TableAck(message.version))
             case Ready() | Grant() | Rejection():
                 self._proxy.resolve(message)
