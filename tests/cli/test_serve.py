@@ -103,6 +103,18 @@ def test_a_server_in_the_background_gets_the_same_options(
     assert "runs already" in run(*line).stderr
 
 
+@pytest.mark.parametrize(
+    ("flags", "keeps"), [(("-p", "7"), False), (("-H", "0.0.0.0"), True), (("--cluster",), True)]
+)  # the port only chooses the server
+def test_a_server_that_runs_already_keeps_its_options_and_serve_says_so(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, flags: tuple[str, ...], keeps: bool
+) -> None:
+    monkeypatch.setattr("xinference.client.local_server.ensure_server", lambda *settings, **options: False)
+    result = run("serve", "--background", "--home", str(tmp_path), *flags)
+    assert "A server runs already" in result.stderr
+    assert ("it keeps the options with which it was started" in result.stderr) is keeps
+
+
 def test_what_serve_is_not_told_is_left_to_the_settings(run: Run, started: list[ServerOptions]) -> None:
     run("serve")
     assert started == [ServerOptions()]

@@ -13,11 +13,14 @@ from click.testing import CliRunner
 
 from tests.cli.canned import Answer, Canned, events, problem
 from tests.cli.conftest import Run, Terminal
+from tests.support.ports import free_port
 from xinference.cli import conversation
 from xinference.cli.answer_statistics import AnswerStatistics
+from xinference.cli.commands.talk import new_chat
 from xinference.cli.conversation_commands import HELP, run_command
 from xinference.cli.main import cli
 from xinference.cli.turns import Chat
+from xinference.errors import Problem
 
 CHAT = ("POST", "/v1/chat/completions")
 LOADING = Answer({"error": {"message": "m is loading (fetch)."}}, 503, headers={"retry-after": "0"})
@@ -449,3 +452,10 @@ def test_an_interrupt_at_the_prompt_clears_it_and_two_leave(terminal: Callable[.
     shown.interrupt_until("Ctrl-C again")
     shown.until("User: ")
     assert shown.interrupt_to_the_end() == 130
+
+
+def test_a_conversation_whose_server_ends_names_the_option_for_another_one() -> None:
+    talk = new_chat(None)(("m", f"http://127.0.0.1:{free_port()}", {}), {"stream": False})
+    with talk.model, pytest.raises(Problem, match="No server answers") as refused:
+        talk.whole_answer("hi")
+    assert "give the URL of another one with --endpoint" in (refused.value.hint or "")

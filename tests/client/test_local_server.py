@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
 import stat
+import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -191,3 +193,35 @@ def test_a_program_at_the_port_that_never_answers_is_named_with_the_way_out(
         ensure_server(settings, lambda: None)
     assert refused.value.code == "server_timeout" and "did not answer within 0.2 s" in refused.value.cause
     assert "XINFERENCE_PORT" in (refused.value.hint or "")
+
+
+def test_a_home_whose_server_has_another_address_gets_no_second_one(settings: Settings, tmp_path: Path) -> None:
+    other = free_port()
+    url = f"http://127.0.0.1:{other}"
+    (tmp_path / "other").mkdir()
+    with own_home(settings):
+        settings.server_file.write_text(json.dumps({"endpoint": url, "pid": 5}))
+        process = subprocess.Popen([sys.executable, "-c", SERVER, str(other)], cwd=tmp_path / "other")
+        try:
+            until("the other server answers", lambda: local_server.server_answers(Settings(port=other)))
+            with pytest.raises(Problem, match=f"Another server uses {settings.home}") as refused:
+                ensure_server(settings, lambda: pytest.fail("a server is started"))
+        finally:
+            process.kill()
+            process.wait()
+    assert refused.value.code == "home_taken" and url in refused.value.cause
+    assert f"--endpoint {url}" in (refused.value.hint or "")
+
+
+def test_the_way_past_another_program_at_the_port_is_another_port(settings: Settings) -> None:
+    script = SERVER.replace('{"status": "ok"}', "hello")
+    process = subprocess.Popen([sys.executable, "-c", script, str(settings.port)], cwd=settings.home.parent)
+    try:
+        until("the program listens", lambda: (settings.home.parent / "pid").exists())
+        with pytest.raises(Problem) as refused:
+            ensure_server(settings, lambda: pytest.fail("a server is started"))
+    finally:
+        process.kill()
+        process.wait()
+    assert refused.value.code == "not_our_server"
+    assert "XINFERENCE_PORT" in (refused.value.hint or "") and "base_url" not in (refused.value.hint or "")

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from xinference.client import Client
 
 T = TypeVar("T")
+
+#: The option with the server's URL, as hints name it.
+URL_OPTION = "--endpoint"
 #: States in which a server that has just started does not start a model again: on demand and unloaded, or not restored.
 _NOT_STARTED = ("UNLOADED", "ERROR", "TERMINATING", "TERMINATED")
 
@@ -43,7 +46,7 @@ class Target:
             started = ensure_server(self.settings, lambda: note(f"Starting a server at {self.settings.url} …"))
         key = self.api_key or owner_key(self.settings) or saved_token(self.settings)
         # No retries: a user at a terminal repeats the command. The first request shows whether a server answers.
-        client = Client(self.settings.url, key, check=False, retries=0, url_name="--endpoint")
+        client = Client(self.settings.url, key, check=False, retries=0, url_name=URL_OPTION)
         if started:
             note_restored(client)
         return client

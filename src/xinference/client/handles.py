@@ -29,7 +29,7 @@ class _Handle(Runner):
         model_uid: the model's uid.
         base_url: the server's URL.
         auth_headers: sent with every request.
-        options: ``timeout`` (seconds) and ``retries``, as of `Runner`.
+        options: ``timeout`` (seconds), ``retries`` and ``url_name``, as of `Runner`.
     """
 
     def __init__(

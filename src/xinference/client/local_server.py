@@ -16,7 +16,7 @@ from xinference.error_codes import Code
 from xinference.errors import EXIT_IN_USE, Problem
 from xinference.files.small_file import read_small_object
 from xinference.hosts import host_in_url
-from xinference.process.home import is_free, own_home
+from xinference.process.home import is_free, other_server_problem, own_home
 from xinference.process.leftovers import stop_keepers
 
 START_SECONDS = 30.0
@@ -51,12 +51,13 @@ def ensure_server(
         folder: its working directory; None: the home.
 
     Raises:
-        Problem: another program listens at this address; a worker uses the home; or the server did not start, with
-            its last lines.
+        Problem: another program listens at this address; a worker or a server at another address uses the home; or
+            the server did not start, with its last lines.
     """
     if server_answers(settings):
         return False
     with Client(settings.url, check=False, retries=0) as client:
+        _check_no_other_server(settings)
         _check_no_worker(settings)
         announce()
         log = _open_log(settings)
@@ -68,6 +69,20 @@ def ensure_server(
 
         _wait(client, settings, spawn, lambda: _tail(log, start), seconds)
     return True
+
+
+def _check_no_other_server(settings: Settings) -> None:
+    """Start no server in a home whose server answers at another address: it would end at once.
+
+    Raises:
+        Problem: 409 ``home_taken``, with that address.
+    """
+    endpoint = local_endpoint(settings)
+    if endpoint is None or place(endpoint) == place(settings.url) or is_free(settings) or not _runs(endpoint):
+        return
+    raise other_server_problem(settings).replace(
+        hint=f"Use that server with --endpoint {endpoint}, or set XINFERENCE_HOME to another folder for a second one."
+    )
 
 
 def _check_no_worker(settings: Settings) -> None:
@@ -101,6 +116,9 @@ def server_answers(settings: Settings) -> bool:
         try:
             return _answers(client)
         except Problem as problem:
+            if problem.code == Code.NOT_OUR_SERVER:
+                hint = "End it, or use another port: --port of `xinference serve`, or XINFERENCE_PORT."
+                raise problem.replace(hint=hint) from None
             if problem.code != Code.SERVER_TIMEOUT:
                 raise
             raise problem.replace(

@@ -147,6 +147,11 @@ def _is_unlocked(file: int | IO[str]) -> bool:
     return True
 
 
+def other_server_problem(settings: Settings) -> InUse:
+    """The problem of a server for whose home another one runs, with the process and the address of that one."""
+    return _in_use(settings, "server")
+
+
 def _in_use(settings: Settings, program: str) -> InUse:
     return InUse(
         Code.HOME_TAKEN,

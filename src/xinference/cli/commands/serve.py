@@ -263,11 +263,18 @@ def start_in_background(options: ServerOptions) -> None:
     command = [*server_command(settings), *options.words()]
     started = ensure_server(settings, lambda: None, command=command)
     log = settings.log_dir / "server.log"
-    note(f"Started a server; its log is {log}. `xinference stop` ends it." if started else "A server runs already.")
+    note(f"Started a server; its log is {log}. `xinference stop` ends it." if started else _runs_already(options))
     if started:
         with Target(settings, None).connect() as client:
             note_restored(client)
     click.echo(settings.url)
+
+
+def _runs_already(options: ServerOptions) -> str:
+    """The line about a server that answers already: `options` do not change it."""
+    if options == ServerOptions(port=options.port, home=options.home):  # these two only choose the server
+        return "A server runs already."
+    return "A server runs already; it keeps the options with which it was started. `xinference stop` ends it."
 
 
 def serve_from_options(host: str | None, port: int | None, log_level: str | None, subcommand: str | None) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from xinference.cli.connection import Target, with_server_options
+from xinference.cli.connection import URL_OPTION, Target, with_server_options
 from xinference.cli.conversation import answer_once, converse
 from xinference.cli.model_choice import choose_model
 from xinference.cli.options.completion import complete_uid
@@ -114,7 +114,7 @@ def new_chat(system: str | None) -> NewTalk:
 
     def new_talk(place: Place, config: Json) -> Talk:
         history = [{"role": "system", "content": system}] if system else []
-        return Chat(RESTfulChatModelHandle(*place), config, history)
+        return Chat(RESTfulChatModelHandle(*place, url_name=URL_OPTION), config, history)
 
     return new_talk
 
@@ -129,7 +129,7 @@ def generate(target: Target, words: Sequence[str], **options: Any) -> None:
     from xinference.client import RESTfulGenerateModelHandle
 
     def new_talk(place: Place, config: Json) -> Talk:
-        return Generate(RESTfulGenerateModelHandle(*place), config)
+        return Generate(RESTfulGenerateModelHandle(*place, url_name=URL_OPTION), config)
 
     _talk(target, words, new_talk, most_tokens=most_completion_tokens, **options)
 
