@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import socket
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, cast
 
 import pytest
 
-from tests.gateway.harness import HandMadeRouter, gateway_of, route
+from tests.gateway.harness import CHAT, HandMadeRouter, call, gateway_of, route
 from xinference.config import Settings
 from xinference.control.usage import Usage
 from xinference.gateway.app import Gateway
@@ -95,3 +96,30 @@ async def test_a_table_without_the_model_or_its_replicas_gives_no_place() -> Non
         assert not waiting.done()
         queue.leave("m", "a")
         await waiting
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "answer"),
+    [
+        ("/v1/chat/completions", CHAT | {"n": 2}, {"choices": [{"index": 0, "message": {"content": "a"}}]}),
+        ("/v1/embeddings", {"model": "m", "input": ["a"] * 16}, {"data": [{"index": 0, "embedding": [1]}] * 8}),
+        ("/v1/convert_ids_to_tokens", {"model": "m", "input": [5, 6]}, {"content": "x"}),
+    ],
+)
+async def test_the_next_part_of_a_request_goes_to_the_replicas_of_the_newest_table(
+    path: str, body: dict[str, Any], answer: dict[str, Any]
+) -> None:
+    router, routes = HandMadeRouter(), list[Route]()
+    paths = frozenset({"/v1/chat/completions", "/v1/embeddings", "/detokenize"})
+    router.publish(route(FIRST, engine="llama.cpp", slots=1, paths=paths))
+    async with gateway_of(router) as gateway:
+
+        async def forward(call: Any, route: Route, reply: Any) -> None:
+            routes.append(route)
+            router.publish(replace(route, targets=(SECOND,)))
+            await reply.whole(200, json.dumps(answer).encode())
+
+        gateway._forwarder.forward = forward  # type: ignore[method-assign]  # only this gateway's
+        said = await call(gateway, path, json.dumps(body).encode())
+    assert said.status == 200, said.json
+    assert [each.targets for each in routes] == [(FIRST,), (SECOND,)]

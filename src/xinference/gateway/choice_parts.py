@@ -65,7 +65,7 @@ async def forward_choices(
             if part.division is not None:
                 await forward_divided(forwarder, part_call, part.division, route, part_reply)
             else:
-                await forwarder.forward(part_call, route, part_reply)
+                await forwarder.forward(part_call, forwarder.newest(route), part_reply)
         except Problem as problem:
             if not reply.started:
                 raise

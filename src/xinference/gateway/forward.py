@@ -106,6 +106,10 @@ class Forwarder:
             if route is not None and route.targets:
                 self.queue.set_places(uid, places(route))
 
+    def newest(self, route: Route) -> Route:
+        """The route of the newest table, for a further part of a request; `route` if the model is gone."""
+        return self._router.table.routes.get(route.uid, route)
+
     async def forward(self, call: ForwardedCall, route: Route, reply: Reply) -> None:
         """Answer `call` from one of the route's replicas, when it is the client's turn.
 

@@ -54,7 +54,7 @@ async def forward_divided(
         prepared = division.prepare(request, body)
         recorded = RecordedReply(reply.figures)
         part = msgspec.structs.replace(call, body=prepared.body, answer=prepared.answer, division=None)
-        await forwarder.forward(part, route, recorded.reply)
+        await forwarder.forward(part, forwarder.newest(route), recorded.reply)
         answers.append(recorded.body)
     try:
         joined = join(division, answers)
@@ -78,7 +78,8 @@ class _Parts:
         """
         recorded = RecordedReply(self._figures)
         body = msgspec.json.encode({"model": self._route.uid, **fields})
-        await self._forwarder.forward(msgspec.structs.replace(self._call, body=body), self._route, recorded.reply)
+        call, route = msgspec.structs.replace(self._call, body=body), self._forwarder.newest(self._route)
+        await self._forwarder.forward(call, route, recorded.reply)
         try:
             return msgspec.json.decode(recorded.body)
         except ODD_ANSWER as error:
