@@ -16,7 +16,7 @@ from tests.gateway.harness import CHAT, STREAM, HandMadeRouter, call, gateway_of
 from tests.gateway.test_rate_limits import BEARER, OneKey
 from tests.routing.routes import TARGET
 from tests.support.polling import until_async
-from xinference.gateway.fair_queue import MAX_PASSED, MAX_UNUSED, RESERVED_SECONDS, FairQueue
+from xinference.gateway.fair_queue import MAX_PASSED, MAX_UNUSED, RESERVED_SECONDS, FairQueue, Turn
 from xinference.gateway.places import UNKNOWN_SLOTS, Places, places
 from xinference.gateway.priority import HIGH, LOW, NORMAL
 from xinference.protocol.errors import Refusal
@@ -37,6 +37,7 @@ class Users:
         self.slow = slow
         self.places = Places.equal(places) if isinstance(places, int) else places
         self.levels: dict[str, int] = {}
+        self.turns: dict[str, Turn] = {}
         self.order: list[str] = []
         self.refused: list[str] = []
         self.tasks: dict[str, asyncio.Task[None]] = {}
@@ -51,7 +52,7 @@ class Users:
     async def _ask(self, client: str, name: str, priority: int) -> None:
         try:
             if not self.queue.enter("m", client, self.places, priority):
-                await self.queue.wait("m", client, priority)
+                self.turns[name] = await self.queue.wait("m", client, priority)
         except Refusal as refusal:
             assert (refusal.status, refusal.code, refusal.headers) == (
                 429,
@@ -62,12 +63,16 @@ class Users:
             return
         self.order.append(name)
         if priority == HIGH and not self.slow:
-            self.queue.begin_answer("m")
+            self.begin_answer(name)
+
+    def begin_answer(self, name: str) -> None:
+        """A request has its first token."""
+        self.queue.begin_answer("m", self.turns[name])
 
     async def end(self, *names: str) -> None:
         """These requests are answered."""
         for name in names:
-            self.queue.leave("m", name[0], self.levels[name])
+            self.queue.leave("m", name[0], self.levels[name], self.turns.get(name))
         await self.settle()
 
     async def settle(self) -> None:
@@ -341,7 +346,7 @@ async def test_the_end_of_the_reservation_is_seen_without_another_request(monkey
     users.ask("h", 1, HIGH)
     await users.settle()
     users.ask("n", 4)
-    users.queue.begin_answer("m")
+    users.begin_answer("h1")
     await users.settle()
     assert users.order == ["h1", "n1", "n2", "n3"]
     await until_async("it has a place", lambda: users.order[4:] == ["n4"], seconds=5)
@@ -386,9 +391,27 @@ async def test_no_other_prompt_begins_before_the_first_token_of_a_high_priority(
     await users.settle()
     await users.end("n1")
     assert users.order == ["n1", "h1", "h2"]
-    users.queue.begin_answer("m")
+    users.begin_answer("h2")
+    await users.settle()
+    assert users.order[3:] == []
+    users.begin_answer("h1")
     await users.settle()
     assert users.order[3:] == ["n2"]
+
+
+async def test_the_end_of_a_high_priority_lets_no_other_prompt_begin_beside_that_of_the_next() -> None:
+    users = Users(places(route(TARGET, slots=4)), slow=True)
+    users.ask("h", 1, HIGH)
+    await users.settle()
+    users.begin_answer("h1")
+    users.ask("h", 1, HIGH)
+    await users.settle()
+    users.ask("n", 1)
+    await users.end("h1")
+    assert users.order == ["h1", "h2"]
+    users.begin_answer("h2")
+    await users.settle()
+    assert users.order == ["h1", "h2", "n1"]
 
 
 async def test_others_begin_if_a_high_priority_ends_without_a_token() -> None:

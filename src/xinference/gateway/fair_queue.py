@@ -29,8 +29,10 @@ MAX_UNUSED = 64
 #: The number of places that go to higher levels while a level waits; the next one is its own.
 MAX_PASSED = 8
 
+#: The turn of a request, which is done when it has its place.
+Turn = asyncio.Future[None]
 #: Requests that wait, by client; the client whose last turn is the longest ago comes first.
-_Waiting = dict[str, deque[asyncio.Future[None]]]
+_Waiting = dict[str, deque[Turn]]
 
 
 class _ModelQueue:
@@ -46,6 +48,7 @@ class _ModelQueue:
         "passed",
         "places",
         "reserved_until",
+        "silent",
         "timer",
     )
 
@@ -66,6 +69,8 @@ class _ModelQueue:
         """The end of the reservation for high priority, by the monotonic clock; 0: nothing is reserved."""
         self.alone_until = 0.0
         """The time from which on requests of all levels may begin; 0: they may."""
+        self.silent: dict[Turn, float] = {}
+        """The requests with high priority without a first token, and until when no other one begins for each."""
         self.timer: asyncio.TimerHandle | None = None
         """Looks at the requests again that wait for one of these times."""
 
@@ -107,13 +112,18 @@ class _ModelQueue:
             and not self._is_held_back(level)
         )
 
-    def begin(self, client: str, level: int) -> None:
+    def begin(self, client: str, level: int, turn: Turn) -> None:
         """Count a request that has got a place."""
         self.in_flight += 1
         if level == HIGH:
             self.high += 1
-            self.alone_until = time.monotonic() + ALONE_SECONDS
+            self.alone_until = self.silent[turn] = time.monotonic() + ALONE_SECONDS
         self.held[client] = self.held.get(client, 0) + 1
+
+    def end_silence(self, turn: Turn) -> None:
+        """A request with high priority has its first token, or ends without one."""
+        if self.silent.pop(turn, None) is not None:
+            self.alone_until = max(self.silent.values(), default=0.0)
 
     def _has_place(self, level: int) -> bool:
         # A level that many have passed gets the place for which the next one of a higher level would wait.
@@ -177,8 +187,8 @@ class FairQueue:
         held[client] = held[client] + 1 if client in held else 1
         return True
 
-    async def wait(self, uid: str, client: str, priority: int = NORMAL) -> None:
-        """Take a place as soon as it is this client's turn.
+    async def wait(self, uid: str, client: str, priority: int = NORMAL) -> Turn:
+        """Take a place as soon as it is this client's turn, and return the turn.
 
         Raises:
             Refusal: 429, too many requests wait. The client with the most waiting requests of the lowest priority loses
@@ -197,24 +207,26 @@ class FairQueue:
             await place
         except BaseException:
             if place.done() and not place.cancelled() and place.exception() is None:
-                self.leave(uid, client, priority)
+                self.leave(uid, client, priority, place)
             else:
                 self._remove(queue, client, priority, place)
             raise
+        return place
 
-    def begin_answer(self, uid: str) -> None:
-        """A request with high priority has its first token: others may begin."""
+    def begin_answer(self, uid: str, turn: Turn) -> None:
+        """A request with high priority has its first token: others may begin, unless another such one has none."""
         queue = self._models[uid]
-        queue.alone_until = 0.0
+        queue.end_silence(turn)
         self._give_places(queue)
 
-    def leave(self, uid: str, client: str, priority: int = NORMAL) -> None:
-        """Give a place back."""
+    def leave(self, uid: str, client: str, priority: int = NORMAL, turn: Turn | None = None) -> None:
+        """Give a place back; `turn` is what `wait` has returned, if it was called."""
         queue = self._models[uid]
         queue.in_flight -= 1
         if priority == HIGH:
             queue.high -= 1
-            queue.alone_until = 0.0
+        if turn is not None:
+            queue.end_silence(turn)
         held = queue.held[client] - 1
         if held:
             queue.held[client] = held
@@ -239,7 +251,7 @@ class FairQueue:
             if places:
                 waiting[client] = places  # at the end: the others come first
             if not place.done():  # else its client has just left
-                queue.begin(client, level)
+                queue.begin(client, level, place)
                 place.set_result(None)
         if queue.count and (queue.is_alone() or queue.is_reserving()):
             self._look_again(queue)

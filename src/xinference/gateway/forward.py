@@ -19,7 +19,7 @@ from xinference.gateway.answer_limits import TimeLimit
 from xinference.gateway.balancer import Balancer
 from xinference.gateway.crash_memory import CrashMemory, is_listening
 from xinference.gateway.engine_answers import MAX_ERROR_BYTES, check_status, read_error, rewritten
-from xinference.gateway.fair_queue import FairQueue
+from xinference.gateway.fair_queue import FairQueue, Turn
 from xinference.gateway.http.asgi import Reply
 from xinference.gateway.http.engine_pool import EngineAnswer, EngineDiedError, EnginePool, EngineUnreachableError
 from xinference.gateway.http.request_figures import RequestFigures
@@ -130,8 +130,9 @@ class Forwarder:
         if call.path.upstream in FREE:
             uid = ""  # the path runs no model, so the request needs no place
             reply.figures.is_free = True
+        turn: Turn | None = None
         if uid and not self.queue.enter(uid, call.client, places(route), call.priority):
-            route = await self._take_turn(call, route, uid, reply.figures)
+            route, turn = await self._take_turn(call, route, uid, reply.figures)
         limit = call.time_limit
         if limit is not None:
             limit.start()
@@ -149,7 +150,7 @@ class Forwarder:
                     continue
                 tried += (target,)
                 try:
-                    return await self._attempt(call, route, target, reply)
+                    return await self._attempt(call, route, target, reply, uid, turn)
                 except EngineUnreachableError:
                     self._balancer.failed(route.targets, target)
                     continue
@@ -168,25 +169,34 @@ class Forwarder:
             if limit is not None:
                 limit.stop()
             if uid:
-                self.queue.leave(uid, call.client, call.priority)
+                self.queue.leave(uid, call.client, call.priority, turn)
 
-    async def _take_turn(self, call: ForwardedCall, route: Route, uid: str, figures: RequestFigures) -> Route:
-        """Wait for a place; returns the route as it is then, with targets."""
+    async def _take_turn(
+        self, call: ForwardedCall, route: Route, uid: str, figures: RequestFigures
+    ) -> tuple[Route, Turn]:
+        """Wait for a place; returns the route as it is then, with targets, and the turn."""
         with figures.wait("permit"):
-            await self.queue.wait(uid, call.client, call.priority)
+            turn = await self.queue.wait(uid, call.client, call.priority)
         try:
             now = self._router.table.routes.get(route.uid)
             if now is None:
                 raise _gone(route.uid)
             now = await self._ready(now, figures)
             self._check_not_suspected(call, now)
-            return now
+            return now, turn
         except BaseException:
-            self.queue.leave(uid, call.client, call.priority)
+            self.queue.leave(uid, call.client, call.priority, turn)
             raise
 
-    async def _attempt(self, call: ForwardedCall, route: Route, target: Target, reply: Reply) -> None:
-        """Send the call to one target, and relay the answer."""
+    async def _attempt(
+        self, call: ForwardedCall, route: Route, target: Target, reply: Reply, uid: str, turn: Turn | None
+    ) -> None:
+        """Send the call to one target, and relay the answer.
+
+        Args:
+            uid: the model in the queue.
+            turn: that of the call in the queue; None: it got its place without a wait, or needs none.
+        """
         self._balancer.begin(target)
         answer, placed, figures, body = None, None, reply.figures, call.body
         figures.replica = target.replica_id
@@ -203,8 +213,8 @@ class Forwarder:
                 check_status(route.uid, answer.status)
             if answer.status >= 400:
                 raise await _engine_refusal(answer, call, route)
-            if call.priority == HIGH and call.path.upstream not in FREE:
-                self.queue.begin_answer(route.parent or route.uid)
+            if call.priority == HIGH and turn is not None:
+                self.queue.begin_answer(uid, turn)
             await _relay(answer, call, route, reply, lambda: self._note_crash(call, route, target))
         except EngineDiedError:
             if (code := await self._note_crash(call, route, target)) is not None:
