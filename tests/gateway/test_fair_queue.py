@@ -156,6 +156,37 @@ async def test_a_lower_priority_waits_for_a_bounded_number_of_others(level: int)
     assert places == [MAX_PASSED + 1, 2 * MAX_PASSED + 2]
 
 
+async def passed(users: Users, *, clients: str) -> None:
+    """Let a request with low priority of each client wait until the next place is that of their level."""
+    users.ask("h", 1, HIGH)
+    await users.settle()
+    for client in clients:
+        users.ask(client, 1, LOW)
+    users.ask("h", MAX_PASSED + 1, HIGH)
+    await users.settle()
+    for number in range(MAX_PASSED):
+        await users.end(f"h{number + 1}")
+    assert users.order == [f"h{number + 1}" for number in range(MAX_PASSED + 1)]
+
+
+async def test_those_that_leave_leave_no_turn_to_a_later_one_of_their_priority() -> None:
+    users = Users(1)
+    await passed(users, clients="l")
+    await users.leave("l1")
+    users.ask("m", 1, LOW)
+    await users.settle()
+    await users.end("h9")
+    assert users.order[-1] == "h10"
+
+
+async def test_a_client_that_leaves_in_the_moment_of_its_turn_leaves_it_to_its_priority() -> None:
+    users = Users(1)
+    await passed(users, clients="lm")
+    users.tasks["l1"].cancel()
+    await users.end("h9")
+    assert users.order[-1] == "m1"
+
+
 async def test_all_levels_get_places_under_a_full_queue() -> None:
     users = Users(1)
     for client, level in (("h", HIGH), ("n", NORMAL), ("l", LOW)):

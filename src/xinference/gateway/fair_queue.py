@@ -92,16 +92,22 @@ class _ModelQueue:
 
     def next_level(self) -> int | None:
         """The level that gets the next place; None: no level that waits may have one."""
-        waiting = [level for level, clients in enumerate(self.levels) if clients and not self._is_reserved_from(level)]
+        waiting = self._waiting_levels()
         if not waiting:
             return None
         chosen = max(waiting, key=lambda level: (self.passed[level] >= MAX_PASSED, -level))
-        if not self._has_place(chosen) or self._is_held_back(chosen):
-            return None
-        for level in waiting:
+        return None if not self._has_place(chosen) or self._is_held_back(chosen) else chosen
+
+    def note_passed(self, chosen: int) -> None:
+        """Count a place of this level for those below it that wait; before `begin`."""
+        for level in self._waiting_levels():
             self.passed[level] = self.passed[level] + 1 if level > chosen else self.passed[level]
         self.passed[chosen] = 0
-        return chosen
+
+    def forget_passed(self, level: int) -> None:
+        """A level has lost a request that waited: if it has none any more, the next one has been passed by nobody."""
+        if not self.levels[level]:
+            self.passed[level] = 0
 
     def is_free_for(self, level: int) -> bool:
         """Whether a request of this level gets a place without a wait."""
@@ -124,6 +130,10 @@ class _ModelQueue:
         """A request with high priority has its first token, or ends without one."""
         if self.silent.pop(turn, None) is not None:
             self.alone_until = max(self.silent.values(), default=0.0)
+
+    def _waiting_levels(self) -> list[int]:
+        """The levels that wait, and for which the next place is not reserved."""
+        return [level for level, clients in enumerate(self.levels) if clients and not self._is_reserved_from(level)]
 
     def _has_place(self, level: int) -> bool:
         # A level that many have passed gets the place for which the next one of a higher level would wait.
@@ -250,7 +260,10 @@ class FairQueue:
             queue.count -= 1
             if places:
                 waiting[client] = places  # at the end: the others come first
-            if not place.done():  # else its client has just left
+            if place.done():  # its client has just left
+                queue.forget_passed(level)
+            else:
+                queue.note_passed(level)
                 queue.begin(client, level, place)
                 place.set_result(None)
         if queue.count and (queue.is_alone() or queue.is_reserving()):
@@ -286,6 +299,7 @@ class FairQueue:
         queue.count -= 1
         if not waiting[longest]:
             del waiting[longest]
+            queue.forget_passed(level)
         if not place.done():
             place.set_exception(_too_many(uid, self._maximum))
 
@@ -297,6 +311,7 @@ class FairQueue:
             queue.count -= 1
             if not places:
                 del waiting[client]
+                queue.forget_passed(priority)
 
 
 def _too_many(uid: str, maximum: int) -> Refusal:
