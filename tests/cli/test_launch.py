@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from tests.cli.canned import Answer, Canned, events, problem
+from tests.cli.canned import Answer, Asked, Canned, events, problem
 from tests.cli.conftest import Run, Terminal
 from tests.engines.plans import launch_of, sized
 from tests.support.polling import until
@@ -425,6 +425,72 @@ def test_an_interrupt_of_the_question_leaves_the_launch_and_says_so(
     shown.interrupt_until("cancels the launch.")
     assert shown.end() == (0, "m\n")
     assert not canned.asked_for("DELETE", "/v1/models/m")
+
+
+@pytest.fixture
+def unanswered(canned: Canned) -> Iterator[threading.Event]:
+    """A launch whose uid the server names once the event is set, as while it asks a slow hub."""
+    named = threading.Event()
+
+    def answer(asked: Asked) -> Answer:
+        named.wait(30)
+        return Answer({"model_uid": "m"})
+
+    canned.answers["POST", "/v1/models"] = answer
+    canned.answers["DELETE", "/v1/models/m"] = Answer(None)
+    yield named
+    named.set()
+
+
+@pytest.mark.process
+def test_a_script_that_is_interrupted_before_the_uid_is_known_cancels_its_launch(
+    canned: Canned, unanswered: threading.Event, piped: Callable[..., subprocess.Popen[str]]
+) -> None:
+    process = piped("launch", "-n", "m")
+    until("the launch is asked for", lambda: canned.asked_for("POST", "/v1/models"))
+    process.send_signal(2)
+    assert process.stderr is not None
+    while "Waiting for the answer of the server" not in process.stderr.readline():
+        pass
+    unanswered.set()
+    out, err = process.communicate(timeout=20)
+    assert (process.returncode, out) == (130, "")
+    assert "Cancelled the launch of m." in err
+    assert len(canned.asked_for("DELETE", "/v1/models/m")) == 1
+
+
+@pytest.mark.process
+def test_a_second_interrupt_before_the_uid_is_known_says_that_the_launch_may_continue(
+    canned: Canned, unanswered: threading.Event, terminal: Callable[..., Terminal]
+) -> None:
+    shown = terminal("launch", "-n", "m")
+    until("the launch is asked for", lambda: canned.asked_for("POST", "/v1/models"))
+    shown.interrupt()
+    shown.until("Cancel the launch? [y/N]")
+    shown.type("y\n")
+    shown.until("Waiting for the answer of the server")
+    shown.interrupt_until("The launch may continue on the server")
+    assert shown.end() == (130, "")
+
+
+@pytest.mark.process
+def test_an_interrupted_load_says_that_the_server_continues(
+    canned: Canned, piped: Callable[..., subprocess.Popen[str]]
+) -> None:
+    ready = threading.Event()
+
+    def answer(asked: Asked) -> Answer:
+        ready.wait(30)
+        return Answer({})
+
+    canned.answers["POST", "/v1/models/m/load"] = answer
+    process = piped("load", "m")
+    until("the load is asked for", lambda: canned.asked_for("POST", "/v1/models/m/load"))
+    process.send_signal(2)
+    _, err = process.communicate(timeout=20)
+    ready.set()
+    assert process.returncode == 130
+    assert "The server continues to load m" in err
 
 
 @pytest.mark.process

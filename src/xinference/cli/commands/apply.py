@@ -14,7 +14,7 @@ from typing import Any
 import click
 
 from xinference.cli.applied_set import NamedModel, stale_uids
-from xinference.cli.commands.launch import follow_begun, note_found, plan_of
+from xinference.cli.commands.launch import begin, follow_begun, note_found, plan_of
 from xinference.cli.connection import Target, with_server_options
 from xinference.cli.given_file import as_text, read_named
 from xinference.cli.options.json_option import json_option
@@ -101,7 +101,7 @@ def _launch(client: Client, launch: Json, no_wait: bool) -> Json:
     """Launch one model; the problem of a launch does not stop the others."""
     uid = _uid(launch)
     try:
-        begun = client.begin_launch(**launch)
+        begun = begin(client, launch)
         if begun.get("found") == "running":
             uid = str(begun["model_uid"])
             note(f"{uid} runs already.")

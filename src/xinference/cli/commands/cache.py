@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from xinference.cli.commands.launch import confirms_cancel
 from xinference.cli.connection import Target, with_server_options, worker_ip_option
+from xinference.cli.interrupts import answer_or_cancel, confirms_cancel
 from xinference.cli.options.json_option import json_option
 from xinference.cli.options.name_argument import name_argument
 from xinference.cli.options.version_options import version_options
@@ -33,7 +33,7 @@ Json = dict[str, Any]
 def download(target: Target, as_json: bool, **arguments: Any) -> None:
     """Download a model's weights without launching it, and print their path."""
     with target.connect(start=True) as client:
-        version = client.download_model(**arguments)
+        version = _begin(client, arguments)
         model = _wait(client, version)
         if model is None:
             return
@@ -42,6 +42,17 @@ def download(target: Target, as_json: bool, **arguments: Any) -> None:
         return
     note(f"{version}: {size(model.get('size_bytes'))} from {model.get('hub')}")
     click.echo(model["path"])
+
+
+def _begin(client: Client, arguments: Json) -> str:
+    """Begin a download; the server may look up the model on a hub before it answers with the version."""
+
+    def cancel(version: str) -> None:
+        client.cancel_download(version)
+        note(f"Cancelled the download of {version}; the next download resumes it.")
+
+    continues = "The download may continue on the server; repeat the command to follow it."
+    return answer_or_cancel(lambda: client.download_model(**arguments), "Cancel the download?", cancel, continues)
 
 
 def _wait(client: Client, version: str) -> Json | None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from xinference.cli.connection import Target, with_server_options
+from xinference.cli.interrupts import answer_or_cancel, confirms_cancel
 from xinference.cli.options.json_option import json_option
 from xinference.cli.options.launch_options import further_options
 from xinference.cli.options.name_argument import name_argument
@@ -139,7 +139,7 @@ def launch(
         print_json(plan) if as_json else click.echo(plan_text(plan))
         return
     with target.connect(start=True) as client:
-        begun = client.begin_launch(**request)
+        begun = begin(client, request)
         uid = note_found(begun)
         if no_wait:
             if begun.get("found") != "running":
@@ -156,6 +156,19 @@ _FOUND = {
     "unloaded": "{uid} was unloaded; loading it again.",
     "failed": "{uid} has failed; launching it again.",
 }
+
+
+def begin(client: Client, request: Json) -> Json:
+    """Begin a launch; the server may look up the model on a hub before it answers with the uid."""
+
+    def cancel(begun: Json) -> None:
+        uid = note_found(begun)
+        if begun.get("found") != "running":  # a model that ran before stays
+            client.terminate_model(uid)
+            note(f"Cancelled the launch of {uid}.")
+
+    continues = "The launch may continue on the server: `xinference list` shows it, `xinference terminate UID` ends it."
+    return answer_or_cancel(lambda: client.begin_launch(**request), "Cancel the launch?", cancel, continues)
 
 
 def note_found(begun: Json) -> str:
@@ -217,18 +230,6 @@ def follow(client: Client, uid: str) -> Json | None:
             raise SystemExit(INTERRUPTED) from None
         _note_background(uid)
         return None
-
-
-def confirms_cancel(question: str) -> bool:
-    """Ask the user at a terminal; the interrupt of a script always cancels, and one of the question never does."""
-    if not (sys.stdin.isatty() and sys.stderr.isatty()):
-        return True
-    note("")
-    try:
-        return click.confirm(question, default=False, err=True)
-    except click.Abort:
-        note("")
-        return False
 
 
 def _note_background(uid: str) -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import time
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from xinference.cli.connection import Target, with_server_options
+from xinference.cli.interrupts import naming_what_continues
 from xinference.cli.model_description import unloading
 from xinference.cli.options.completion import complete_uid
 from xinference.cli.options.json_option import json_option
@@ -20,7 +21,13 @@ from xinference.cli.output import duration, note, print_json
 from xinference.cli.table import print_table
 from xinference.config import Settings
 
+if TYPE_CHECKING:
+    from xinference.client import Client
+
 Json = dict[str, Any]
+
+#: The line at Ctrl-C, with the action and the model.
+_CONTINUES = "The server continues to {} {}; `xinference list` shows its state."
 
 
 @click.command()
@@ -32,7 +39,7 @@ def unload(target: Target, uid: str, as_json: bool) -> None:
 
     Running requests are finished first. The model stays in the list; `xinference load` starts it again.
     """
-    with target.connect() as client:
+    with target.connect() as client, naming_what_continues(_CONTINUES.format("unload", uid)):
         description = client.unload_model(uid)
     print_json(description) if as_json else None
     again = "its next request loads it" if description.get("on_demand") else f"`xinference load {uid}` loads it again"
@@ -46,14 +53,20 @@ def unload(target: Target, uid: str, as_json: bool) -> None:
 def load(target: Target, uid: str, as_json: bool) -> None:
     """Start the model UID if it is unloaded or has failed, and return when it is ready."""
     with target.connect() as client:
-        description = client.load_model(uid)
+        description = load_model(client, uid)
     print_json(description) if as_json else click.echo(uid)
     note(f"{uid} is ready.")
 
 
+def load_model(client: Client, uid: str) -> Json:
+    """The description of a model that was unloaded or has failed, once it is ready."""
+    with naming_what_continues(_CONTINUES.format("load", uid)):
+        return client.load_model(uid)
+
+
 def restart_model(target: Target, uid: str, *, as_json: bool) -> None:
     """Restart one model, and return when it is ready."""
-    with target.connect() as client:
+    with target.connect() as client, naming_what_continues(_CONTINUES.format("restart", uid)):
         description = client.restart_model(uid)
     print_json(description) if as_json else click.echo(uid)
     note(f"Restarted {uid}.")

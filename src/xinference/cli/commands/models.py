@@ -12,6 +12,7 @@ import click
 
 from xinference.cli import model_figures, replica_nodes
 from xinference.cli.connection import Target, with_server_options
+from xinference.cli.interrupts import naming_what_continues
 from xinference.cli.options.completion import complete_uid
 from xinference.cli.options.json_option import json_option
 from xinference.cli.options.numbers import IntegerRange
@@ -146,7 +147,7 @@ def terminate(target: Target, option_uid: str | None, uid: str | None, as_json: 
     if len(uids) != 1:
         raise click.UsageError("Give exactly one model: `xinference terminate UID`.")
     (model_uid,) = uids
-    with target.connect() as client:
+    with target.connect() as client, naming_what_continues(f"The server continues to terminate {model_uid}."):
         client.terminate_model(model_uid)
     if as_json:
         print_json({"model_uid": model_uid, "terminated": True})

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from xinference.cli.commands.launch import follow_begun, note_found
+from xinference.cli.commands.launch import begin, follow_begun, note_found
+from xinference.cli.commands.lifecycle import load_model
 from xinference.cli.commands.talk import TalkCommand, answer_options, new_chat, talk_with
 from xinference.cli.connection import Target, with_server_options
 from xinference.cli.options.name_argument import name_argument
@@ -63,7 +64,7 @@ def run(
                 return
         elif model.get("status") == "UNLOADED" and not model.get("on_demand"):
             note(f"{model['model_uid']} was unloaded; loading it again.")
-            model = client.load_model(str(model["model_uid"]))
+            model = load_model(client, str(model["model_uid"]))
         place = (str(model["model_uid"]), client.base_url, client.auth_headers)
 
     chat = new_chat(system)
@@ -91,7 +92,7 @@ def _same(wanted: object, value: object) -> bool:
 def _launch(client: Client, version: Json) -> Json | None:
     """The description of the model once it is ready; None: the launch continues in the background."""
     fields = {name: value for name, value in version.items() if value is not None}
-    begun = client.begin_launch(**fields)
+    begun = begin(client, fields)
     uid = note_found(begun)
     description = follow_begun(client, begun)
     return None if description is None else {**description, "model_uid": uid}
