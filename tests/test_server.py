@@ -37,6 +37,16 @@ def test_a_given_port_that_is_in_use_is_a_conflict(busy_port: int) -> None:
     assert (refused.value.code, refused.value.status) == ("port_taken", 409)
 
 
+def test_the_next_port_is_taken_for_a_default_one_that_is_in_use_and_the_log_names_both(
+    busy_port: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    with listen(Settings(port=busy_port), port_is_given=False) as listener:
+        port = listener.getsockname()[1]
+    assert port > busy_port
+    (warning,) = caplog.messages
+    assert warning.startswith(f"the port {busy_port} is in use: this server listens on {port};")
+
+
 def test_a_home_has_one_server(tmp_path: Path) -> None:
     settings = Settings(home=tmp_path)
     with own_home(settings):

@@ -39,7 +39,7 @@ class Settings:
     host: str = "127.0.0.1"
     """Address to listen on."""
     port: int = 9997
-    """Port to listen on; 0: any free port."""
+    """Port to listen on; 0: any free port. If it is not set and 9997 is in use, the next free port is taken."""
     endpoint: str = ""
     """URL that client commands connect to; empty: ``http://host:port``."""
     model_src: str = ""

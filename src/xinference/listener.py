@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import socket
 from collections.abc import Iterator
 
@@ -14,6 +15,8 @@ from xinference.errors import InUse, Problem, bad_request
 from xinference.hosts import address_of, host_in_url, is_loopback
 from xinference.keys.keyring import Keyring
 from xinference.tcp_keepalive import CLIENT
+
+log = logging.getLogger(__name__)
 
 #: Number of ports to try after the default one, if that is in use.
 PORTS_TRIED = 100
@@ -98,6 +101,10 @@ def listen(settings: Settings, port_is_given: bool) -> Iterator[socket.socket]:
                     hint="Choose another --port, or stop the program that uses this one.",
                 ) from None
             continue
+        if port != settings.port:
+            log.warning(
+                "the port %d is in use: this server listens on %d; --port sets another one", settings.port, port
+            )
         with listener:
             yield listener
         return
