@@ -38,7 +38,7 @@ async def test_a_wait_for_engines_is_reported_with_the_way_to_end_it(
 
 
 @pytest.mark.parametrize(("before", "acts"), [(signal.SIG_DFL, True), (signal.SIG_IGN, False)])
-async def test_a_signal_is_taken_unless_it_is_ignored(
+async def test_a_hangup_is_taken_unless_it_is_ignored(
     hangup: None, before: signal.Handlers, acts: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     taken: dict[int, Callable[[], object]] = {}

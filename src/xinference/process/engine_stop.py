@@ -22,12 +22,12 @@ KEEPER_SECONDS = 2.0
 def on_signals(act: Callable[[], object]) -> None:
     """From now on, SIGINT, SIGTERM and SIGHUP call `act` in the running event loop, and do nothing else.
 
-    An ignored signal stays ignored: `nohup` ignores SIGHUP.
+    SIGHUP stays ignored if it is: `nohup` ignores it. A shell's background job ignores SIGINT, which is taken.
     """
     if threading.current_thread() is not threading.main_thread():
         return
     for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(each) is not signal.SIG_IGN:
+        if each is not signal.SIGHUP or signal.getsignal(each) is not signal.SIG_IGN:
             asyncio.get_running_loop().add_signal_handler(each, act)
 
 
