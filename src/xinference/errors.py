@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -210,6 +211,20 @@ def near(wanted: str, choices: Iterable[str]) -> list[str]:
     prefixed = [c for low, c in by_lower.items() if beginning and _letters(low).startswith(beginning)]
     close = [by_lower[m] for m in difflib.get_close_matches(lowered, by_lower, n=4, cutoff=0.6)]
     return list(dict.fromkeys(prefixed + close))[:5]
+
+
+#: Maximum number of characters of a value in a message.
+MAX_SHOWN = 100
+
+
+def shown(value: object) -> str:
+    """A value of a request for a message, as its user writes it: a text in quotes, anything else as JSON.
+
+    >>> [shown(value) for value in ("abc", True, None, 1.5, [True, "a"])]
+    ["'abc'", 'true', 'null', '1.5', '[true, "a"]']
+    """
+    text = repr(value) if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= MAX_SHOWN else text[:MAX_SHOWN] + "…"
 
 
 def join_names(names: Sequence[str], conjunction: str = "or") -> str:

@@ -19,8 +19,9 @@ from xinference.api.launch_body import LaunchBody
             {"model_size_in_billions": [1]},
             "model_size_in_billions is [1], but must be a whole number, a number or a text.",
         ),
-        ({"gpu_idx": {"a": 1}}, "gpu_idx is {'a': 1}, but must be a whole number or a list."),
+        ({"gpu_idx": {"a": 1}}, 'gpu_idx is {"a": 1}, but must be a whole number or a list.'),
         ({"n_gpu": "all"}, "n_gpu is 'all', but must be a whole number or 'auto'."),
+        ({"replica": [True]}, "replica is [true], but must be a whole number."),
         ({"labels": "x"}, "labels is 'x', but must be an object."),
         ({"model_uid": 3}, "model_uid is 3, but must be a text."),
         ({"request_limits": -1}, "request_limits: Input should be greater than or equal to 0."),
@@ -41,3 +42,8 @@ def test_a_missing_field_is_named() -> None:
         LaunchBody.model_validate({})
     errors = [{**each, "loc": ("body", *each["loc"])} for each in caught.value.errors()]
     assert invalid_body(errors, {}) == "model_name: Field required."
+
+
+def test_a_request_without_a_body_is_named_as_that() -> None:
+    missing = {"type": "missing", "loc": ("body",), "msg": "Field required"}
+    assert invalid_body([missing], None) == "The request has no body; it must have one in JSON."

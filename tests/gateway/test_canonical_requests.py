@@ -414,6 +414,12 @@ def test_an_unknown_choice_of_a_function_is_refused_by_the_name_that_was_sent(
     assert f"invalid value {value}, expected one of none, auto" in refusal.cause
 
 
+@in_one_test("choice", [{}, {"name": None}, {"name": 5}])
+def test_a_choice_of_a_function_without_its_name_is_refused_as_incomplete(choice: dict[str, Any]) -> None:
+    refusal = refused(functions=[{"name": "one"}], function_call=choice)
+    assert refusal.cause == "function_call.name is required."
+
+
 # -- fields of Anthropic's messages ---------------------------------------------------------------------------------
 
 

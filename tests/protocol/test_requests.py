@@ -126,6 +126,11 @@ def test_a_body_that_is_no_object_is_refused(body: bytes) -> None:
     assert refused("/v1/chat/completions", body).param is None
 
 
+@pytest.mark.parametrize("body", [b"", b" \r\n"])
+def test_a_missing_body_is_named_as_that(body: bytes) -> None:
+    assert refused("/v1/chat/completions", body).cause == "The body is empty; it must be a JSON object."
+
+
 @pytest.mark.parametrize("body", [b'{"model":"\xff"}', b'{"model":"m","skipped":"\xff"}'])
 def test_a_body_that_is_not_utf8_is_refused_even_in_a_field_that_is_not_looked_at(body: bytes) -> None:
     assert "UTF-8" in refused("/tokenize", body).cause

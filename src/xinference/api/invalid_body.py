@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import reprlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from xinference.errors import join_names
+from xinference.errors import join_names, shown
 
 #: Kinds of pydantic's errors -> what the value should be.
 _KINDS: Mapping[str, str] = {
@@ -30,13 +29,15 @@ def invalid_body(errors: Sequence[Mapping[str, Any]], body: Any) -> str:
     A field of several types has an error for each of them, whose place ends in the name of the type.
     """
     first = errors[0]
+    if first["type"] == "missing" and first["loc"] == ("body",):
+        return "The request has no body; it must have one in JSON."
     where, value = _place(first["loc"], body)
     same = [each for each in errors if _place(each["loc"], body)[0] == where]
     kinds = [_kind(each) for each in same]
     if first["type"] == "missing" or not where or None in kinds:
         return f"{'.'.join(_words(first['loc'])) or 'body'}: {first['msg']}."
     needed = list(dict.fromkeys(kind for kind in kinds if kind is not None))
-    return f"{'.'.join(where)} is {reprlib.repr(value)}, but must be {join_names(needed)}."
+    return f"{'.'.join(where)} is {shown(value)}, but must be {join_names(needed)}."
 
 
 def _kind(error: Mapping[str, Any]) -> str | None:

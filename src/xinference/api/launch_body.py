@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from xinference.errors import bad_request
+from xinference.errors import bad_request, shown
 from xinference.launch.model_size import whole_size
 from xinference.launch.request import LaunchRequest
 
@@ -285,7 +285,8 @@ def ttl_of(keep_alive: float | str) -> float:
             seconds = math.nan
         if math.isnan(seconds) or (parts and "".join(n + unit for n, unit in parts) != text.lstrip("-")):
             raise bad_request(
-                f"keep_alive {keep_alive!r} is not a duration.", hint="Use seconds, or a text such as 30s, 5m or 1h."
+                f"keep_alive {shown(keep_alive)} is not a duration.",
+                hint="Use seconds, or a text such as 30s, 5m or 1h.",
             )
         keep_alive = -seconds if parts and text.startswith("-") else seconds
     # In Ollama a negative value means for ever and 0 means at once; in `ttl` 0 means for ever.

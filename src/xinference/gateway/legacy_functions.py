@@ -58,8 +58,13 @@ def _check_names(functions: list[Body], choice: Any) -> None:
     for n, name in enumerate(names):
         if not name:
             raise required(f"functions[{n}].name")
-    if isinstance(choice, dict) and choice.get("name") not in names:
-        raise invalid("function_call", f"it names {str(choice.get('name'))[:100]!r}, which is not in functions.")
+    if not isinstance(choice, dict):
+        return
+    name = choice.get("name")
+    if not isinstance(name, str) or not name:
+        raise required("function_call.name")
+    if name not in names:
+        raise invalid("function_call", f"it names {name[:100]!r}, which is not in functions.")
 
 
 def answer_with_function(body: bytes) -> bytes:

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from xinference.error_codes import Code
-from xinference.errors import Problem
+from xinference.errors import Problem, shown
 from xinference.hardware.devices import Host
 from xinference.launch.plan import LaunchDraft
 
@@ -47,7 +47,7 @@ def is_off(options: Mapping[str, Any]) -> bool:
     """
     value = options.get(OPTION, True)
     if not isinstance(value, bool):
-        raise Problem(Code.BAD_OPTION, f"--{OPTION} is {value!r:.100}, and must be true or false.")
+        raise Problem(Code.BAD_OPTION, f"--{OPTION} is {shown(value)}, and must be true or false.")
     return not value
 
 

@@ -243,6 +243,8 @@ def _refused_part(kind: str, path: str, types: tuple[str, ...]) -> Refusal:
 
 
 def _not_json(body: bytes, message: str) -> Refusal:
+    if not body.strip():
+        return _bad_json("The body is empty; it must be a JSON object.")
     match = _BYTE.match(message)
     if match is None and (half := _HALF_CHARACTER.search(body)) is not None:
         escape = half[1].decode()

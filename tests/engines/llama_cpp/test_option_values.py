@@ -147,6 +147,15 @@ def test_a_value_that_llama_cpp_would_not_take_is_refused_with_those_that_it_tak
     assert refused.value.code == "bad_option" and said in refused.value.cause
 
 
+@in_one_test("option", ["n_ctx", "cache_type_k"])
+def test_an_option_without_its_value_is_refused_with_the_form_that_has_one(
+    described: dict[str, str], option: str
+) -> None:
+    with pytest.raises(Problem, match=f"--{option} is true[,;]") as refused:
+        LlamaCpp().check_options({option: True}, described)
+    assert refused.value.hint == f"Write --{option} VALUE: an option without a value is true."
+
+
 @in_one_test(
     ("value", "kind", "converted"),
     [

@@ -299,6 +299,18 @@ def test_what_cannot_be_served_is_refused_by_name(fields: dict[str, Any], param:
     assert refusal.param is not None and refusal.param.replace("[...]", "[0]") == param
 
 
+@in_one_test(
+    ("fields", "hint"),
+    [
+        ({"of": [{"type": "text", "text": "a"}]}, "Accepted types: apply_patch_call, "),
+        ({"of": [{"role": "user", "content": [{"type": "file", "file": {}}]}]}, "Accepted types: image_url, "),
+        ({"tool_choice": {"type": "web_search"}}, "Use none, auto, required, or the types function, "),
+    ],
+)
+def test_a_refused_type_is_answered_with_those_that_are_accepted(fields: dict[str, Any], hint: str) -> None:
+    assert (refused(**fields).hint or "").startswith(hint)
+
+
 @in_one_test("name", ["background", "conversation", "prompt", "truncation", "previous_response_id", "store"])
 def test_null_asks_for_nothing(name: str) -> None:
     assert chat(**{name: None}) == chat()

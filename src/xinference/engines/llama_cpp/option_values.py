@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from xinference.engines.options.option_table import NEEDED
+from xinference.engines.options.option_table import NEEDED, missing_value
 from xinference.error_codes import Code
-from xinference.errors import Problem
+from xinference.errors import Problem, shown
 
 _TYPES: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "bool": (bool,), "list": (list,)}
 #: The smallest and the largest number of llama.cpp's integers, some of which have no sign.
@@ -43,7 +43,8 @@ def convert(option: str, name: str, value: Any, kind: str) -> Any:
             return str(value) if base == "str" else value
     elif isinstance(value, allowed) and (base == "bool" or not isinstance(value, bool)):
         return _number(option, name, value, base) if base in ("int", "float") else value
-    raise Problem(Code.BAD_OPTION, f"--{option} is {value!r:.100}, and llama.cpp requires {NEEDED.get(base, base)}.")
+    cause = f"--{option} is {shown(value)}, and llama.cpp requires {NEEDED.get(base, base)}."
+    raise Problem(Code.BAD_OPTION, cause, hint=missing_value(option, value))
 
 
 def _items(value: Any, kind: str) -> list[Any]:
@@ -89,7 +90,8 @@ def _member(option: str, name: str, value: Any, members: list[str]) -> str:
     if found:
         return found[0]
     known = ", ".join(_short(each, numbers).lower() for each in numbers)
-    raise Problem(Code.BAD_OPTION, f"--{option} is {value!r:.100}; llama.cpp accepts {known}.")
+    cause = f"--{option} is {shown(value)}; llama.cpp accepts {known}."
+    raise Problem(Code.BAD_OPTION, cause, hint=missing_value(option, value))
 
 
 def _short(member: str, members: dict[str, str]) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from xinference.error_codes import Code
-from xinference.errors import Problem
+from xinference.errors import Problem, shown
 
 
 def read_modules(option: str, value: Any) -> dict[str, str]:
@@ -40,5 +40,5 @@ def _pairs(option: str, value: Any) -> Iterator[tuple[str, str]]:
             continue
         name, _, path = item.partition("=") if isinstance(item, str) else ("", "", "")
         if not path:
-            raise Problem(Code.BAD_OPTION, f"--{option} is {item!r}, but must be NAME=PATH.")
+            raise Problem(Code.BAD_OPTION, f"--{option} is {shown(item)}, but must be NAME=PATH.")
         yield name, path

@@ -13,7 +13,7 @@ from typing import Any
 from xinference.engines.options.risk import Risk
 from xinference.engines.options.value_rules import Rule, no_path, text
 from xinference.error_codes import Code
-from xinference.errors import Problem
+from xinference.errors import Problem, shown
 
 
 def names(listing: str) -> frozenset[str]:
@@ -92,7 +92,7 @@ class OptionPolicy:
         rule = self.rules.get(name, no_path if switch is None else text)
         if (error := rule(value)) is not None:
             raise _bad_option(
-                f"--{option} is {value!r:.100}, but {error}.", "docs/engines.md lists the accepted values."
+                f"--{option} is {shown(value)}, but {error}.", "docs/engines.md lists the accepted values."
             )
 
     def _refusal(self, option: str, risk: Risk) -> Problem:

@@ -11,7 +11,7 @@ from typing import Any
 
 from xinference.engines.options.option_policy import OptionPolicy
 from xinference.error_codes import Code
-from xinference.errors import Problem, join_names, near
+from xinference.errors import Problem, join_names, near, shown
 
 #: One file for each locked version, the output of `describe_options.py` in that engine's environment.
 SHIPPED = Path(__file__).parent
@@ -34,6 +34,11 @@ NEEDED = {
     "str": "a text",
     "list": "a list",
 }
+
+
+def missing_value(option: str, value: Any) -> str | None:
+    """The hint for an option that must not be true: on the command line, an option without a value is."""
+    return f"Write --{option} VALUE: an option without a value is true." if value is True else None
 
 
 @dataclass(frozen=True)
@@ -107,11 +112,12 @@ class OptionTable:
             items = list(value) if isinstance(value, (list, tuple)) else [value]
             # On the command line an item that begins with a dash would be another option.
             if any(isinstance(item, str) and item.startswith("-") for item in items):
-                raise Problem(Code.BAD_OPTION, f"--{option} is {value!r:.100}, but no item may begin with a dash.")
+                raise Problem(Code.BAD_OPTION, f"--{option} is {shown(value)}, but no item may begin with a dash.")
             return items
         if isinstance(value, _TYPES[kind]) and isinstance(value, bool) == (kind in ("switch", "flag")):
             return str(value) if kind == "str" else value
-        raise Problem(Code.BAD_OPTION, f"--{option} is {value!r}, but {self.engine} needs {NEEDED.get(kind, kind)}.")
+        cause = f"--{option} is {shown(value)}, but {self.engine} needs {NEEDED.get(kind, kind)}."
+        raise Problem(Code.BAD_OPTION, cause, hint=missing_value(option, value))
 
     def _unknown(self, name: str) -> Problem:
         close = near_options(name, self.kinds.keys() & self.policy.available, self.aliases)

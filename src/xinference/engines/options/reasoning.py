@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from xinference.error_codes import Code
-from xinference.errors import Problem
+from xinference.errors import Problem, shown
 
 NAME = "reasoning_content"
 
@@ -24,7 +24,7 @@ def read_reasoning(options: Mapping[str, Any], own: str) -> bool | None:
     if value is None:
         return None
     if not isinstance(value, bool):
-        raise Problem(Code.BAD_OPTION, f"--{NAME} is {value!r:.100}, and must be true or false.")
+        raise Problem(Code.BAD_OPTION, f"--{NAME} is {shown(value)}, and must be true or false.")
     if options.get(own) is not None:
         raise Problem(Code.BAD_OPTION, f"--{NAME} and --{own} set the same.", hint="Pass only one of them.")
     return value

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from xinference.error_codes import Code
-from xinference.errors import Problem
+from xinference.errors import Problem, shown
 
 NAMES = frozenset({"enable_mtp", "draft_model_path", "draft_quantization", "num_speculative_tokens"})
 _SWITCHES = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
@@ -96,7 +96,7 @@ def _switch(value: Any) -> bool:
         return bool(value)
     read = _SWITCHES.get(str(value).strip().lower())
     if read is None:
-        raise bad_option(f"--enable_mtp is {value!r:.100}, and must be true or false.")
+        raise bad_option(f"--enable_mtp is {shown(value)}, and must be true or false.")
     return read
 
 
@@ -105,7 +105,7 @@ def _path(value: Any) -> str | None:
         return None
     if not isinstance(value, str) or not Path(value).expanduser().is_absolute():
         raise bad_option(
-            f"--draft_model_path is {value!r:.100}, and must be the absolute path of a file or folder.",
+            f"--draft_model_path is {shown(value)}, and must be the absolute path of a file or folder.",
             "The server has a working directory of its own.",
         )
     path = Path(value).expanduser()
@@ -118,7 +118,7 @@ def _quantization(value: Any) -> str | None:
     if value is None:
         return None
     if not isinstance(value, str) or not _QUANTIZATION.fullmatch(value):
-        raise bad_option(f"--draft_quantization is {value!r:.100}, and must be the name of a quantization.")
+        raise bad_option(f"--draft_quantization is {shown(value)}, and must be the name of a quantization.")
     return value
 
 
@@ -129,5 +129,5 @@ def _tokens(options: Mapping[str, Any]) -> int | None:
     if value is None or value == "":
         return None
     if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= 1024:
-        raise bad_option(f"--num_speculative_tokens is {value!r:.100}, and must be a number from 1 to 1024.")
+        raise bad_option(f"--num_speculative_tokens is {shown(value)}, and must be a number from 1 to 1024.")
     return value

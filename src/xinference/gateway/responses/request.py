@@ -46,6 +46,8 @@ _EFFORTS = {"minimal": "low", "low": "low", "medium": "medium", "high": "high", 
 _ROLES = ("user", "assistant", "system", "developer")
 _TEXT = ("input_text", "output_text", "text")
 _FILE = "input_file"
+#: The types of parts that chats have, too.
+_MEDIA = ("image_url", "input_audio")
 #: Records of a client or of a server's own tools. They have nothing that a model reads.
 _RECORDS = frozenset(
     {
@@ -245,7 +247,8 @@ class _Messages:
             raise required(f"{at}.type")
         else:
             cause = f"{at}.type: items of the type {str(kind)[:100]} are not taken here."
-            raise Refusal(Code.UNSUPPORTED_CONTENT, cause, param=f"{at}.type")
+            hint = f"Accepted types: {', '.join(sorted(('message', 'reasoning', *_CALLS, *_OUTPUTS)))}."
+            raise Refusal(Code.UNSUPPORTED_CONTENT, cause, hint=hint, param=f"{at}.type")
 
     def _message(self, item: Body, at: str) -> None:
         role = item.get("role")
@@ -339,7 +342,8 @@ def _part(part: Body, at: str) -> Body:
         return {"type": "image_url", "image_url": {"url": url}}
     if kind == _FILE:
         return {"type": "text", "text": as_text(part, at)}
-    if kind in ("image_url", "input_audio"):
+    if kind in _MEDIA:
         return part
     cause = f"{at}.type: content of the type {str(kind)[:100]} is not taken here."
-    raise Refusal(Code.UNSUPPORTED_CONTENT, cause, param=f"{at}.type")
+    hint = f"Accepted types: {', '.join(sorted((*_TEXT, *_MEDIA, _FILE, 'input_image', 'refusal')))}."
+    raise Refusal(Code.UNSUPPORTED_CONTENT, cause, hint=hint, param=f"{at}.type")

@@ -10,6 +10,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+from xinference.gateway.canonical_chats import TOOL_CHOICES
 from xinference.gateway.canonical_fields import invalid, required, unsupported
 
 Body = dict[str, Any]
@@ -133,7 +134,12 @@ def translate_choice(chat: Body, choice: Any, tools: Tools) -> None:
     elif kind is None:
         raise required("tool_choice.type")
     else:
-        raise unsupported("tool_choice.type", f"the type {str(kind)[:100]} is not taken here.")
+        cause = f"the type {str(kind)[:100]} is not taken here."
+        raise unsupported(
+            "tool_choice.type",
+            cause,
+            f"Use {', '.join(TOOL_CHOICES)}, or the types function, custom and allowed_tools.",
+        )
 
 
 def _named(choice: Any, tools: Tools, at: str) -> Body:
