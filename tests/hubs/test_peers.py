@@ -14,6 +14,7 @@ from tests.engines.plans import launch_of
 from tests.fakes.hub.repositories import Fault
 from tests.hubs.loopback_fetch import CHOSEN, COMMIT, FOLDER, Fetching
 from tests.support.weight_nodes import TakenReport, WeightMachine, weight_site
+from xinference.error_codes import Code
 from xinference.errors import Problem
 from xinference.launch.plan import ResolvedLaunch
 
@@ -100,6 +101,23 @@ async def test_a_node_that_says_nothing_of_hubs_and_reaches_none_gets_all_from_a
         site.hubs[site.machines[0].node_id] = None
         path = await site.weights.fetch(site.machines[0].node_id, launch(huggingface), TakenReport())
         assert path.read_bytes() == BYTES
+
+
+async def test_if_the_node_that_fetches_for_another_one_is_lost_the_next_one_fetches(
+    huggingface: Fetching, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    huggingface.serve({"tiny.bin": BYTES, "other.bin": BYTES})
+
+    async def end(*_: object) -> Path:
+        raise Problem(Code.NODE_GONE, "The node is lost.")
+
+    async with weight_site(tmp_path / "site", 3, offline=frozenset({1})) as site:
+        monkeypatch.setattr(site.machines[1].as_seen, "fetch_weights", end)
+        path = await site.weights.fetch(site.machines[0].node_id, launch(huggingface), TakenReport())
+        assert path.read_bytes() == BYTES
+        monkeypatch.setattr(site.machines[2].as_seen, "fetch_weights", end)
+        with pytest.raises(Problem, match="is lost"):
+            await site.weights.fetch(site.machines[2].node_id, launch(huggingface, "other.bin"), TakenReport())
 
 
 async def test_without_access_anywhere_the_problem_says_what_to_do(huggingface: Fetching, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from xinference.hosts import LOCAL_NODE
 from xinference.hubs.selection import wanted_names
 from xinference.launch.plan import LaunchDraft, ResolvedLaunch
 from xinference.launch.request import LaunchRequest
-from xinference.nodes.node import FetchReport, Node, OfferedWeights, Peer, PeerWeights, Report, node_of
+from xinference.nodes.node import LOST_NODE, FetchReport, Node, OfferedWeights, Peer, PeerWeights, Report, node_of
 
 log = logging.getLogger(__name__)
 #: Maximum number of nodes that one node copies from.
@@ -122,7 +122,7 @@ class ClusterWeights:
         """Fetch from the hub on the node, or on another one if the node does not reach the hub.
 
         Raises:
-            Problem: the hub's; that of the first node that has tried, if no node reaches the hub.
+            Problem: the hub's; that of the first node that has tried, if no node reaches the hub; the node is lost.
         """
         report.count_from(source.hub)
         linked = {each.node_id: each for each in self._linked()}
@@ -135,9 +135,10 @@ class ClusterWeights:
             try:
                 return candidate, await node_of(self._nodes, candidate).fetch_weights(launch, report)
             except Problem as problem:
-                if problem.code not in _NO_ACCESS:
+                is_lost = candidate != node_id and problem.code in LOST_NODE
+                if problem.code not in _NO_ACCESS and not is_lost:
                     raise
-                log.warning("node %s does not reach %s: %s", candidate, source.hub, problem)
+                log.warning("node %s has not fetched from %s: %s", candidate, source.hub, problem)
                 first = first or problem
         raise first or _no_access(launch, source)
 

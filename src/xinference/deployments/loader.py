@@ -19,14 +19,13 @@ from xinference.errors import Problem
 from xinference.hardware.devices import Host
 from xinference.launch.place import Place
 from xinference.launch.plan import ResolvedLaunch, SizedPlan
+from xinference.nodes.node import LOST_NODE
 from xinference.planning.admission import Candidate
 from xinference.planning.occupancy import Occupancy, available
 from xinference.planning.replicas import check_same_size, single_replica_launch
 from xinference.planning.sizing import size_launch
 from xinference.planning.summary import slots_and_context, summary
 
-#: Problems of a preparation that are none of the model: its node ends, or cannot be reached. Another node may take it.
-LOST_NODE = frozenset({Code.NODE_GONE, Code.NODE_LEAVING, Code.NODE_TIMEOUT, Code.NODE_UNKNOWN})
 #: The number of lost nodes after which a preparation fails: the model itself may end the workers.
 MAX_LOST_NODES = 5
 #: Interval at which a preparation without a node looks for one, in seconds.

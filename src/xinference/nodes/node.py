@@ -21,6 +21,8 @@ from xinference.nodes.memory_use import MemoryUse
 from xinference.process.command import EngineCommand, Exit
 from xinference.process.snapshot import ReplicaSnapshot
 
+#: Problems of work on a node that are none of the work: the node ends, or cannot be reached. Another one may do it.
+LOST_NODE = frozenset({Code.NODE_GONE, Code.NODE_LEAVING, Code.NODE_TIMEOUT, Code.NODE_UNKNOWN})
 #: Maximum number of bytes of a log that a node reads at once.
 MAX_LOG_BYTES = 256 * 1024
 Step = Literal["fetch", "convert", "environment"]
