@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any
 
@@ -13,7 +14,7 @@ from tests.gateway.test_rate_limits import BEARER, OneKey
 from tests.support.cases import in_one_test
 from tests.support.polling import until_async
 from xinference.engines.dialects import dialect_of
-from xinference.gateway.answer_limits import limit_tokens
+from xinference.gateway.answer_limits import TimeLimit, limit_tokens
 from xinference.gateway.request_document import RequestDocument
 from xinference.gateway.routes import DATA_PATHS
 from xinference.keys.key import Key
@@ -179,3 +180,34 @@ async def test_an_answer_in_time_is_not_touched() -> None:
         async with served(router) as gateway:
             status, answer = await gateway.stream(CHATS, STREAM)
             assert status == 200 and answer.endswith(b"data: [DONE]\n\n")
+
+
+class StoppedClock:
+    """The clock of a loop, which the test moves."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 1000.0
+        self.timers: list[float] = []
+        loop = asyncio.get_running_loop()
+        monkeypatch.setattr(loop, "time", lambda: self.now, raising=False)
+        monkeypatch.setattr(loop, "call_at", self._call_at, raising=False)
+
+    def _call_at(self, when: float, *_: Any) -> asyncio.TimerHandle:
+        self.timers.append(when - self.now)
+        return asyncio.TimerHandle(when, lambda: None, (), asyncio.get_running_loop())
+
+
+async def test_the_wait_for_a_turn_between_two_parts_of_a_request_does_not_count(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    limit, clock = TimeLimit(60.0), StoppedClock(monkeypatch)
+    limit.start()
+    clock.now += 20
+    limit.stop()
+    clock.now += 300
+    limit.start()
+    clock.now += 30
+    limit.stop()
+    limit.start()
+    assert clock.timers == [60, 40, 10]
+    monkeypatch.undo()

@@ -74,11 +74,12 @@ def _too_many(name: str, number: float, limit: int, owner: str) -> Refusal:
 class TimeLimit:
     """The time that engines may spend on one request; it runs between `start` and `stop`, also several times."""
 
-    __slots__ = ("_end", "_has_ended", "_seconds", "_task", "_timer")
+    __slots__ = ("_has_ended", "_left", "_seconds", "_started", "_task", "_timer")
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
-        self._end: float | None = None
+        self._left = seconds
+        self._started = 0.0
         self._has_ended = False
         self._timer: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
@@ -87,14 +88,15 @@ class TimeLimit:
         """Let the time run: at its end the current task is cancelled."""
         loop = asyncio.get_running_loop()
         self._task = asyncio.current_task()
-        if self._end is None:
-            self._end = loop.time() + self._seconds
-        self._timer = loop.call_at(self._end, self._cancel)
+        self._started = loop.time()
+        self._timer = loop.call_at(self._started + self._left, self._cancel)
 
     def stop(self) -> None:
         """Stop the time."""
         if self._timer is not None:
             self._timer.cancel()
+            self._timer = None
+            self._left -= asyncio.get_running_loop().time() - self._started
 
     def takes_cancellation(self) -> bool:
         """Whether the end of the time, and nothing else, has cancelled the task, which then goes on."""
