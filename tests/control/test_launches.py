@@ -17,6 +17,7 @@ from xinference.deployments.deployment import Deployment
 from xinference.deployments.snapshot import Status
 from xinference.error_codes import Code
 from xinference.errors import Problem
+from xinference.launch.plan import ResolvedLaunch
 from xinference.launch.request import LaunchRequest
 
 
@@ -70,6 +71,24 @@ async def test_the_plan_of_a_launch_that_exists_is_its_own_plan_and_that_of_a_co
     planned = await parts.launches.plan(request_)
     assert (planned.launch.uid, planned.found, planned.copy) == ("m", "failed", None)
     assert len(begun) == 1 and parts.rows() == ["m"]
+
+
+async def test_the_plan_of_a_second_model_of_a_name_says_what_the_first_one_has_differently(
+    parts: Parts, begun: list[Deployment], request_: LaunchRequest
+) -> None:
+    first = msgspec.structs.replace(request_, model_uid=None)
+    name = (await parts.launches.launch(first)).uid
+    second = msgspec.structs.replace(first, request_limits=7)
+    planned = (await parts.launches.plan(second)).launch.draft
+    uid = (await parts.launches.launch(second)).uid
+    launched = begun[1].plan
+    assert isinstance(launched, ResolvedLaunch)
+    for draft in (planned, launched.draft):
+        reason = f"uid {draft.uid}: {name} has other values (request_limits: not set, and 7 in this launch)"
+        assert draft.choices[0] == draft.reasons[0] == reason
+    assert uid == launched.uid != name
+    copy = (await parts.launches.plan(first, new=True)).launch.draft
+    assert not any(choice.startswith("uid") for choice in copy.choices)
 
 
 async def test_the_plan_says_why_a_copy_would_be_refused(

@@ -22,6 +22,7 @@ from xinference.control.same_launch import (
     find_similar,
     launch_key,
     state_of,
+    uid_reason,
     uid_taken,
 )
 from xinference.control.store_writer import StoreWriter
@@ -80,6 +81,8 @@ class Launches:
         existing = None if new else self._earlier(draft)
         if existing is None or existing.problem is not None:
             uid = self._names.uid_for(derived.request, is_copy=new) if existing is None else existing.uid
+            if existing is None and not new:
+                draft = self._with_reason_for_uid(draft, uid)
             launch, sized, forecast = await self._resolve(draft.with_uid(uid), derived.request)
             failed = existing is not None and is_same_launch(draft.request, existing.plan.request)
             return PlannedLaunch(launch, sized, forecast, Found.FAILED if failed else None)
@@ -125,7 +128,9 @@ class Launches:
         async with self._equal_launches.hold(launch_key(draft)):
             ending = self._terminations.uids
             same = find_same(draft, (each for each in self._registry.working() if each.uid not in ending))
-            return await self._launch_as(same or self._names.uid_for(request), draft, request, warnings)
+            uid = same or self._names.uid_for(request)
+            draft = draft if same else self._with_reason_for_uid(draft, uid)
+            return await self._launch_as(uid, draft, request, warnings)
 
     async def _launch_as(
         self, uid: str, draft: LaunchDraft, request: LaunchRequest, warnings: Iterable[str]
@@ -188,6 +193,14 @@ class Launches:
             self._context.events.add(uid, "WARNING", "plan", warning)
         deployment.begin()
         self._registry.publish()
+
+    def _with_reason_for_uid(self, draft: LaunchDraft, uid: str) -> LaunchDraft:
+        """The draft with the reason for a `uid` that is not the model's name: another launch has that name."""
+        other = self._registry.get(draft.uid)
+        if uid == draft.uid or not isinstance(other, Deployment):
+            return draft
+        reason = uid_reason(uid, draft.request, other.plan)
+        return replace(draft, reasons=(reason, *draft.reasons), choices=(reason, *draft.choices))
 
     async def _draft(self, derived: DerivedRequest, uid: str) -> LaunchDraft:
         """The draft of a derived request, with the reasons of both."""

@@ -73,6 +73,11 @@ def find_similar(request: LaunchRequest, deployments: Iterable[Deployment]) -> L
     return next((other for other in named if _has_choices_of(request, other)), None)
 
 
+def uid_reason(uid: str, request: LaunchRequest, running: LaunchPlan) -> str:
+    """The reason for the uid of a launch whose model's name is the uid of another launch, with all differences."""
+    return f"uid {uid}: {running.uid} has other values ({'; '.join(differences(request, running.request))})"
+
+
 def uid_taken(request: LaunchRequest, running: LaunchPlan) -> Problem:
     """The refusal of a launch whose uid has another launch, with all differences."""
     return Problem(
