@@ -238,6 +238,17 @@ async def test_a_replica_is_in_use_from_the_turn_on_in_which_it_is_ready() -> No
     assert found == [1]
 
 
+async def test_a_defect_of_the_server_ends_the_wait_for_a_model() -> None:
+    class Defective(HandMadeRouter):
+        async def ensure_ready(self, uid: str, deadline: float) -> Route:
+            raise RuntimeError("no such state")
+
+    worker, sent = process(Defective(), EnsureReady(1, "m", 10.0))
+    await worker.handle_messages()
+    rejection = next(message for message in sent if isinstance(message, Rejection))
+    assert (rejection.number, rejection.status, rejection.code) == (1, 500, "internal_error")
+
+
 async def test_two_processes_spend_one_keys_requests() -> None:
     router = HandMadeRouter()
     first, told_first = process(router)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import assert_never
 
-from xinference.errors import Problem
+from xinference.errors import Problem, defect
 from xinference.gateway.crash_memory import CrashReports
 from xinference.gateway.rate_limits import LocalQuota
 from xinference.gateway.workers.ipc import (
@@ -225,6 +225,11 @@ class WorkerHandle:
             route = await self.shared.router.ensure_ready(question.uid, question.seconds)
         except Problem as problem:
             self.channel.send(Rejection.of(question.number, problem))
+            return
+        except Exception as error:
+            # A defect of xinference must be the answer: the client would wait for as long as it stays.
+            log.exception("a question for the model %s", question.uid)
+            self.channel.send(Rejection.of(question.number, defect(error)))
             return
         # Without an await after `ensure_ready`, as it requires.
         self._pending_targets[question.number] = frozenset(target.replica_id for target in route.targets)
