@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -175,6 +176,14 @@ async def test_a_node_that_does_not_answer_is_left_out() -> None:
     place = Place()
     place.made[FIRST].resources = Problem(Code.NODE_GONE, "The link is down.")
     assert await place.nodes_of() == [SECOND]
+
+
+async def test_a_node_that_is_removed_when_all_are_asked_is_left_out() -> None:
+    place = Place()
+    viewing = asyncio.create_task(place.placer.view(launch_of("one")))
+    await asyncio.sleep(0)
+    del place.made[FIRST]
+    assert (await viewing).hosts.keys() == {SECOND}
 
 
 async def test_no_node_has_room_and_the_refusal_names_each_with_what_it_lacks() -> None:

@@ -21,7 +21,7 @@ from xinference.launch.model_shape import ModelShape
 from xinference.launch.place import shortest
 from xinference.launch.plan import LaunchPlan, ResolvedLaunch, SizedPlan
 from xinference.launch.request import LaunchRequest
-from xinference.nodes.node import Node
+from xinference.nodes.node import Node, node_of
 from xinference.planning.occupancy import Occupancy, available
 from xinference.planning.sizing import size_launch
 from xinference.planning.spread import Candidate, Demand, lack_of_labels, lack_of_stranger, spread
@@ -194,8 +194,8 @@ class Placer:
         return self._members.lack_of(member) is None
 
     async def _ask(self, node_id: str, launch: ResolvedLaunch) -> tuple[Host, Path | None] | None:
-        node = self._nodes[node_id]
         try:
+            node = node_of(self._nodes, node_id)  # it may have been removed a moment ago
             return await node.host(), await node.find_weights(launch)
         except Problem as problem:
             log.warning("node %s: %s", node_id, problem)
