@@ -53,7 +53,7 @@ class FakePlanner:
         self.drafts.append(uid)
         if self.problem is not None:
             raise self.problem
-        return replace(launch_of(uid).draft, request=request)
+        return replace(launch_of(uid).draft, request=msgspec.structs.replace(request, model_uid=uid))
 
     async def size(self, launch: ResolvedLaunch, request: LaunchRequest) -> None:
         return None

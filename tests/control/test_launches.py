@@ -91,6 +91,14 @@ async def test_the_plan_of_a_second_model_of_a_name_says_what_the_first_one_has_
     assert not any(choice.startswith("uid") for choice in copy.choices)
 
 
+async def test_a_plan_without_a_uid_finds_the_same_launch_under_another_uid(
+    parts: Parts, begun: list[Deployment], request_: LaunchRequest
+) -> None:
+    await parts.launches.launch(msgspec.structs.replace(request_, model_uid="mine"))
+    planned = await parts.launches.plan(msgspec.structs.replace(request_, model_uid=None))
+    assert (planned.launch.uid, planned.found) == ("mine", "launching")
+
+
 async def test_the_plan_says_why_a_copy_would_be_refused(
     parts: Parts, begun: list[Deployment], request_: LaunchRequest
 ) -> None:

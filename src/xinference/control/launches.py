@@ -78,7 +78,7 @@ class Launches:
         similar = None if new else find_similar(request, self._registry.working())
         derived = await self._planner.resolver.resolve(request, similar)
         draft = await self._draft(derived, derived.request.model_uid or derived.request.model_name)
-        existing = None if new else self._earlier(draft)
+        existing = None if new else self._earlier(draft, derived.request)
         if existing is None or existing.problem is not None:
             uid = self._names.uid_for(derived.request, is_copy=new) if existing is None else existing.uid
             if existing is None and not new:
@@ -94,11 +94,11 @@ class Launches:
             copy = problem
         return PlannedLaunch.of_deployment(existing.plan, state_of(existing), copy)
 
-    def _earlier(self, draft: LaunchDraft) -> Deployment | None:
-        """The deployment that has the uid of a draft, or, where the request names no uid, that is the same launch."""
+    def _earlier(self, draft: LaunchDraft, request: LaunchRequest) -> Deployment | None:
+        """The deployment that has the uid of a draft, or, where `request` names no uid, that is the same launch."""
         ending = self._terminations.uids
         working = [each for each in self._registry.working() if each.uid not in ending]
-        uid = draft.uid if draft.request.model_uid is not None else find_same(draft, working)
+        uid = draft.uid if request.model_uid is not None else find_same(draft, working)
         return next((each for each in working if each.uid == uid), None)
 
     async def launch(self, request: LaunchRequest, *, new: bool = False, warnings: Iterable[str] = ()) -> Launched:
