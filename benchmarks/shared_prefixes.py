@@ -122,7 +122,12 @@ class KnownCaches(Balancer):
         """The simulation sets it."""
 
     def choose(
-        self, targets: Sequence[Target], tried: Container[Target] = (), body: bytes = b"", prompt_field: str = ""
+        self,
+        targets: Sequence[Target],
+        tried: Container[Target] = (),
+        body: bytes = b"",
+        prompt_field: str = "",
+        slots: int = 0,
     ) -> Target | None:
         """The target within the bounds that has most blocks of the prompt."""
         free = list(targets)
@@ -149,7 +154,12 @@ class RoundRobin(Balancer):
     _next = 0
 
     def choose(
-        self, targets: Sequence[Target], tried: Container[Target] = (), body: bytes = b"", prompt_field: str = ""
+        self,
+        targets: Sequence[Target],
+        tried: Container[Target] = (),
+        body: bytes = b"",
+        prompt_field: str = "",
+        slots: int = 0,
     ) -> Target | None:
         """The next target."""
         self._next += 1

@@ -36,3 +36,18 @@ def test_an_idle_target_is_forgotten() -> None:
     assert (load.count(A), load.total) == (1, 1)
     load.end(A)
     assert (load.count(A), load.total) == (0, 0)
+
+
+def test_one_that_needs_a_free_slot_leaves_the_replica_that_knows_its_prompt() -> None:
+    load, body = Balancer(), b'{"messages":[%b' % (b"x" * 2000)
+    known = load.choose((A, B), body=body, prompt_field="messages")
+    assert known is not None
+    other = B if known == A else A
+    for target, count in ((known, 4), (other, 2)):
+        for _ in range(count):
+            load.begin(target)
+    assert load.choose((A, B), body=body, prompt_field="messages") == known
+    assert load.choose((A, B), body=body, prompt_field="messages", slots=4) == other
+    for _ in range(2):
+        load.begin(other)
+    assert load.choose((A, B), body=body, prompt_field="messages", slots=4) == known, "none is free"

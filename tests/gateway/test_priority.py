@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,14 +15,16 @@ from tests.routing.routes import TARGET
 from tests.support.polling import until_async
 from xinference.engines.dialects import DIALECTS
 from xinference.gateway.engine_requests import prepare
+from xinference.gateway.http.engine_connection import EngineUnreachableError
 from xinference.gateway.places import Places
+from xinference.gateway.prefix_affinity import prefix_hashes
 from xinference.gateway.priority import HIGH, LOW, NORMAL, priority_of
 from xinference.gateway.request_document import RequestDocument
 from xinference.gateway.routes import DATA_PATHS
 from xinference.keys.key import Key
 from xinference.protocol.request_check import check
 from xinference.protocol.requests import Request
-from xinference.routing.table import RoutingTable
+from xinference.routing.table import RoutingTable, Target
 
 PATH = "/v1/chat/completions"
 
@@ -141,3 +144,27 @@ async def test_a_high_priority_waits_for_one_running_request_under_a_full_queue(
             # Two were running, and one may get the place of the second one while the engine answers.
             assert ended.index("high") <= 3
             await asyncio.gather(*many)
+
+
+@pytest.mark.parametrize(("fields", "replica"), [({"service_tier": "priority"}, "r1"), ({}, "r0")])
+async def test_only_a_high_priority_takes_a_free_slot_in_place_of_the_replica_that_knows_its_prompt(
+    fields: dict[str, Any], replica: str
+) -> None:
+    body = json.dumps({"model": "m", "messages": [{"role": "user", "content": "word " * 400}], **fields}).encode()
+    router, first, second = HandMadeRouter(), replace(TARGET, replica_id="r0"), replace(TARGET, replica_id="r1")
+    router.publish(route(first, second, slots=4))
+    async with gateway_of(router, recover_seconds=0.0) as gateway:
+        balancer = gateway.balancer
+        balancer._start_counts([first, second])
+        balancer._prefixes.remember(prefix_hashes(body, "messages"), "r0")
+        for target in (first,) * 4 + (second,) * 2:
+            balancer.begin(target)
+        sent: list[str] = []
+
+        async def post(target: Target, path: Any, query: Any, headers: Any, body: bytes) -> Any:
+            sent.append(target.replica_id)
+            raise EngineUnreachableError
+
+        gateway._pool.post = post  # type: ignore[method-assign]  # only this gateway's
+        await call(gateway, PATH, body)
+    assert sent[0] == replica

@@ -137,7 +137,12 @@ class Balancer:
     # -- choosing -------------------------------------------------------------------------------------------
 
     def choose(
-        self, targets: Sequence[Target], tried: Container[Target] = (), body: bytes = b"", prompt_field: str = ""
+        self,
+        targets: Sequence[Target],
+        tried: Container[Target] = (),
+        body: bytes = b"",
+        prompt_field: str = "",
+        slots: int = 0,
     ) -> Target | None:
         """The best target that is not in `tried`; None if there is none.
 
@@ -147,10 +152,13 @@ class Balancer:
 
         Args:
             body: the client's request body; `prompt_field` is the field with the prompt.
+            slots: targets with as many requests are chosen only if all have; 0: the slots do not matter.
         """
         free = [target for target in targets if target not in tried]
         if self._excluded:
             free = [target for target in free if not self._is_excluded(targets, target)] or free
+        if slots and len(free) > 1:
+            free = [target for target in free if self._counts.get(target.replica_id, 0) < slots] or free
         if len(free) < 2:
             return free[0] if free else None
         self._start_counts(free)

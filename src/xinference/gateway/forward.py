@@ -140,7 +140,9 @@ class Forwarder:
             tried: tuple[Target, ...] = ()  # few: a tuple costs less than a set
             lost = waited = False
             while True:
-                target = self._balancer.choose(route.targets, tried, call.body, call.path.prompt_field)
+                # One with high priority gets a slot that is free: the reserved one may be that of any replica.
+                slots = route.slots if call.priority == HIGH else 0
+                target = self._balancer.choose(route.targets, tried, call.body, call.path.prompt_field, slots)
                 if target is None:
                     if lost or waited:
                         raise _died(route.uid) if lost else _unreachable(route.uid)
