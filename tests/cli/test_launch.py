@@ -643,6 +643,32 @@ def test_the_address_of_the_server_is_no_option_of_a_launch(canned: Canned, run:
     assert "Hint: `xinference serve --host` sets the address of the server." in result.stderr
 
 
+@pytest.mark.parametrize(
+    ("code", "cause", "flag", "hint"),
+    [
+        ("bad_option", "--port is reserved: Xinference sets it itself.", "--port", "`xinference serve --port` sets"),
+        ("unknown_option", "llama.cpp has no option --served_model_name.", "--served-model-name", "--model-uid sets"),
+        (
+            "bad_option",
+            "--served_model_name is reserved: Xinference sets it itself.",
+            "--served-model-name",
+            "--model-uid sets",
+        ),
+        ("bad_option", "--port is 'x', and must be a number.", "--port", "as the server says"),
+    ],
+)
+def test_an_option_of_another_server_is_refused_with_what_takes_its_place(
+    canned: Canned, run: Run, code: str, cause: str, flag: str, hint: str
+) -> None:
+    canned.answers["POST", "/v1/models"] = problem(400, code, cause, hint="as the server says")
+    assert f"Hint: {hint}" in run("launch", "smollm2-instruct", flag, "x").stderr
+
+
+def test_run_says_where_the_options_of_an_engine_belong(run: Run) -> None:
+    assert "belong to `xinference launch NAME`" in run("run", "m", "--n_ctx", "2048").stderr
+    assert "Did you mean" in run("run", "m", "--max-token", "5").stderr
+
+
 def test_a_hint_names_the_similar_options_of_the_engine_before_those_of_the_command(canned: Canned, run: Run) -> None:
     cause = "llama.cpp has no option --n_gpu_layer."
     hint = "Did you mean --speculative.draft.n_gpu_layers or --n_gpu_layers?"

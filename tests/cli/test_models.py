@@ -109,6 +109,12 @@ def test_logs_are_printed_as_they_are(canned: Canned, run: Run) -> None:
         assert run("logs", *wrong).exit_code == 2, wrong
 
 
+def test_the_lines_of_a_log_have_the_short_option_of_tail(canned: Canned, run: Run) -> None:
+    canned.answers["GET", "/v1/models/m/logs"] = Answer("one\n", content_type="text/plain")
+    assert run("logs", "m", "-f", "-n", "7").stdout == "one\n"
+    assert canned.asked[0].query == "lines=7&follow=true"
+
+
 def test_the_list_shows_memory_age_replicas_and_the_time_of_unloading(
     canned: Canned, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -158,7 +158,12 @@ def terminate(target: Target, option_uid: str | None, uid: str | None, as_json: 
 @click.argument("uid", required=False, shell_complete=complete_uid)
 @click.option("-f", "--follow", is_flag=True, help="Continue to print new output.")
 @click.option(
-    "--lines", type=IntegerRange(min=0), default=40, show_default=True, help="Number of lines, counted from the end."
+    "-n",
+    "--lines",
+    type=IntegerRange(min=0),
+    default=40,
+    show_default=True,
+    help="Number of lines, counted from the end.",
 )
 @click.option(
     "--replica",

@@ -29,7 +29,22 @@ Examples:
 """
 
 
-@click.command(cls=TalkCommand, epilog=_EXAMPLES)
+class RunCommand(TalkCommand):
+    """A command that says where the options of an engine belong, which it does not take."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            if error.possibilities or not error.option_name.startswith("--"):
+                raise
+            hint = (
+                "Options of an engine belong to `xinference launch NAME`; `xinference run NAME` uses that model then."
+            )
+            raise click.UsageError(f"No such option '{error.option_name}'. {hint}", ctx) from None
+
+
+@click.command(cls=RunCommand, epilog=_EXAMPLES)
 @version_options
 @click.option("-u", "--model-uid", help="Name of the model in requests. [default: the model's name]")
 @click.option("--system", help="System message of the conversation.")

@@ -32,6 +32,13 @@ _SHORT_OPTIONS = {
 }
 
 
+#: Options of other servers that are no option of a model here -> what takes their place.
+_OTHERS_OPTIONS = {
+    "host": "`xinference serve --host` sets the address of the server.",
+    "port": "`xinference serve --port` sets the port of the server, which all models share.",
+    "served_model_name": "--model-uid sets the name of the model in requests, and --alias another one.",
+}
+
 #: Maximum number of options that a hint names: those of the engine first, then those of the command.
 MAX_SIMILAR = 4
 
@@ -57,10 +64,13 @@ class LaunchCommand(click.Command):
         try:
             return super().invoke(ctx)
         except Problem as problem:
-            if problem.code != Code.UNKNOWN_OPTION:
+            if problem.code not in (Code.UNKNOWN_OPTION, Code.BAD_OPTION):
                 raise
-            if "host" in ctx.obj and "--host." in problem.cause:
-                raise problem.replace(hint="`xinference serve --host` sets the address of the server.") from None
+            for key, hint in _OTHERS_OPTIONS.items():
+                if key in ctx.obj and re.search(rf"--{key}(\.$| is reserved)", problem.cause):
+                    raise problem.replace(hint=hint) from None
+            if problem.code == Code.BAD_OPTION:
+                raise
             own = [name for option in self.get_params(ctx) for name in option.opts if name.startswith("--")]
             unknown = [key for key in ctx.obj if f"--{key} " in problem.cause or f"--{key}." in problem.cause]
             similar = [name for key in unknown for name in similar_options(key, own)]
