@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,8 @@ def in_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 def placements(home: Path, routes: dict[str, Route] | None = None, **settings: Any) -> Placements:
     given = Settings(home=home, **{"shared_beginnings": True, **settings})
-    return Placements(given, EnginePool(), lambda: routes or {})
+    known = {"m": shared()} if routes is None else routes
+    return Placements(given, EnginePool(), lambda: known)
 
 
 def shared(**changes: Any) -> Route:
@@ -76,9 +78,8 @@ async def test_files_of_an_earlier_server_in_memory_are_deleted(tmp_path: Path) 
 
 
 async def test_each_replica_brings_its_planned_memory(tmp_path: Path) -> None:
-    routes = {"m": shared()}
-    found = placements(tmp_path, routes)
     second = Target("r1", "http://127.0.0.1:8", "key")
+    found = placements(tmp_path, {"m": replace(shared(), targets=(TARGET, second))})
     for target in (TARGET, second):
         await slot_of(found, shared(), target)
     states = found._models["m"]
@@ -86,6 +87,21 @@ async def test_each_replica_brings_its_planned_memory(tmp_path: Path) -> None:
     assert states.saved.maximum == 2 << 20
     found.forget("r1")
     found._release("m")
+    assert states.saved.maximum == 1 << 20
+
+
+async def test_a_request_that_comes_too_late_for_a_stopped_replica_brings_no_memory(tmp_path: Path) -> None:
+    second = Target("r1", "http://127.0.0.1:8", "key")
+    routes = {"m": shared()}
+    found = placements(tmp_path, routes)
+    late = routes["m"]
+    assert await slot_of(found, late) == 0
+    routes["m"] = replace(shared(), targets=(second,))
+    found.forget("r0")
+    assert await slot_of(found, late) is None
+    assert await slot_of(found, routes["m"], second) == 0
+    states = found._models["m"]
+    assert isinstance(states, LlamaCppStates)
     assert states.saved.maximum == 1 << 20
 
 

@@ -90,6 +90,9 @@ class Placements:
         known = self._replicas.get(target.replica_id)
         if known is not None and known[0] == target:
             return known[2]
+        now = self._routes().get(route.uid)
+        if now is None or target not in now.targets:
+            return None  # it is stopped, or has exited: nobody would forget it
         uid = route.parent or route.uid
         states = self._states(uid, route)
         if states is None or not route.slots or target.server_name:
