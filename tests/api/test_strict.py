@@ -21,8 +21,8 @@ JSON = {"content-type": "application/json"}
         (b'{"model_name": "m", "x": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", "not valid JSON"),
         (b'{"model_name": "\xff"}', "not valid JSON"),
         (b"{", "not valid JSON"),
-        (b"[]", "dictionary"),
-        (b"", "required"),
+        (b"[]", "the body must be an object"),
+        (b"", "has no body"),
     ],
     ids=str,
 )

@@ -1,4 +1,4 @@
-"""The text about a body that does not have the fields of its route: the field, its value, and what it may be."""
+"""The text about a request that does not have the fields of its route: the field, its value, and what it may be."""
 
 from __future__ import annotations
 
@@ -20,7 +20,22 @@ _KINDS: Mapping[str, str] = {
     "list_type": "a list",
     "dict_type": "an object",
     "model_attributes_type": "an object",
+    # Of values outside their limits, with the names of pydantic's context.
+    "greater_than_equal": "at least {ge}",
+    "greater_than": "more than {gt}",
+    "less_than_equal": "at most {le}",
+    "less_than": "less than {lt}",
+    "string_pattern_mismatch": "a text that matches {pattern}",
+    "string_too_short": "a text of at least {min_length} characters",
+    "string_too_long": "a text of at most {max_length} characters",
+    "too_short": "a list of at least {min_length} items",
+    "too_long": "a list of at most {max_length} items",
 }
+
+
+#: The first part of the place of a parameter, which is no part of its name.
+_PARAMETERS = ("query", "path", "header", "cookie")
+_PARTS = ("body", *_PARAMETERS)
 
 
 def invalid_body(errors: Sequence[Mapping[str, Any]], body: Any) -> str:
@@ -31,11 +46,17 @@ def invalid_body(errors: Sequence[Mapping[str, Any]], body: Any) -> str:
     first = errors[0]
     if first["type"] == "missing" and first["loc"] == ("body",):
         return "The request has no body; it must have one in JSON."
-    where, value = _place(first["loc"], body)
-    same = [each for each in errors if _place(each["loc"], body)[0] == where]
-    kinds = [_kind(each) for each in same]
-    if first["type"] == "missing" or not where or None in kinds:
-        return f"{'.'.join(_words(first['loc'])) or 'body'}: {first['msg']}."
+    name = ".".join(_words(first["loc"])) or "body"
+    if first["type"] == "missing":
+        return f"{name} is required."
+    if first["type"] == "extra_forbidden":
+        return f"{name}: the request has no such field."
+    where, value = _place(first, body)
+    kinds = [_kind(each) for each in errors if _place(each, body)[0] == where]
+    if first["loc"] == ("body",) and kinds[0] is not None:
+        return f"The body must be {kinds[0]}."
+    if not where or None in kinds:
+        return f"{name}: {first['msg']}."
     needed = list(dict.fromkeys(kind for kind in kinds if kind is not None))
     return f"{'.'.join(where)} is {shown(value)}, but must be {join_names(needed)}."
 
@@ -43,15 +64,19 @@ def invalid_body(errors: Sequence[Mapping[str, Any]], body: Any) -> str:
 def _kind(error: Mapping[str, Any]) -> str | None:
     if error["type"] == "literal_error":
         return str(error["ctx"]["expected"])
-    return _KINDS.get(error["type"])
+    kind = _KINDS.get(error["type"])
+    return None if kind is None else kind.format_map(error.get("ctx") or {})
 
 
 def _words(place: Sequence[Any]) -> list[str]:
-    return [str(part) for part in place if part != "body"]
+    return [str(part) for part in (place[1:] if place[:1] and place[0] in _PARTS else place)]
 
 
-def _place(place: Sequence[Any], body: Any) -> tuple[list[str], Any]:
-    """The part of an error's place that is in the body, and the value there."""
+def _place(error: Mapping[str, Any], body: Any) -> tuple[list[str], Any]:
+    """The part of an error's place that is in the body, and the value there; or a parameter with its value."""
+    place = error["loc"]
+    if place and place[0] in _PARAMETERS:
+        return _words(place[:2]), error.get("input")
     found: list[str] = []
     value = body
     for part in place[1:] if place and place[0] == "body" else ():
