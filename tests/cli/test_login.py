@@ -2,12 +2,13 @@ from __future__ import annotations
 
 import hashlib
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.cli.canned import Answer, Canned, problem
-from tests.cli.conftest import Run
+from tests.cli.conftest import Run, Terminal
 
 LINE = ("login", "--username", "u", "--password", "p")
 
@@ -70,3 +71,35 @@ def test_a_command_without_a_key_is_told_how_to_get_in(canned: Canned, run: Run,
     assert result.exit_code == 1
     assert "No key was given." in result.stderr and "xinference login" in result.stderr
     assert "header" not in result.stderr
+
+
+def test_a_script_gives_the_name_and_the_key_on_standard_input(canned: Canned, run: Run, home: Path) -> None:
+    result = run("login", stdin="u\np\n")
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert "Warning" not in result.stderr
+    assert canned.asked_for("POST", "/token")[0].body == {"username": "u", "password": "p"}
+
+
+def test_a_missing_line_is_named_by_its_option(canned: Canned, run: Run, home: Path) -> None:
+    result = run("login", "--username", "u", stdin="")
+    assert result.exit_code == 2 and "Missing option '--password'" in result.stderr
+
+
+def test_nothing_is_asked_where_no_login_is_required(canned: Canned, run: Run, home: Path) -> None:
+    canned.answers["GET", "/v1/cluster/auth"] = Answer({"auth": False})
+    result = run("login", stdin="")
+    assert result.exit_code == 0 and "does not require a login" in result.stderr
+
+
+@pytest.mark.process
+def test_at_a_terminal_the_key_is_asked_for_and_not_shown(
+    canned: Canned, home: Path, terminal: Callable[..., Terminal]
+) -> None:
+    shown = terminal("login")
+    shown.until("Username: ")
+    shown.type("u\n")
+    shown.until("Password: ")
+    shown.type("secret\n")
+    assert shown.end() == (0, "")
+    assert "secret" not in shown.seen
+    assert canned.asked_for("POST", "/token")[0].body == {"username": "u", "password": "secret"}
