@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from tests.cluster.test_placer import FIRST, SECOND, FakeNode, Place
-from tests.deployments.doubles import HOST, SHAPE, World, encoded, launch_of, running_world
+from tests.deployments.doubles import HOST, SHAPE, World, encoded, launch_of, running_world, turns
 from tests.support.polling import until_async
 from xinference.deployments import loader
 from xinference.deployments.deployment import Deployment
@@ -23,7 +23,7 @@ from xinference.launch.plan import SizedPlan
 from xinference.nodes.message_codec import encode
 from xinference.nodes.messages import HostIs
 from xinference.nodes.node import Node, WeightsHeader
-from xinference.units import GIB
+from xinference.units import GIB, MIB
 
 LOST = Problem(Code.NODE_GONE, "The node box1 is lost.")
 AGAIN = "The node box1 is lost. The model is prepared again on a node that can run it now."
@@ -72,13 +72,19 @@ class Site:
         member = self.place.members.get(node_id)
         member.known = member.known.with_link(is_up=False, now=self.place.now - 100.0)
 
-    def launch(self, **request: Any) -> Deployment:
+    def restore(self, *, ran: bool, **request: Any) -> Deployment:
+        """The launch, as a server finds it that starts again."""
+        return self.launch(restored=True, ran=ran, **request)
+
+    def launch(self, *, restored: bool = False, ran: bool = False, **request: Any) -> Deployment:
         world, plan = self._world, launch_of("one")
         plan = plan.with_request(msgspec.structs.replace(plan.request, **request))
         nodes = cast(Mapping[str, Node], {LOCAL_NODE: world.context.nodes[LOCAL_NODE], **self.place.made})
         world.context = dataclasses.replace(world.context, nodes=nodes, placer=self.place.placer)
         world.store.add_deployment("one", encoded(plan))
-        deployment = world.deployments["one"] = Deployment(plan, world.context, 0.0, starter=world.starter)
+        deployment = world.deployments["one"] = Deployment(
+            plan, world.context, 0.0, starter=world.starter, restored=restored, ran=ran
+        )
         deployment.begin()
         return deployment
 
@@ -191,3 +197,65 @@ async def test_a_launch_on_demand_is_prepared_on_another_worker_too(tmp_path: Pa
         with deployment.wait("one"):
             await until_over(deployment)
         assert deployment.problem is None and node_of_replica(deployment) == SECOND
+
+
+@pytest.mark.parametrize("ran", [True, False])
+async def test_a_restored_launch_waits_for_the_workers_which_connect_after_the_server_has_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ran: bool
+) -> None:
+    monkeypatch.setattr(loader, "NODE_SECONDS", 0.0)
+    async with running_world(tmp_path, node_lost_seconds=0.0 if ran else 30.0) as world:
+        site = Site(world)
+        for node_id in (FIRST, SECOND):
+            site.lose(node_id)
+        deployment = site.restore(ran=ran)
+        await until_async("it waits", lambda: any("waits: No node" in text for text in world.contents()), seconds=5)
+        for _ in range(20):
+            await turns()
+        assert deployment.problem is None
+        assert len([text for text in world.contents() if "waits: No node" in text]) == 1
+        site.place.make_ready(site.place.members.get(SECOND))
+        await until_over(deployment)
+        assert deployment.problem is None and node_of_replica(deployment) == SECOND
+
+
+async def test_a_restored_model_on_demand_that_is_unloaded_waits_for_the_workers_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loader, "NODE_SECONDS", 0.0)
+    async with running_world(tmp_path, node_lost_seconds=0.0) as world:
+        site = Site(world)
+        for node_id in (FIRST, SECOND):
+            site.lose(node_id)
+        deployment = site.restore(ran=True, on_demand=True)
+        await until_async("it waits", lambda: any("waits: No node" in text for text in world.contents()), seconds=5)
+        site.place.make_ready(site.place.members.get(SECOND))
+        site.place.members.get(SECOND).node.receive(Event(1, encode(HostIs(HOST))))
+        with deployment.wait("one"):
+            await until_over(deployment)
+        assert deployment.problem is None and node_of_replica(deployment) == SECOND
+
+
+async def test_a_restored_model_waits_for_a_worker_with_enough_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loader, "NODE_SECONDS", 0.0)
+    async with running_world(tmp_path, node_lost_seconds=0.0) as world:
+        site = Site(world)
+        site.lose(FIRST)
+        site.second.resources = dataclasses.replace(HOST, memory_available=10 * MIB)
+        deployment = site.restore(ran=True)
+        await until_async("it waits", lambda: any(text.startswith("waits: ") for text in world.contents()), seconds=5)
+        site.place.make_ready(site.place.members.get(FIRST))
+        await until_over(deployment)
+        assert deployment.problem is None and node_of_replica(deployment) == FIRST
+
+
+async def test_a_restored_launch_that_was_never_ready_waits_a_bounded_time(tmp_path: Path) -> None:
+    async with running_world(tmp_path, node_lost_seconds=0.0) as world:
+        site = Site(world)
+        for node_id in (FIRST, SECOND):
+            site.lose(node_id)
+        deployment = site.restore(ran=False)
+        await until_over(deployment)
+        assert deployment.problem is not None and deployment.problem.code == Code.NO_NODE

@@ -108,6 +108,7 @@ class Restoration:
             adopted=adopted,
             ran=row.ran or bool(adopted),
             unloaded=row.unloaded,
+            restored=True,
         )
         self._registry.add(deployment)
         begun = deployment.begin()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -70,6 +71,7 @@ class Deployment:
         ran: bool = False,
         unloaded: bool = False,
         restarting: bool = False,
+        restored: bool = False,
     ) -> None:
         """
         Args:
@@ -78,6 +80,7 @@ class Deployment:
             ran: it has been ready before.
             unloaded: a user has unloaded it.
             restarting: it replaces a deployment of the same uid, whose requests may wait for it.
+            restored: an earlier server has launched it; the nodes of a cluster may come later than this one.
         """
         settings, store = context.settings, context.store
         self._context = context
@@ -93,7 +96,7 @@ class Deployment:
             first = replace(first, unloaded=True, launching=False, status=Status.UNLOADED, stage=Stage.UNLOADED)
         replicas = ReplicaSet(plan.uid, engine, starter, settings, store, context.load, inbox)
         self._record = Record(context, engine, replicas, first)
-        loader = Loader(context, self._record, preparation, inbox)
+        loader = Loader(context, self._record, preparation, inbox, _wait_until(context, ran=ran) if restored else 0.0)
         relocation = Relocation(context, self._record, loader, preparation, inbox)
         self._demand = DemandCounter(settings.on_demand_queue, lambda: inbox.put(Abandoned()))
         self._owner = Owner(context, inbox, self._record, replicas, loader, self._demand, relocation)
@@ -301,6 +304,11 @@ class Deployment:
             raise not_running(self.uid, self.snapshot.stage)
         self._inbox.put(message)
         return await reply
+
+
+def _wait_until(context: DeploymentContext, *, ran: bool) -> float:
+    """The time until which a restored deployment waits for a node; one that has been ready waits without a limit."""
+    return math.inf if ran else time.monotonic() + context.settings.node_lost_seconds
 
 
 def _first_snapshot(

@@ -28,7 +28,9 @@ from xinference.planning.summary import slots_and_context, summary
 
 #: The number of lost nodes after which a preparation fails: the model itself may end the workers.
 MAX_LOST_NODES = 5
-#: Interval at which a preparation without a node looks for one, in seconds.
+#: Problems of a preparation without a place: a node may join, or start again.
+NO_PLACE = frozenset({Code.NO_NODE, Code.DOES_NOT_FIT})
+#: Interval at which such a preparation looks for a place, in seconds.
 NODE_SECONDS = 1.0
 
 
@@ -38,7 +40,18 @@ class Loader:
     Its tasks put `WeightsRead`, `Prepared`, `PreparationFailed` or `RestartDue` into the inbox.
     """
 
-    def __init__(self, context: DeploymentContext, record: Record, preparation: Preparation, inbox: Inbox) -> None:
+    def __init__(
+        self,
+        context: DeploymentContext,
+        record: Record,
+        preparation: Preparation,
+        inbox: Inbox,
+        wait_until: float = 0.0,
+    ) -> None:
+        """
+        Args:
+            wait_until: until then, a preparation without a node waits for one; by the monotonic clock.
+        """
         self._context = context
         self._memory = context.engines[record.snapshot.plan.engine].memory
         self._record = record
@@ -48,6 +61,8 @@ class Loader:
         self._runnable: Runnable | None = None
         self._lost_nodes = 0
         """The nodes that were lost since the last complete preparation."""
+        self._wait_until = wait_until
+        self._last_wait = ""
         self.preparing = False
 
     @property
@@ -99,7 +114,7 @@ class Loader:
         return size_launch(launch, weights.path, weights.shape, memory, self._memory, weights.notes)
 
     def place_again(self, problem: Problem) -> bool:
-        """Prepare the model again on the nodes that fit now, if the preparation has lost its node.
+        """Prepare the model again on the nodes that fit now, if the preparation has lost its node or has none yet.
 
         Returns whether it goes on; if not, it has failed with `problem`.
         """
@@ -107,19 +122,32 @@ class Loader:
         placer = self._context.placer
         if not self.preparing or placer is None or not placer.takes(launch):
             return False
-        if problem.code not in LOST_NODE or self._lost_nodes >= MAX_LOST_NODES:
+        now = time.monotonic()
+        if problem.code in LOST_NODE and self._lost_nodes < MAX_LOST_NODES:
+            self._lost_nodes += 1
+            self._wait_until = max(self._wait_until, now + self._context.settings.node_lost_seconds)
+            self._last_wait, seconds = "", 0.0
+            content = f"{problem.cause} The model is prepared again on a node that can run it now."
+        elif problem.code in NO_PLACE and now < self._wait_until:
+            content, seconds = f"waits: {problem.cause}", NODE_SECONDS
+        else:
             return False
-        self._lost_nodes += 1
         self._context.admission.release(launch.uid)
         self._record.change(plan=launch)
-        content = f"{problem.cause} The model is prepared again on a node that can run it now."
-        self._record.add_event(Stage.PLAN, content, level="WARNING")
-        self._inbox.spawn(self._read_weights(launch, until=time.monotonic() + self._context.settings.node_lost_seconds))
+        if content != self._last_wait:  # each reason of a wait is told once
+            self._last_wait = content
+            self._record.add_event(Stage.PLAN, content, level="WARNING")
+        self._inbox.spawn(self._read_weights(launch, seconds))
         return True
+
+    def end_wait(self) -> None:
+        """Wait for no node any more: a preparation without one fails."""
+        self._lost_nodes, self._wait_until, self._last_wait = 0, 0.0, ""
 
     def note_prepared(self, runnable: Runnable) -> None:
         """Record that the weights and the environment are available."""
-        self.preparing, self._runnable, self._lost_nodes = False, runnable, 0
+        self.preparing, self._runnable = False, runnable
+        self.end_wait()
         sized = self._record.snapshot.sized
         if sized is not None:
             self._record.change(plan=replace(sized, path=runnable.path))
@@ -128,20 +156,13 @@ class Loader:
         """Start a task that finds the interpreter of an engine and then puts `RestartDue`."""
         self._inbox.spawn(self._find_interpreter(number))
 
-    async def _read_weights(self, launch: ResolvedLaunch, until: float = 0.0) -> None:
-        """Read the weights of a launch.
-
-        Args:
-            until: the time by the monotonic clock until which a node is waited for: a lost worker may start again.
-        """
+    async def _read_weights(self, launch: ResolvedLaunch, seconds: float = 0.0) -> None:
+        """Read the weights of a launch, after a pause."""
+        await asyncio.sleep(seconds)
         try:
             self._inbox.put(WeightsRead(await self._preparation.read_weights(launch)))
         except Problem as problem:
-            if problem.code == Code.NO_NODE and time.monotonic() < until:
-                await asyncio.sleep(NODE_SECONDS)
-                self._inbox.spawn(self._read_weights(launch, until))
-            else:
-                self._inbox.put(PreparationFailed(problem))
+            self._inbox.put(PreparationFailed(problem))
 
     async def _make_runnable(self, plan: SizedPlan) -> None:
         try:

@@ -195,6 +195,7 @@ class Owner:
             self._context.admission.hold(plan.uid, plan)
         if on_demand:
             self._record.change(residency=Residency.LOADING)
+            self._loader.end_wait()  # it is prepared by a later load
         elif not isinstance(plan, SizedPlan):
             self._loader.prepare()
         self._record.publish_status(Status.LOADING, Stage.START)
