@@ -8,6 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from xinference.api.launch_body import LaunchBody
+from xinference.error_codes import Code
 from xinference.errors import Problem
 
 MINE = {"lora_name": "a", "local_path": "/x"}
@@ -115,3 +116,18 @@ def test_request_limits_that_are_no_count_are_refused(limits: Any) -> None:
 def test_limits_of_one_answer_that_are_out_of_range_are_refused(limits: Any) -> None:
     with pytest.raises(ValidationError):
         LaunchBody(model_name="m", **limits)
+
+
+@pytest.mark.parametrize(
+    ("key", "hint"),
+    [
+        ("replicas", "Did you mean the field replica? See the list."),
+        ("engine", "Did you mean the field model_engine? See the list."),
+        ("banana", "See the list."),
+    ],
+)
+def test_an_unknown_option_is_compared_with_the_fields_of_a_launch(key: str, hint: str) -> None:
+    body = LaunchBody.model_validate({"model_name": "m", key: 2})
+    with pytest.raises(Problem) as refused, body.naming_similar_fields():
+        raise Problem(Code.UNKNOWN_OPTION, f"llama.cpp has no option --{key}.", hint="See the list.")
+    assert refused.value.hint == hint

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from xinference.errors import bad_request, shown
+from xinference.error_codes import Code
+from xinference.errors import Problem, bad_request, join_names, shown
 from xinference.launch.model_size import whole_size
 from xinference.launch.request import LaunchRequest
 
@@ -195,6 +197,21 @@ class LaunchBody(BaseModel):
             )
         return warnings
 
+    @contextmanager
+    def naming_similar_fields(self) -> Iterator[None]:
+        """Add to the refusal of an unknown engine option the field of this body that it may be meant for."""
+        try:
+            yield
+        except Problem as problem:
+            if problem.code != Code.UNKNOWN_OPTION:
+                raise
+            unknown = [key for key in self.model_extra or () if f"--{key}." in problem.cause]
+            fields = [name for key in unknown for name in _similar_fields(key)]
+            if not fields:
+                raise
+            hint = f"Did you mean the field {join_names(fields)}? {problem.hint or ''}".rstrip()
+            raise problem.replace(hint=hint) from None
+
     def _warnings_of_nodes(self) -> list[str]:
         warnings = []
         if self.worker_ip is not None:
@@ -298,3 +315,12 @@ def as_indices(indices: int | list[int] | None) -> tuple[int, ...] | None:
     if indices is None:
         return None
     return (indices,) if isinstance(indices, int) else tuple(indices)
+
+
+def _similar_fields(key: str) -> list[str]:
+    """The fields of a launch of which `key` is a misspelling or the last part, at most three."""
+    import difflib  # only a refused launch needs it
+
+    names = list(LaunchBody.model_fields)
+    parts = [name for name in names if name.endswith(f"_{key}")]
+    return (parts or difflib.get_close_matches(key, names, n=3, cutoff=0.8))[:3]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from pydantic import ValidationError
 
+from xinference.api.invalid_body import invalid_body
 from xinference.api.launch_body import LaunchBody
 from xinference.catalog.known_models import registrations_of
 from xinference.config import Settings
@@ -46,9 +47,10 @@ def plan_launch(body: Mapping[str, Any], settings: Settings | None = None) -> di
         launch = LaunchBody.model_validate(body)
         request = launch.request()
     except ValidationError as error:
-        first = error.errors()[0]
-        raise bad_request(f"{'.'.join(map(str, first['loc']))}: {first['msg']}.") from None
-    plan = asyncio.run(HomePlanner(settings or Settings.from_env()).plan(request, new=launch.new))
+        errors = [{**each, "loc": ("body", *each["loc"])} for each in error.errors()]
+        raise bad_request(invalid_body(errors, body)) from None
+    with launch.naming_similar_fields():
+        plan = asyncio.run(HomePlanner(settings or Settings.from_env()).plan(request, new=launch.new))
     return {**plan, "warnings": launch.warnings()}
 
 

@@ -106,9 +106,10 @@ async def launch(
     """Launch a model; with `dry_run` answer only the plan, with `wait_ready` answer when the model is ready."""
     if dry_run:
         is_cluster = controller.is_cluster
-        planned = await controller.stop_notice.unless_given(
-            controller.plan(body.request(is_cluster=is_cluster), new=body.new)
-        )
+        with body.naming_similar_fields():
+            planned = await controller.stop_notice.unless_given(
+                controller.plan(body.request(is_cluster=is_cluster), new=body.new)
+            )
         return planned_entry(planned, body.warnings(is_cluster=is_cluster))
     return await launch_and_wait(controller, body, wait_ready=wait_ready)
 
@@ -119,13 +120,14 @@ async def launch_and_wait(controller: Controller, body: LaunchBody, *, wait_read
     Raises:
         Problem: the launch is rejected; with `wait_ready` also if it fails, and 499 if it is cancelled.
     """
-    launched = await controller.stop_notice.unless_given(
-        controller.launch(
-            body.request(is_cluster=controller.is_cluster),
-            new=body.new,
-            warnings=body.warnings(is_cluster=controller.is_cluster),
+    with body.naming_similar_fields():
+        launched = await controller.stop_notice.unless_given(
+            controller.launch(
+                body.request(is_cluster=controller.is_cluster),
+                new=body.new,
+                warnings=body.warnings(is_cluster=controller.is_cluster),
+            )
         )
-    )
     if wait_ready:
         await wait_until_ready(controller, launched.uid)
     return {"model_uid": launched.uid, "found": launched.found}
