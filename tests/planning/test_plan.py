@@ -212,7 +212,7 @@ def test_an_engine_that_is_not_here_is_refused_with_its_reason() -> None:
         ({"model_type": "video"}, "'video'"),
         ({"options": {"n_ctxx": 1}}, "no option --n_ctxx"),
         ({"options": {"n_ctx": "many"}}, "--n_ctx is 'many'"),
-        ({"options": {"n_ctx": True}}, "--n_ctx is True"),
+        ({"options": {"n_ctx": True}}, "--n_ctx is true"),
         ({"options": {"n_ctx": -5}}, "--n_ctx is -5"),
         ({"options": {"video_ffmpeg_bin_dir": "/tmp"}}, "--video_ffmpeg_bin_dir of llama.cpp is refused"),
         ({"envs": {"LD_PRELOAD": "/tmp/e.so"}}, "LD_PRELOAD is not a variable that a launch may set for llama.cpp"),
