@@ -105,6 +105,7 @@ def test_one_that_is_used_stays_until_what_uses_it_is_gone(tmp_path: Path) -> No
     registrations.add("LLM", text(VERSION_1), persist=True)
     with pytest.raises(Problem, match="my-llama is used by the model mine") as caught:
         registrations.remove("LLM", "my-llama", ["mine"])
+    assert caught.value.hint == "End it first: `xinference terminate mine`."
     assert caught.value.status == 409 and "my-llama" in registrations.families
     registrations.remove("LLM", "MY-llama", [])
     assert "my-llama" not in registrations.families and "my-llama" not in opened(tmp_path).families

@@ -7,11 +7,10 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from xinference.error_codes import Code
-from xinference.errors import Problem, join_names
+from xinference.errors import Problem, join_names, shown
 
 #: Larger numbers are not plausible, and do not fit an integer of other programs.
 _LARGEST = 1 << 31
-_SHOWN = 80
 
 
 class Fields:
@@ -118,11 +117,8 @@ class Fields:
 
 def bad_field(path: str, value: object, reason: str, hint: str | None = None) -> Problem:
     """The problem of a value: ``model_specs[0].model_format is 'mlx', which …``."""
-    shown = repr(value)
-    shown = shown if len(shown) <= _SHOWN else f"{shown[: _SHOWN - 1]}…"
-    return Problem(
-        Code.INVALID_REGISTRATION, f"{path} is {shown}, which {reason}.", hint=hint or f"Correct {path} in the JSON."
-    )
+    cause = f"{path} is {shown(value)}, which {reason}."
+    return Problem(Code.INVALID_REGISTRATION, cause, hint=hint or f"Correct {path} in the JSON.")
 
 
 def one_of(fields: Fields, name: str, value: str, choices: Mapping[str, str] | Collection[str]) -> str:

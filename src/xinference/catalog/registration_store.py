@@ -152,7 +152,7 @@ class Registrations:
             raise Problem(
                 Code.IN_USE,
                 f"{name} is used by the model{'s' if len(running) > 1 else ''} {', '.join(running)}.",
-                hint="End it first: `xinference terminate --model-uid NAME`.",
+                hint=f"End it first: `xinference terminate {running[0]}`.",
             )
         known = registration.family.model_name
         if (path := self._paths.get(known)) is not None:
