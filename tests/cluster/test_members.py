@@ -99,6 +99,21 @@ async def test_a_node_is_ready_after_its_state_and_its_first_report() -> None:
         assert site.member.node.last_host == HOST
 
 
+async def test_a_server_waits_for_the_first_links_for_a_bounded_time() -> None:
+    async with a_site() as site:
+        waiting = asyncio.create_task(site.members.wait_linked(5.0))
+        await turns()
+        assert not waiting.done()
+        site.now[0] = 5.0
+        await asyncio.wait_for(waiting, 5)
+        waiting = asyncio.create_task(site.members.wait_linked(5.0))
+        await turns()
+        assert not waiting.done()
+        await site.report()
+        await asyncio.wait_for(waiting, 5)
+        assert site.members.state_of(site.member) is NodeState.READY
+
+
 async def test_a_silent_node_is_lost_after_its_time_and_ready_after_its_next_report(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

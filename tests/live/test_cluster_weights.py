@@ -91,7 +91,16 @@ def test_another_worker_downloads_if_the_one_that_does_is_killed(
     assert len([text for text in contents if lost in text and "is prepared again on a node" in text]) == 1
 
 
-def register(cluster: ClusterProcesses) -> None:
+def test_an_unloaded_model_on_demand_is_loaded_after_a_restart_of_the_supervisor(cluster: ClusterProcesses) -> None:
+    register(cluster, is_stored=True)
+    body = {"model_name": NAME, "model_uid": UID, "model_engine": "llama.cpp", "on_demand": True}
+    cluster.post("/v1/models?wait_ready=true", body)
+    cluster.kill_server()
+    cluster.start()
+    assert cluster.home.chat(model=UID, max_tokens=4).status_code == 200
+
+
+def register(cluster: ClusterProcesses, *, is_stored: bool = False) -> None:
     """Register the tiny model of the hub."""
     model = {
         "version": 2,
@@ -114,7 +123,7 @@ def register(cluster: ClusterProcesses) -> None:
     }
     registered = httpx2.post(
         f"{cluster.home.url}/v1/model_registrations/LLM",
-        json={"model": json.dumps(model), "persist": False},
+        json={"model": json.dumps(model), "persist": is_stored},
         timeout=60,
     )
     assert registered.status_code == 200, registered.text

@@ -29,6 +29,10 @@ log = logging.getLogger(__name__)
 TICK_SECONDS = 1.0
 #: Time after which a node out of reach is LOST if the server stops its engines and ends, in seconds.
 END_LOST_SECONDS = 2.0
+#: Interval at which the states are looked at during the wait for the first links, in seconds.
+LOOK_SECONDS = 0.05
+#: The states of a node that may be READY in a moment.
+_SILENT = frozenset({NodeState.JOINING, NodeState.UNREACHABLE})
 
 
 @dataclass(eq=False)
@@ -191,6 +195,12 @@ class Members:
         if not state.takes_replicas:
             return f"is {state}"
         return "is being upgraded" if member.is_upgrading else None
+
+    async def wait_linked(self, seconds: float) -> None:
+        """Wait until each node has said which replicas it has, for at most `seconds`."""
+        end = self._clock() + seconds
+        while self._clock() < end and any(self.state_of(member) in _SILENT for member in self):  # noqa: ASYNC110 -- no event says both
+            await asyncio.sleep(LOOK_SECONDS)
 
     def seconds_left(self, member: Member) -> float | None:
         """Seconds until a member is LOST if nothing changes; None: its link works."""

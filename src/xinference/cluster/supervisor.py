@@ -35,6 +35,7 @@ from xinference.nodes.join_tokens import JoinToken, TokenRow, create_token
 from xinference.nodes.membership import NodeState
 from xinference.nodes.node import Node
 from xinference.nodes.offered_files import OfferedFiles
+from xinference.nodes.remote import LINK_SECONDS
 from xinference.planning.eviction import Bytes
 from xinference.planning.occupancy import Occupancy
 from xinference.store.database import Store
@@ -119,6 +120,10 @@ class Cluster:
         if self.ray is not None:
             self.ray.start()
         log.info("workers connect to port %d; `xinference cluster token create` prints how", self.port)
+
+    async def wait_for_nodes(self) -> None:
+        """Wait a moment for the workers, which connect again after a restart of this server."""
+        await self.members.wait_linked(LINK_SECONDS)
 
     def begin_end(self) -> None:
         """The server stops all engines, and ends: it does not wait for the engines of nodes that are out of reach."""

@@ -179,6 +179,8 @@ class Controller:
         known = self._store.replica_ids()
         if self.cluster is not None:  # the nodes say which replicas they have
             await self.cluster.start()
+            if self._store.deployments():  # the engine of a model, and whether it gets GPUs, depend on the nodes
+                await self.cluster.wait_for_nodes()
         await self._restoration.restore()
         await asyncio.to_thread(remove_old_logs, self._settings.log_dir, self._registry.log_paths())
         self._tasks = [
