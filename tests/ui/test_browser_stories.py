@@ -9,6 +9,7 @@ import pytest
 
 from tests.support.scripted_home import ScriptedHome
 from tests.ui.conftest import Open
+from xinference import __version__
 
 if TYPE_CHECKING:
     from playwright.sync_api import Route
@@ -64,7 +65,7 @@ def test_the_first_paint_has_the_theme_of_the_system(
 
 def test_a_page_of_an_earlier_version_loads_its_files_again_once(home: ScriptedHome, open_page: Open) -> None:
     page, watch = open_page(home)
-    page.locator("main h1").wait_for()
+    page.get_by_text(__version__, exact=True).wait_for()  # it has asked the first server
     loads = []
     page.on("load", lambda _: loads.append(page.url))
 
