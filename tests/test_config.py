@@ -173,7 +173,7 @@ def test_a_home_that_cannot_be_made_is_a_problem() -> None:
 def test_a_limit_of_connections_is_positive(name: str) -> None:
     with pytest.raises(Problem) as caught:
         Settings.from_env({f"XINFERENCE_{name}": "0"})
-    assert name.lower() in caught.value.cause
+    assert f"XINFERENCE_{name}" in caught.value.cause
 
 
 @pytest.mark.parametrize("text", ["-1", "nan"])
@@ -199,7 +199,12 @@ def test_a_value_that_a_setting_cannot_have_is_refused_by_name(name: str, text: 
     with pytest.raises(Problem) as caught:
         Settings.from_env({f"XINFERENCE_{name}": text})
     assert caught.value.code == Code.BAD_SETTING and caught.value.hint
-    assert name.lower() in caught.value.cause and text in caught.value.cause
+    assert f"XINFERENCE_{name}" in caught.value.cause and text in caught.value.cause
+
+
+def test_an_option_that_overrides_a_variable_is_named_by_itself() -> None:
+    with pytest.raises(Problem, match=r"^port is 65536\."):
+        Settings.from_env({"XINFERENCE_PORT": "7"}, port=65536)
 
 
 @pytest.mark.parametrize("level", ["DEBUG", "info", "WARN", "CRITICAL"])

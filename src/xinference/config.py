@@ -196,18 +196,22 @@ class Settings:
             Problem: 400, with the variable, its value and the expected kind of value.
         """
         values: dict[str, Any] = {}
+        variables: dict[str, str] = {}
         types = get_type_hints(cls)
         for each in fields(cls):
-            if (text := env.get(ENV_PREFIX + each.name.upper(), "")).strip():
+            variable = ENV_PREFIX + each.name.upper()
+            if (text := env.get(variable, "")).strip():
                 parser = each.metadata.get("parser", PARSERS[types[each.name]])
-                values[each.name] = parse_setting(ENV_PREFIX + each.name.upper(), parser, text)
+                values[each.name] = parse_setting(variable, parser, text)
+                if overrides.get(each.name) is None:
+                    variables[each.name] = variable
         values.update({name: value for name, value in overrides.items() if value is not None})
         if "home" in values:
             values["home"] = Path(values["home"]).expanduser().absolute()
         if "host" in values:
             values["host"] = parse_host(values["host"])
         settings = cls(**values)
-        check_settings(vars(settings))
+        check_settings(vars(settings), variables)
         return settings
 
     @property

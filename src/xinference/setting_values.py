@@ -121,8 +121,11 @@ def parse_host(text: str) -> str:
     return host
 
 
-def check_settings(values: Mapping[str, Any]) -> None:
+def check_settings(values: Mapping[str, Any], variables: Mapping[str, str]) -> None:
     """Check the values of settings by name.
+
+    Args:
+        variables: the environment variables that have set them, by the name of the setting.
 
     Raises:
         Problem: 400 ``bad_setting``, with the setting, its value and the values that it may have.
@@ -130,7 +133,7 @@ def check_settings(values: Mapping[str, Any]) -> None:
     for name, value in values.items():
         check = _CHECKS.get(name, _NOT_NEGATIVE if isinstance(value, int | float) else None)
         if check is not None:
-            check(name, value)
+            check(variables.get(name, name), value)
 
 
 def _limit(is_valid: Callable[[Any], bool], hint: str) -> Callable[[str, Any], None]:

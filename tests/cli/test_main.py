@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -72,6 +73,16 @@ def test_a_bad_setting_is_no_traceback(run: Run, monkeypatch: pytest.MonkeyPatch
     result = run("list")
     assert result.exit_code == 1
     assert "XINFERENCE_PORT is 'many'" in result.stderr
+
+
+def test_a_deleted_folder_is_named_as_that(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    folder = tmp_path / "gone"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    folder.rmdir()
+    result = run("launch", "./model.gguf")
+    assert result.exit_code == 1
+    assert "The current folder does not exist any more." in result.stderr
 
 
 def test_the_endpoint_and_the_key_can_be_options(canned: Canned, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import click
@@ -193,6 +194,14 @@ def _broken_error(error: click.UsageError) -> click.UsageError:
     return click.UsageError(text, error.ctx)
 
 
+def _has_folder() -> bool:
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        return False
+    return True
+
+
 def _output_failed(error: OSError | UnicodeError) -> bool:
     """Whether stdout could not be written; an error of a file names the file."""
     return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EIO, errno.EBADF) and not error.filename
@@ -211,5 +220,8 @@ def _from_system(error: OSError | UnicodeError) -> Problem:
     reason = error.strerror or str(error)
     if _output_failed(error):
         return Problem(Code.SYSTEM_ERROR, f"The output can't be written: {reason}.")
+    if error.errno == errno.ENOENT and error.filename is None and not _has_folder():
+        cause = "The current folder does not exist any more."
+        return Problem(Code.SYSTEM_ERROR, cause, hint="Change to a folder that exists, and repeat the command.")
     files = " and ".join(str(name) for name in (error.filename, error.filename2) if name is not None)
     return Problem(Code.SYSTEM_ERROR, f"{files}: {reason}." if files else f"{reason}.")
