@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from tests.cli.canned import Answer, Canned, events, problem
+from tests.cli.canned import Answer, Asked, Canned, events, problem
 from tests.cli.conftest import Run, Terminal
 from tests.support.ports import free_port
 from xinference.cli import conversation
@@ -230,6 +230,30 @@ def test_a_refused_turn_does_not_end_the_conversation(canned: Canned, terminal: 
     shown.type("\n")
     assert shown.end()[0] == 0
     assert [m["content"] for m in canned.asked[1].body["messages"]] == ["y"]
+
+
+@pytest.mark.process
+def test_a_conversation_continues_once_a_server_answers_again(
+    canned: Canned, terminal: Callable[..., Terminal]
+) -> None:
+    def gone(asked: Asked) -> Answer:
+        raise BrokenPipeError
+
+    canned.answers[CHAT] = said("One")
+    shown = terminal("chat", "-u", "m", stdout_is_terminal=True)
+    shown.until("User: ")
+    shown.type("x\n")
+    shown.until("One")
+    canned.answers[CHAT] = gone
+    shown.type("y\n")
+    shown.until("The conversation is kept")
+    shown.until("User: ")
+    canned.answers[CHAT] = said("Two")
+    shown.type("y\n")
+    shown.until("Two")
+    shown.type("\n")
+    assert shown.end()[0] == 0
+    assert [m["content"] for m in canned.asked[-1].body["messages"]] == ["x", "One", "y"]
 
 
 INSTANCES = [

@@ -50,9 +50,9 @@ def converse(talk: Talk, banner: str, *, verbose: bool = False) -> None:
             pieces.close()  # stops the answer; the conversation continues
         except Problem as problem:
             click.echo()
-            if problem.code in (Code.NO_SERVER, Code.SERVER_GONE):
-                raise
             show_problem(problem)
+            if problem.code in (Code.NO_SERVER, Code.SERVER_GONE):
+                note("The conversation is kept: repeat the message once a server answers; /save FILE writes it.")
             continue
         click.echo()
         for line in _notes(talk, verbose):
