@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from tests.engines.plans import AVX2, AVX512, GIB, host_of, plan_of, pooling_plan, spec_of, value_of
@@ -64,6 +66,20 @@ def test_on_the_cpu_nothing_is_compiled_and_the_cache_is_what_the_plan_says_and_
     assert int(value_of(made.argv, "--kv-cache-memory-bytes")) == 4 * GIB + 4 * GIB * 128 // (4 * 4096)
     assert made.env["VLLM_CPU_NUM_OF_RESERVED_CPU"] == "0"
     assert made.env["CUDA_VISIBLE_DEVICES"] == ""
+
+
+@pytest.mark.parametrize(
+    ("envs", "used"),
+    [({}, "1000"), ({"GOMP_SPINCOUNT": "7"}, None), ({"OMP_WAIT_POLICY": "active"}, None)],
+)
+def test_on_the_cpu_waiting_threads_sleep_unless_the_launch_says_otherwise(
+    envs: dict[str, str], used: str | None
+) -> None:
+    plan = plan_of()
+    launch = plan.launch.with_request(msgspec.structs.replace(plan.request, envs=envs))
+    placements = [Placement(CPU.python, gpus) for gpus in ((), (1,))]
+    made = [ENGINE.command(replace(plan, launch=launch), "sk-secret", each) for each in placements]
+    assert [each.env.get("GOMP_SPINCOUNT") for each in made] == [used, None]
 
 
 def test_on_gpus_the_plans_devices_and_share_of_their_memory_are_told() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sysconfig
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from xinference.catalog.models import ModelFamily, ModelSpec
@@ -72,6 +72,9 @@ OPTIONS = OptionTable(
 )
 #: Number of tokens of one block of vLLM's cache on the CPU.
 CPU_BLOCK = 128
+#: How often a thread on the CPU looks for the others before it sleeps. With libgomp's default of 300,000, a model has
+#: half the speed beside a busy program.
+WAITING_SPINS = "1000"
 _MEMORY = "There is not enough memory: use a smaller --max_model_len, --max_num_seqs or model, or more devices."
 #: A part of a log line, in lower case -> its explanation.
 LOG_EXPLANATIONS = (
@@ -157,7 +160,7 @@ class VLLM(ParserEngine):
                 *(str(placement.python), "-I", "-m", *_program(plan, placement.rank)),
                 *("--port", "{port}", *OPTIONS.argv(self._settings(plan, placement))),
             ),
-            env=_environment(api_key, placement),
+            env=_environment(api_key, placement, plan.request.envs),
             model_name=plan.uid,
             api_key=api_key,
             cache_variables=TORCH_CACHES,
@@ -193,7 +196,7 @@ class VLLM(ParserEngine):
         return explanation_of(log_tail, LOG_EXPLANATIONS)
 
 
-def _environment(api_key: str, placement: Placement) -> dict[str, str]:
+def _environment(api_key: str, placement: Placement, given: Mapping[str, str]) -> dict[str, str]:
     return {
         # In the environment, because every user of the machine can read the arguments of `--api-key`.
         "VLLM_API_KEY": api_key,
@@ -202,11 +205,17 @@ def _environment(api_key: str, placement: Placement) -> dict[str, str]:
         "DO_NOT_TRACK": "1",
         # Log lines are stored and shown as text.
         "NO_COLOR": "1",
-        **({} if placement.devices else {"VLLM_CPU_NUM_OF_RESERVED_CPU": "0"}),
+        **({} if placement.devices else _cpu_environment(given)),
         **cuda_env(placement),
         **({"VLLM_HOST_IP": placement.rank.address} if placement.rank is not None else {}),
         **rank_env(placement.rank),
     }
+
+
+def _cpu_environment(given: Mapping[str, str]) -> dict[str, str]:
+    """The variables of an engine on the CPU; its threads wait as the launch says, if it says that."""
+    waits = {} if given.keys() & {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} else {"GOMP_SPINCOUNT": WAITING_SPINS}
+    return {"VLLM_CPU_NUM_OF_RESERVED_CPU": "0", **waits}
 
 
 def _program(plan: SizedPlan, rank: Rank | None) -> tuple[str, ...]:
