@@ -72,7 +72,7 @@ OPTIONS = OptionTable(
 )
 #: Number of tokens of one block of vLLM's cache on the CPU.
 CPU_BLOCK = 128
-#: How often a thread on the CPU looks for the others before it sleeps. With libgomp's default of 300,000, a model has
+#: How often a thread on the CPU spins for the others before it sleeps. With libgomp's default of 300,000, a model has
 #: half the speed beside a busy program.
 WAITING_SPINS = "1000"
 _MEMORY = "There is not enough memory: use a smaller --max_model_len, --max_num_seqs or model, or more devices."
