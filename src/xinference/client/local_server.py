@@ -16,6 +16,7 @@ from xinference.error_codes import Code
 from xinference.errors import EXIT_IN_USE, Problem
 from xinference.files.small_file import read_small_object
 from xinference.hosts import host_in_url
+from xinference.process.engine_stop import KEEPER_SECONDS
 from xinference.process.home import is_free, other_server_problem, own_home
 from xinference.process.leftovers import stop_keepers
 
@@ -25,8 +26,6 @@ OTHER_START_SECONDS = 10.0
 #: Maximum time in which a server that runs already answers. One that starts models answers within a second.
 FIRST_ANSWER_SECONDS = 15.0
 POLL_SECONDS = 0.03
-#: Time in which a keeper ends after its engine, in seconds.
-KEEPER_SECONDS = 2.0
 TAIL_LINES = 40
 #: With less free space than this, a server can't make its store.
 FULL_DISK_BYTES = 256 * 1024
