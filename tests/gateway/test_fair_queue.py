@@ -476,7 +476,7 @@ async def test_many_short_requests_of_a_high_priority_do_not_hold_others_back_fo
         users.ask("h", 1, HIGH)
         await users.settle()
         users.queue.leave("m", "h", HIGH)
-        users.queue._models["m"].alone_until = float("inf")  # another one has just begun
+        users.queue._models["m"].silent[asyncio.Future()] = float("inf")  # another one has just begun
         await users.settle()
     assert len(users.order) <= MAX_PASSED + 4
 

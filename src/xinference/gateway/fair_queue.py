@@ -39,7 +39,6 @@ class _ModelQueue:
     """The requests of one deployment."""
 
     __slots__ = (
-        "alone_until",
         "count",
         "held",
         "high",
@@ -67,8 +66,6 @@ class _ModelQueue:
         """The number of requests that wait."""
         self.reserved_until = 0.0
         """The end of the reservation for high priority, by the monotonic clock; 0: nothing is reserved."""
-        self.alone_until = 0.0
-        """The time from which on requests of all levels may begin; 0: they may."""
         self.silent: dict[Turn, float] = {}
         """The requests with high priority without a first token, and until when no other one begins for each."""
         self.timer: asyncio.TimerHandle | None = None
@@ -84,11 +81,17 @@ class _ModelQueue:
             self.reserved_until = 0.0
         return bool(self.reserved_until)
 
-    def is_alone(self) -> bool:
-        """Whether a request with high priority has no first token yet, and its time for that has not passed."""
-        if self.alone_until and time.monotonic() >= self.alone_until:
-            self.alone_until = 0.0
-        return bool(self.alone_until)
+    def alone_until(self) -> float:
+        """The time from which on requests of all levels may begin; 0: they may.
+
+        Until then, a request with high priority has no first token yet, and its time for that has not passed.
+        """
+        until = max(self.silent.values(), default=0.0)
+        return until if until and time.monotonic() < until else 0.0
+
+    def held_until(self) -> float:
+        """The time until which requests are held back, or places are reserved; 0: neither."""
+        return self.alone_until() or (self.reserved_until if self.is_reserving() else 0.0)
 
     def next_level(self) -> int | None:
         """The level that gets the next place; None: no level that waits may have one."""
@@ -123,13 +126,12 @@ class _ModelQueue:
         self.in_flight += 1
         if level == HIGH:
             self.high += 1
-            self.alone_until = self.silent[turn] = time.monotonic() + ALONE_SECONDS
+            self.silent[turn] = time.monotonic() + ALONE_SECONDS
         self.held[client] = self.held.get(client, 0) + 1
 
     def end_silence(self, turn: Turn) -> None:
         """A request with high priority has its first token, or ends without one."""
-        if self.silent.pop(turn, None) is not None:
-            self.alone_until = max(self.silent.values(), default=0.0)
+        self.silent.pop(turn, None)
 
     def _waiting_levels(self) -> list[int]:
         """The levels that wait, and for which the next place is not reserved."""
@@ -142,7 +144,7 @@ class _ModelQueue:
 
     def _is_held_back(self, level: int) -> bool:
         """Whether a request of this level has to wait until one with high priority has its first token."""
-        return level != HIGH and self.passed[level] < MAX_PASSED and self.is_alone()
+        return level != HIGH and self.passed[level] < MAX_PASSED and bool(self.alone_until())
 
     def _is_reserved_from(self, level: int) -> bool:
         """Whether the next place is reserved for a higher level."""
@@ -266,12 +268,12 @@ class FairQueue:
                 queue.note_passed(level)
                 queue.begin(client, level, place)
                 place.set_result(None)
-        if queue.count and (queue.is_alone() or queue.is_reserving()):
-            self._look_again(queue)
+        if queue.count and (until := queue.held_until()):
+            self._look_again(queue, until)
 
-    def _look_again(self, queue: _ModelQueue) -> None:
-        """Give places when the time is over for which requests are held back."""
-        seconds = (queue.alone_until or queue.reserved_until) - time.monotonic()
+    def _look_again(self, queue: _ModelQueue, until: float) -> None:
+        """Give places again at a time by the monotonic clock."""
+        seconds = until - time.monotonic()
         loop = asyncio.get_running_loop()
         if queue.timer is not None:
             if queue.timer.when() <= loop.time() + seconds:
