@@ -72,6 +72,10 @@ class Site:
         member = self.place.members.get(node_id)
         member.known = member.known.with_link(is_up=False, now=self.place.now - 100.0)
 
+    def lose_all(self) -> None:
+        for node_id in (FIRST, SECOND):
+            self.lose(node_id)
+
     def restore(self, *, ran: bool, **request: Any) -> Deployment:
         """The launch, as a server finds it that starts again."""
         return self.launch(restored=True, ran=ran, **request)
@@ -96,6 +100,11 @@ def node_of_replica(deployment: Deployment) -> str:
 
 async def until_over(deployment: Deployment) -> None:
     await until_async("the launch is over", lambda: deployment.ready or deployment.problem is not None, seconds=5)
+
+
+async def until_it_waits(world: World, content: str) -> None:
+    """Until an event of the launch begins with `content`."""
+    await until_async("it waits", lambda: any(text.startswith(content) for text in world.contents()), seconds=5)
 
 
 @pytest.mark.parametrize("lost_step", ["fetch", "environment"])
@@ -206,10 +215,9 @@ async def test_a_restored_launch_waits_for_the_workers_which_connect_after_the_s
     monkeypatch.setattr(loader, "NODE_SECONDS", 0.0)
     async with running_world(tmp_path, node_lost_seconds=0.0 if ran else 30.0) as world:
         site = Site(world)
-        for node_id in (FIRST, SECOND):
-            site.lose(node_id)
+        site.lose_all()
         deployment = site.restore(ran=ran)
-        await until_async("it waits", lambda: any("waits: No node" in text for text in world.contents()), seconds=5)
+        await until_it_waits(world, "waits: No node")
         for _ in range(20):
             await turns()
         assert deployment.problem is None
@@ -225,10 +233,9 @@ async def test_a_restored_model_on_demand_that_is_unloaded_waits_for_the_workers
     monkeypatch.setattr(loader, "NODE_SECONDS", 0.0)
     async with running_world(tmp_path, node_lost_seconds=0.0) as world:
         site = Site(world)
-        for node_id in (FIRST, SECOND):
-            site.lose(node_id)
+        site.lose_all()
         deployment = site.restore(ran=True, on_demand=True)
-        await until_async("it waits", lambda: any("waits: No node" in text for text in world.contents()), seconds=5)
+        await until_it_waits(world, "waits: No node")
         site.place.make_ready(site.place.members.get(SECOND))
         site.place.members.get(SECOND).node.receive(Event(1, encode(HostIs(HOST))))
         with deployment.wait("one"):
@@ -245,7 +252,7 @@ async def test_a_restored_model_waits_for_a_worker_with_enough_memory(
         site.lose(FIRST)
         site.second.resources = dataclasses.replace(HOST, memory_available=10 * MIB)
         deployment = site.restore(ran=True)
-        await until_async("it waits", lambda: any(text.startswith("waits: ") for text in world.contents()), seconds=5)
+        await until_it_waits(world, "waits: ")
         site.place.make_ready(site.place.members.get(FIRST))
         await until_over(deployment)
         assert deployment.problem is None and node_of_replica(deployment) == FIRST
@@ -254,8 +261,7 @@ async def test_a_restored_model_waits_for_a_worker_with_enough_memory(
 async def test_a_restored_launch_that_was_never_ready_waits_a_bounded_time(tmp_path: Path) -> None:
     async with running_world(tmp_path, node_lost_seconds=0.0) as world:
         site = Site(world)
-        for node_id in (FIRST, SECOND):
-            site.lose(node_id)
+        site.lose_all()
         deployment = site.restore(ran=False)
         await until_over(deployment)
         assert deployment.problem is not None and deployment.problem.code == Code.NO_NODE
