@@ -17,6 +17,7 @@ import os
 import re
 import signal
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,9 @@ GROUPS = frozenset(
     | {f"speculative.draft.{group}" for group in ("mparams", "cpuparams", "cpuparams_batch")}
     | {f"speculative.ngram_{group}" for group in ("simple", "mod", "map_k", "map_k4v", "cache")}
 )
+#: Time in which llama.cpp's log thread writes the reason of a failed start, in seconds: the process exits without a
+#: wait for that thread, and `xllamacpp` has no call for it.
+LOG_SECONDS = 0.3
 #: Members of enums that name no value.
 NO_VALUES = ("_COUNT", "_MAX_VALUE")
 #: The name of a model's folder of saved states, and of the file in it: see `xinference.files.state_folders`.
@@ -88,6 +92,7 @@ def serve(port: int, key: str, params: dict[str, Any]) -> int:
     try:
         server = xllamacpp.Server(common)
     except (RuntimeError, ValueError) as error:
+        time.sleep(LOG_SECONDS)
         print(f"llama.cpp could not start: {error}", file=sys.stderr, flush=True)
         return 1
     print(f"listening on {server.listening_address}", flush=True)
